@@ -1,0 +1,311 @@
+"""The typed schema of params.yaml: one dataclass per section, checks included, no defaults of its own.
+
+`load_params` reads the file, so every stage sees every mistake before any work starts. Messages name the full key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from model.config import HybridConfig
+
+EMBEDDED = "embedded"
+"""In place of a path: what the repository brings itself (a committed folder, so that DVC can depend on it)."""
+
+
+class LongDocuments(Enum):
+    split = "split"
+    drop = "drop"
+
+
+class LongConversations(Enum):
+    truncate = "truncate"
+    drop = "drop"
+
+
+class BudgetUnit(Enum):
+    steps = "steps"
+    tokens = "tokens"
+    epochs = "epochs"
+
+
+class Precision(Enum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Keep(Enum):
+    best = "best"
+    last = "last"
+
+
+class Device(Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass(frozen=True)
+class IngestParams:
+    source: str
+    shard_mb: float
+
+    def __post_init__(self) -> None:
+        _require_path(self, "source")
+        _require(self, "shard_mb", self.shard_mb > 0, "must be above 0")
+
+
+@dataclass(frozen=True)
+class PreprocessParams:
+    min_chars: int
+    max_chars: int
+    validation_fraction: float
+    test_fraction: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        _require(self, "min_chars", self.min_chars >= 1, "must be at least 1")
+        _require(self, "max_chars", self.max_chars >= self.min_chars, "must be at least min_chars")
+        for name in ("validation_fraction", "test_fraction"):
+            _require(self, name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
+        held_out = self.validation_fraction + self.test_fraction
+        _require(self, "test_fraction", held_out < 1, "and validation_fraction together must stay below 1")
+
+
+@dataclass(frozen=True)
+class TokenizeParams:
+    tokenizer: str
+    vocab_size: int
+    seqlen: int
+    long_documents: LongDocuments
+    long_conversations: LongConversations
+    seed: int
+
+    def __post_init__(self) -> None:
+        _require_path(self, "tokenizer")
+        least = 256 + 5  # every byte, and the special tokens of pipeline/chat/tokenizer.py
+        if self.tokenizer == EMBEDDED:
+            _require(self, "vocab_size", self.vocab_size >= least, f"must be at least {least} (256 bytes + 5 special tokens)")
+        _require(self, "seqlen", 8 <= self.seqlen <= 2**20, f"must be from 8 to {2**20}")
+
+
+@dataclass(frozen=True)
+class ModelParams:
+    checkpoint: str
+    pattern: str
+    d_model: int
+    d_state: int
+    headdim: int
+    expand: int
+    n_groups: int
+    n_heads: int
+    n_kv_heads: int
+    rotary: bool
+    d_ff: int
+    activation: str
+    tie_embeddings: bool
+    residual_in_fp32: bool
+
+    def __post_init__(self) -> None:
+        _require_path(self, "checkpoint")
+        if self.checkpoint == EMBEDDED:
+            self.hybrid_config(vocab_size=512)  # raises on an impossible combination of sizes
+
+    def hybrid_config(self, vocab_size: int) -> HybridConfig:
+        """The architecture that these sizes describe, for a vocabulary of `vocab_size`."""
+        return HybridConfig(
+            pattern=self.pattern,
+            vocab_size=vocab_size,
+            d_model=self.d_model,
+            d_state=self.d_state,
+            headdim=self.headdim,
+            expand=self.expand,
+            n_groups=self.n_groups,
+            n_heads=self.n_heads,
+            n_kv_heads=self.n_kv_heads,
+            rotary_base=10000.0 if self.rotary else None,
+            d_ff=self.d_ff,
+            activation=self.activation,
+            tie_embeddings=self.tie_embeddings,
+            residual_in_fp32=self.residual_in_fp32,
+        )
+
+
+@dataclass(frozen=True)
+class TrainParams:
+    """One training run: the sections `base` and `finetune`."""
+
+    seed: int
+    budget: float
+    budget_unit: BudgetUnit
+    batch_size: int
+    micro_batch_size: int
+    lr: float
+    min_lr_ratio: float
+    warmup_fraction: float
+    beta1: float
+    beta2: float
+    weight_decay: float
+    grad_clip: float
+    precision: Precision
+    validate_every: int
+    validation_rows: int
+    keep: Keep
+    log_every: int
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "micro_batch_size", "validate_every", "validation_rows", "log_every"):
+            _require(self, name, getattr(self, name) >= 1, "must be at least 1")
+        for name in ("budget", "lr", "grad_clip"):
+            _require(self, name, getattr(self, name) > 0, "must be above 0")
+        for name in ("min_lr_ratio", "warmup_fraction"):
+            _require(self, name, 0 <= getattr(self, name) <= 1, "must be from 0 to 1")
+        for name in ("beta1", "beta2"):
+            _require(self, name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
+        _require(self, "weight_decay", self.weight_decay >= 0, "must be at least 0")
+        if self.budget_unit is not BudgetUnit.epochs:
+            _require(self, "budget", self.budget == int(self.budget), f"must be whole when budget_unit is {self.budget_unit.name}")
+        whole = self.batch_size % self.micro_batch_size == 0
+        _require(self, "micro_batch_size", whole, f"must divide batch_size, which is {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class EvaluateParams:
+    batch_size: int
+    max_rows: int
+    samples: int
+    max_new_tokens: int
+    kneser_ney_discount: float
+
+    def __post_init__(self) -> None:
+        _require(self, "batch_size", self.batch_size >= 1, "must be at least 1")
+        _require(self, "max_new_tokens", self.max_new_tokens >= 1, "must be at least 1")
+        for name in ("max_rows", "samples"):
+            _require(self, name, getattr(self, name) >= 0, "must be at least 0")
+        _require(self, "kneser_ney_discount", 0 < self.kneser_ney_discount < 1, "must be between 0 and 1")
+
+
+@dataclass(frozen=True)
+class LaunchParams:
+    workers: int
+    device: Device
+
+    def __post_init__(self) -> None:
+        _require(self, "workers", self.workers >= 0, "must be at least 0 (0: one per core)")
+
+
+@dataclass(frozen=True)
+class TrackingParams:
+    experiment: str
+    uri: str
+
+    def __post_init__(self) -> None:
+        _require(self, "experiment", bool(self.experiment.strip()), "must name an experiment")
+
+
+@dataclass(frozen=True)
+class Params:
+    """The whole of params.yaml."""
+
+    ingest: IngestParams
+    preprocess: PreprocessParams
+    tokenize: TokenizeParams
+    model: ModelParams
+    base: TrainParams
+    finetune: TrainParams
+    evaluate: EvaluateParams
+    launch: LaunchParams
+    tracking: TrackingParams
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        ValueError: unknown or missing key, wrong type, impossible value or combination; the message has the full key.
+    """
+    raw = _read_yaml(path)
+    _check_keys(raw, Params, path, prefix="")
+    sections = {}
+    for section, schema in get_type_hints(Params).items():
+        try:
+            merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(raw[section]))
+            sections[section] = OmegaConf.to_object(merged)
+        except MissingMandatoryValue as error:
+            raise ValueError(f"{path}: {section}.{error.full_key} has no value") from None
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{path}: {section}.{error.full_key}: {reason}") from None
+        except ValueError as error:
+            raise ValueError(f"{path}: {section}.{error}") from None
+    return Params(**sections)
+
+
+def flatten(params: Any, prefix: str = "") -> dict[str, Any]:
+    """`{"finetune.lr": 3e-4, …}`: every leaf of a (nested) dataclass under its full key, enums by name."""
+    flat: dict[str, Any] = {}
+    for key, value in (asdict(params) if is_dataclass(params) and not isinstance(params, type) else params).items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value.name if isinstance(value, Enum) else value
+    return flat
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: not found; run from the repository's root") from None
+    if "${" in text:
+        line = text[: text.index("${")].count("\n") + 1
+        raise ValueError(f"{path}:{line}: no `${{…}}` here: DVC would not notice a change of what it refers to; write the value")
+    try:
+        raw = OmegaConf.to_container(OmegaConf.create(text))  # refuses a key that stands twice; reads 1e-3 as a number
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path}: expected sections ({', '.join(f.name for f in fields(Params))}), found none")
+    return raw  # type: ignore[return-value]
+
+
+def _check_keys(raw: Any, schema: type, path: Path, prefix: str) -> None:
+    """Names an unknown or missing key before OmegaConf sees it, so that the message can help."""
+    known = get_type_hints(schema)
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path}: {prefix.rstrip('.')} must be a section with the keys {', '.join(known)}; found {raw!r}")
+    for key in raw:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(known)}"
+            raise ValueError(f"{path}: unknown key {prefix}{key}; {hint}")
+    for key, kind in known.items():
+        if key not in raw:
+            raise ValueError(f"{path}: {prefix}{key} is missing")
+        if is_dataclass(kind):
+            _check_keys(raw[key], kind, path, f"{prefix}{key}.")  # type: ignore[arg-type]
+        elif raw[key] is None:
+            raise ValueError(f"{path}: {prefix}{key} has no value")
+
+
+def _require(section: object, name: str, holds: bool, rule: str) -> None:
+    value = getattr(section, name)
+    if isinstance(value, float) and not math.isfinite(value):
+        holds, rule = False, "must be a finite number"
+    if not holds:
+        raise ValueError(f"{name} {rule}; it is {value!r}")
+
+
+def _require_path(section: object, name: str) -> None:
+    value = getattr(section, name)
+    if value != EMBEDDED and not Path(value).exists():
+        raise ValueError(f"{name}: no file or directory at {value!r} (nor is it the word {EMBEDDED!r})")
