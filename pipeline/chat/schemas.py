@@ -1,0 +1,125 @@
+"""The schemas in which people keep text and conversations, recognised by the fields of a record.
+
+| fields                                                | becomes                                     |
+|-------------------------------------------------------|---------------------------------------------|
+| `messages`: list of {`role`, `content`}               | the conversation (OpenAI's form)            |
+| `prompt`, `completion`                                | user, assistant                             |
+| `instruction` (+ `input` or `context`), `response` or `output` | user (instruction, blank line, input), assistant |
+| `input`, `output`                                     | user, assistant                             |
+| `text`                                                | a document                                  |
+
+The first row that fits counts; other fields are ignored. `pipeline.ingest` says where the record stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypedDict
+
+ROLES = ("system", "user", "assistant")
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+class Schema(NamedTuple):
+    """The fields a record must have, and how its text or messages come out of them."""
+
+    fields: tuple[str, ...]
+    convert: Callable[[Mapping[str, Any]], str | list[Message]]
+
+
+def parse_record(record: Mapping[str, Any]) -> str | list[Message]:
+    """The text of a document, or the messages of a conversation.
+
+    Raises:
+        ValueError: no schema fits the fields, or a field has the wrong type.
+    """
+    for schema in SCHEMAS:
+        if all(field in record for field in schema.fields):
+            return schema.convert(record)
+    found = ", ".join(sorted(record)) or "none"
+    known = "; ".join(", ".join(schema.fields) for schema in SCHEMAS)
+    raise ValueError(f"the fields fit no schema: found {found}; the schemas are: {known}")
+
+
+def string_field(record: Mapping[str, Any], field: str, *, where: str = "") -> str:
+    """The string at `record[field]`.
+
+    Args:
+        where: what the error puts before the field's name.
+
+    Raises:
+        ValueError: it is missing, no string, or has half of a surrogate pair (which UTF-8 cannot hold).
+    """
+    if field not in record:
+        raise ValueError(f"field {where}{field} is missing")
+    value = record[field]
+    if not isinstance(value, str):
+        raise ValueError(f"field {where}{field} must be a string, not {_type(value)}")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError(f"field {where}{field} has half of a surrogate pair (\\ud800 to \\udfff): write the whole pair")
+    return value
+
+
+def _pair(prompt: str, response: str) -> list[Message]:
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+
+
+def _two_fields(prompt: str, response: str) -> Schema:
+    return Schema(
+        (prompt, response),
+        lambda record: _pair(string_field(record, prompt), string_field(record, response)),
+    )
+
+
+def _instruction(response: str) -> Schema:
+    def convert(record: Mapping[str, Any]) -> list[Message]:
+        parts = [string_field(record, "instruction")]
+        parts += [string_field(record, field) for field in ("input", "context") if record.get(field)]
+        return _pair("\n\n".join(parts), string_field(record, response))
+
+    return Schema(("instruction", response), convert)
+
+
+def _messages(record: Mapping[str, Any]) -> list[Message]:
+    turns = record["messages"]
+    if not isinstance(turns, list):
+        raise ValueError(f"field messages must be a list, not {_type(turns)}")
+    messages = [_message(turn, position) for position, turn in enumerate(turns)]
+    if not any(message["role"] == "assistant" for message in messages):
+        raise ValueError("field messages has no assistant message, so there is nothing to learn from it")
+    return messages
+
+
+def _message(turn: object, position: int) -> Message:
+    where = f"messages[{position}]"
+    if not isinstance(turn, Mapping):
+        raise ValueError(f"field {where} must be an object with role and content, not {_type(turn)}")
+    role = string_field(turn, "role", where=f"{where}.")
+    if role not in ROLES:
+        raise ValueError(f"field {where}.role is {role!r}: the roles are {', '.join(ROLES)}")
+    if role == "system" and position > 0:
+        raise ValueError(f"field {where}.role is 'system': only the first message may be")
+    return {"role": role, "content": string_field(turn, "content", where=f"{where}.")}
+
+
+def _type(value: object) -> str:
+    names = {type(None): "null", dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), type(value).__name__)
+
+
+SCHEMAS = (
+    Schema(("messages",), _messages),
+    _two_fields("prompt", "completion"),
+    _instruction("response"),
+    _instruction("output"),
+    _two_fields("input", "output"),
+    Schema(("text",), lambda record: string_field(record, "text")),
+)
+FIELDS = frozenset({"input", "context"}.union(*(schema.fields for schema in SCHEMAS)))
+"""Every field that a schema reads."""

@@ -1,0 +1,129 @@
+"""Run one pure function over many shards.
+
+A job is a picklable value that holds all its shard needs; the function lives at the top of an importable module
+(never `__main__`) and writes files of its own. An executor maps the function over the jobs on some machines:
+`local` does it with spawned processes here; one for Ray or Slurm is another function of the same form.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Protocol, TypeVar
+
+
+class Job(Protocol):
+    """What a shard's function is called with: any picklable value that can say which shard it is."""
+
+    @property
+    def name(self) -> str:
+        """The shard, as an error names it."""
+        ...
+
+
+J = TypeVar("J", bound=Job)
+R = TypeVar("R")
+
+
+class Executor(Protocol):
+    """Calls `function` on every job, `workers` at a time (0: one per core), and yields the results in the jobs' order."""
+
+    def __call__(
+        self, function: Callable[[J], R], jobs: Sequence[J], workers: int
+    ) -> Generator[R, None, None]: ...
+
+
+def run_shards(
+    function: Callable[[J], R], jobs: Sequence[J], *, title: str, workers: int = 0, executor: Executor | None = None
+) -> list[R]:
+    """Call `function` on every job and return the results in the order of the jobs.
+
+    Progress goes to stderr: a bar on a terminal, a line for each tenth elsewhere.
+
+    Args:
+        function: pure, at the top of an importable module.
+        jobs: one per shard.
+        title: what the progress lines begin with.
+        workers: how many processes; 0 for one per core.
+        executor: where to run; `local` if None.
+
+    Raises:
+        Exception: whatever `function` raised, for the first shard in order that failed, with a note naming it.
+        RuntimeError: a worker process died.
+    """
+    with closing((executor or local)(function, jobs, workers)) as results:
+        return list(_with_progress(results, len(jobs), title))
+
+
+def local(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Generator[R, None, None]:
+    """Run the jobs in spawned processes on this machine; one worker, or one job, runs in this process.
+
+    The workers end when the caller does, however it does: they hold the reading end of a pipe whose writing end
+    only this process has.
+    """
+    workers = min(workers or _cores(), len(jobs))
+    if workers <= 1:
+        for job in jobs:
+            yield _naming_shard(job, lambda job=job: function(job))  # type: ignore[misc]
+        return
+    context = get_context("spawn")
+    lifeline, end_workers = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(lifeline,))
+    try:
+        futures = [pool.submit(function, job) for job in jobs]
+        for job, future in zip(jobs, futures, strict=True):
+            yield _naming_shard(job, future.result)
+        pool.shutdown()
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "a worker process died, most likely for lack of memory: "
+            "run again with fewer processes (launch.workers) or smaller shards (ingest.shard_mb)"
+        ) from error
+    finally:
+        end_workers.close()
+        pool.shutdown(cancel_futures=True)
+        lifeline.close()
+
+
+def _naming_shard(job: Job, call: Callable[[], R]) -> R:
+    try:
+        return call()
+    except Exception as error:
+        error.add_note(f"in shard {job.name}")
+        raise
+
+
+def _start_worker(lifeline: Connection) -> None:
+    """Prepare a spawned process, before anything of the job is imported."""
+    os.environ["POLARS_MAX_THREADS"] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's, who then closes the lifeline
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+
+
+def _end_with(lifeline: Connection) -> None:
+    lifeline.poll(None)  # nothing is ever sent: this returns when the other end is closed
+    os._exit(1)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _with_progress(results: Iterable[R], total: int, title: str) -> Iterator[R]:
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(results, total=total, desc=title, unit="shard")
+        return
+    for done, result in enumerate(results, start=1):
+        yield result
+        if done * 10 // total > (done - 1) * 10 // total:
+            print(f"{title}: {done} of {total} shards", file=sys.stderr, flush=True)

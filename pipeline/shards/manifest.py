@@ -1,0 +1,76 @@
+"""The manifest that closes a directory of shards: what is in it, written last, by an atomic rename.
+
+    {"<fact>": ..., "files": {"documents-00000.parquet": {"records": 12, "sha256": "..."}}}
+
+It holds nothing of the run that made it: no versions, times, hosts or parameters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+NAME = "manifest.json"
+
+
+def write_manifest(directory: Path, records: Mapping[str, int], facts: Mapping[str, Any]) -> None:
+    """Close `directory`.
+
+    Args:
+        directory: it and all its files are complete.
+        records: the number of records of each of its files, by the path in `directory` with forward slashes.
+        facts: the rest of the manifest (counts, schema, ...), as JSON has it.
+    """
+    assert set(records) == _files(directory), "a manifest names each file of its directory"
+    files = {name: {"records": records[name], "sha256": _sha256(directory / name)} for name in sorted(records)}
+    draft = directory / f".{NAME}.tmp"
+    draft.write_text(json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(draft, directory / NAME)
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of `directory`.
+
+    Raises:
+        ValueError: there is none, so the directory is missing or incomplete.
+    """
+    path = directory / NAME
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: the stage that writes {directory}/ has not finished; run `dvc repro`")
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return manifest
+
+
+def verify_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of `directory`, after comparing every file with it.
+
+    Raises:
+        ValueError: the manifest is missing, or a file is missing, changed or not in it.
+    """
+    manifest = read_manifest(directory)
+    expected, found = manifest["files"], _files(directory)
+    for name in sorted(expected.keys() | found):
+        if name not in found:
+            problem = "is missing"
+        elif name not in expected:
+            problem = f"is not in {NAME}"
+        elif _sha256(directory / name) != expected[name]["sha256"]:
+            problem = f"differs from {NAME}"
+        else:
+            continue
+        raise ValueError(f"{directory / name} {problem}: remove {directory}/ and run `dvc repro`")
+    return manifest
+
+
+def _files(directory: Path) -> set[str]:
+    paths = (path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix() for path in paths} - {NAME}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,42 @@
+"""Publish a directory whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give an empty directory to fill; when the block ends well it becomes `target`, in place of what was there.
+
+    The directory is a hidden sibling of `target` (`.<name>.tmp-<pid>`), so that the last step is a rename. After an
+    exception `target` is as before; after a kill it is as before or, between the two renames, missing. What
+    runs that were killed left behind is removed by the next one.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(target)
+    building = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    retired = target.with_name(f"{building.name}-old")
+    building.mkdir()
+    try:
+        yield building
+        if target.exists():
+            target.rename(retired)
+        building.rename(target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def _remove_leftovers(target: Path) -> None:
+    prefix = f".{target.name}.tmp-"
+    for leftover in target.parent.glob(f"{prefix}*"):
+        pid = int(leftover.name.removeprefix(prefix).removesuffix("-old"))
+        if pid == os.getpid() or not psutil.pid_exists(pid):
+            shutil.rmtree(leftover)

@@ -1,0 +1,37 @@
+"""The tables of records that stages hand on, as data/README.md describes them: names, columns, writing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+DOCUMENTS = "documents"
+CONVERSATIONS = "conversations"
+KINDS = (DOCUMENTS, CONVERSATIONS)
+SPLITS = ("train", "validation", "test")
+
+MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
+"""The type of a conversation's `messages`."""
+
+
+def columns(kind: str, *, split: bool) -> pl.Schema:
+    """The columns of a table of `kind`; with `split`, the split that the user's files fix is one of them."""
+    fixed = {"split": pl.String} if split else {}
+    content = {"text": pl.String} if kind == DOCUMENTS else {"messages": MESSAGES}
+    return pl.Schema({"id": pl.String, "group": pl.String, **fixed, **content})
+
+
+def describe(schema: pl.Schema) -> dict[str, str]:
+    """The schema as a manifest holds it."""
+    return {name: str(dtype) for name, dtype in schema.items()}
+
+
+def shard_file(kind: str, index: int) -> str:
+    """The file name of a shard."""
+    return f"{kind}-{index:05d}.parquet"
+
+
+def write_table(table: pl.DataFrame, path: Path) -> None:
+    """Write Parquet: equal tables give equal bytes."""
+    table.rechunk().write_parquet(path, compression="zstd", compression_level=3, statistics=False, row_group_size=1 << 16)
