@@ -181,7 +181,6 @@ class TrainParams:
 @dataclass(frozen=True)
 class EvaluateParams:
     batch_size: int
-    max_rows: int
     samples: int
     max_new_tokens: int
     kneser_ney_discount: float
@@ -189,8 +188,7 @@ class EvaluateParams:
     def __post_init__(self) -> None:
         _require(self, "batch_size", self.batch_size >= 1, "must be at least 1")
         _require(self, "max_new_tokens", self.max_new_tokens >= 1, "must be at least 1")
-        for name in ("max_rows", "samples"):
-            _require(self, name, getattr(self, name) >= 0, "must be at least 0")
+        _require(self, "samples", self.samples >= 0, "must be at least 0")
         _require(self, "kneser_ney_discount", 0 < self.kneser_ney_discount < 1, "must be between 0 and 1")
 
 

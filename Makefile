@@ -1,0 +1,52 @@
+# `make help` lists the targets. Each one sets itself up: the first run makes .venv from requirements.lock.
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(if $(shell $(name) -c \
+	'import sys; print((3, 11) <= sys.version_info[:2] <= (3, 13) or "")' 2>/dev/null | grep True),$(name))))
+READY := .venv/.ready
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test lint types unit ui bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv with every dependency as pinned
+
+$(READY): requirements.lock
+	@test -n "$(PYTHON)" || { echo "error: needs Python 3.11, 3.12 or 3.13; set PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $(READY)
+
+repro: $(READY) ## run the pipeline: what changed, and what depends on it
+	dvc repro
+
+test: $(READY) lint types unit ## everything that CI checks
+
+lint: $(READY) ## ruff
+	ruff check .
+	ruff format --check .
+
+types: $(READY) ## mypy
+	mypy
+
+unit: $(READY) ## the tests, with a real run of the pipeline at a small setting
+	python -m pytest
+
+ui: $(READY) ## MLflow's pages about the runs so far, on http://127.0.0.1:5000
+	python -m pipeline.tracking
+
+bench: $(READY) ## measure against transformers, side by side
+	python benchmarks/train_step.py
+	python benchmarks/generate.py
+
+lock: $(READY) ## pin the dependencies of pyproject.toml anew
+	python -m pip install --quiet uv
+	@# CUDA's libraries are left out: pip brings those that the torch build for this machine asks for.
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet --no-emit-index-url \
+		--no-annotate --no-header | grep -vE '^(nvidia-|cuda-)' > requirements.lock.tmp
+	mv requirements.lock.tmp requirements.lock
+
+clean: ## remove the outputs (DVC's cache keeps them) and work in progress; your data stays
+	rm -rf data/ingested data/clean data/tokens artifacts work

@@ -1,0 +1,1 @@
+"""The base model: a checkpoint that the user brings, or one pre-trained from scratch on the documents."""

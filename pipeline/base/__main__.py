@@ -1,0 +1,26 @@
+"""Take model.checkpoint as the base model, or pre-train the model of params.yaml from scratch on the documents.
+
+Reads data/tokens, writes artifacts/base.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.command import stage
+
+if TYPE_CHECKING:
+    from pipeline.params import Params
+    from pipeline.tracking import Run
+
+
+def main(params: Params, run: Run) -> None:
+    from pathlib import Path
+
+    from pipeline.base.run import make_base
+
+    make_base(Path("data/tokens"), params, run)
+
+
+if __name__ == "__main__":
+    stage("base", main, __doc__)

@@ -1,0 +1,37 @@
+"""Take a checkpoint or pre-train from scratch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from model import HybridLM, load_pretrained
+from pipeline.chat.tokenizer import load_tokenizer
+from pipeline.params import EMBEDDED, Params
+from pipeline.tracking import Run
+from pipeline.training.session import publish_model, run_training, training_rows
+from pipeline.training.trainer import History
+
+
+def make_base(tokens: Path, params: Params, run: Run) -> None:
+    """Publish the base model under artifacts/base/.
+
+    Raises:
+        ValueError: the checkpoint's vocabulary is smaller than the tokenizer's, or a split is empty.
+    """
+    tokenizer = tokens / "tokenizer"
+    vocab_size = load_tokenizer(tokenizer).vocab_size
+    checkpoint = params.model.checkpoint
+    if checkpoint != EMBEDDED:
+        model = load_pretrained(Path(checkpoint), dtype=torch.float32)
+        if model.config.vocab_size < vocab_size:
+            raise ValueError(
+                f"{checkpoint}: its vocabulary has {model.config.vocab_size} entries, the tokenizer {vocab_size}; "
+                "set tokenize.tokenizer to the tokenizer that the checkpoint was trained with"
+            )
+        publish_model(Path("artifacts/base"), model, tokenizer, History(), run)
+        return
+    config = params.model.hybrid_config(vocab_size)
+    rows = training_rows(tokens, prefer="documents")
+    run_training("base", lambda: HybridLM(config), rows, tokenizer, params.base, params.launch, run)

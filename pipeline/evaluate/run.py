@@ -1,0 +1,110 @@
+"""Measure both models and the baselines, and publish the figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import sacrebleu
+import torch
+
+from model import HybridLM, load_pretrained
+from pipeline.chat.tokenizer import Tokenizer, load_tokenizer
+from pipeline.evaluate.ngram import KneserNeyBigram, Unigram
+from pipeline.evaluate.responses import respond, sample_prompts
+from pipeline.evaluate.speed import decode_tokens_per_second
+from pipeline.params import EvaluateParams, LaunchParams, Precision
+from pipeline.rows import Rows, open_rows
+from pipeline.shards import publish_directory, read_manifest
+from pipeline.tracking import Run
+from pipeline.training.device import make_deterministic, pick_device
+from pipeline.training.loader import in_order
+from pipeline.training.loss import SetLoss, set_loss
+
+MODELS = {"base": Path("artifacts/base/model"), "finetuned": Path("artifacts/finetune/model")}
+
+
+def evaluate(clean: Path, tokens: Path, params: EvaluateParams, launch: LaunchParams, run: Run) -> None:
+    """Publish artifacts/evaluate/: metrics.json, samples.jsonl, plots, speed.json.
+
+    Raises:
+        ValueError: there is no test split.
+    """
+    device = pick_device(launch.device)
+    make_deterministic(seed=0)
+    tokenizer = load_tokenizer(tokens / "tokenizer")
+    tests = {kind: open_rows(tokens / kind / "test") for kind in ("documents", "conversations") if (tokens / kind / "test").exists()}
+    if not tests:
+        raise ValueError(f"{tokens}: there is no test split; raise preprocess.test_fraction, or bring a test file of your own")
+    metrics: dict[str, dict[str, float]] = {name: {} for name in MODELS}
+    speed: dict[str, dict[str, float]] = {}
+    prompts = sample_prompts(clean / "test", tokenizer, params.samples, longest=next(iter(tests.values())).seqlen)
+    samples: list[dict[str, str]] = [{"id": p.id, "prompt": p.text, "reference": p.reference} for p in prompts]
+
+    for name, path in MODELS.items():
+        model = load_pretrained(path).to(device).eval()
+        figures = metrics[name]
+        if "documents" in tests:
+            figures |= _document_figures(_loss(model, tests["documents"], params, device), _test_bytes(tokens))
+        if "conversations" in tests:
+            response = _loss(model, tests["conversations"], params, device)
+            figures |= {"response_loss": response.mean, "response_perplexity": response.perplexity}
+        if prompts:
+            responses = respond(model, tokenizer, prompts, params.max_new_tokens, device)
+            figures["chrf"] = sacrebleu.corpus_chrf(responses, [[p.reference for p in prompts]]).score
+            for sample, response_text in zip(samples, responses, strict=True):
+                sample[name] = response_text
+        speed[name] = {"decode_tokens_per_second": decode_tokens_per_second(model, device)}
+    if "documents" in tests:
+        metrics |= _baselines(open_rows(tokens / "documents" / "train"), tests["documents"], tokenizer, _test_bytes(tokens), params)
+    _publish(Path("artifacts/evaluate"), metrics, speed, samples, run)
+
+
+def _loss(model: HybridLM, rows: Rows, params: EvaluateParams, device: torch.device) -> SetLoss:
+    return set_loss(model, rows, in_order(len(rows), params.batch_size), device, Precision.fp32)
+
+
+def _document_figures(loss: SetLoss, text_bytes: int) -> dict[str, float]:
+    return {"document_loss": loss.mean, "bits_per_byte": loss.nats / math.log(2) / text_bytes}
+
+
+def _test_bytes(tokens: Path) -> int:
+    return int(read_manifest(tokens)["documents"]["test"]["bytes"])
+
+
+def _baselines(
+    train: Rows, test: Rows, tokenizer: Tokenizer, text_bytes: int, params: EvaluateParams
+) -> dict[str, dict[str, float]]:
+    bigram = KneserNeyBigram(train, tokenizer.vocab_size, params.kneser_ney_discount)
+    nats = {"unigram": Unigram(train, tokenizer.vocab_size).nats(test), "bigram": bigram.nats(test)}
+    return {name: {"bits_per_byte": value / math.log(2) / text_bytes} for name, value in nats.items()}
+
+
+def _publish(
+    target: Path, metrics: dict[str, dict[str, float]], speed: dict[str, dict[str, float]], samples: list[dict[str, str]], run: Run
+) -> None:
+    with publish_directory(target) as building:
+        _write_json(building / "metrics.json", metrics)
+        _write_json(building / "speed.json", speed)
+        with (building / "samples.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+        (building / "plots").mkdir()
+        for figure in ("bits_per_byte", "response_loss", "chrf"):
+            _write_bars(building / "plots" / f"{figure}.csv", figure, metrics)
+    run.log_metrics({f"{name}/{key}": value for group in (metrics, speed) for name, figures in group.items() for key, value in figures.items()})
+    run.log_artifact(target / "samples.jsonl")
+    run.log_artifact(target / "plots")
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _write_bars(path: Path, figure: str, metrics: dict[str, dict[str, float]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["model", figure])
+        writer.writerows((name, figures[figure]) for name, figures in metrics.items() if figure in figures)

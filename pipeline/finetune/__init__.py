@@ -1,0 +1,1 @@
+"""Full fine-tuning of the base model on response tokens."""

@@ -1,0 +1,50 @@
+"""Progress for people: a bar on a terminal, a plain line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class Progress:
+    """Counts up to `total`; use as a context manager."""
+
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        self._what, self._total, self._unit = what, total, unit
+        self._done = 0
+        self._notes: dict[str, float] = {}
+        self._start = self._last_line = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=total, desc=what, unit=unit, disable=not self._terminal, dynamic_ncols=True)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()
+
+    def note(self, **values: float) -> None:
+        """Numbers to show beside the count from now on."""
+        self._notes |= values
+        self._bar.set_postfix({name: f"{value:.4g}" for name, value in self._notes.items()}, refresh=False)
+
+    def advance(self, count: int = 1) -> None:
+        """`count` more are done."""
+        self._done += count
+        self._bar.update(count)
+        now = time.monotonic()
+        if not self._terminal and now - self._last_line > SECONDS_BETWEEN_LINES and self._done < self._total:
+            self._last_line = now
+            left = (now - self._start) / self._done * (self._total - self._done)
+            notes = "".join(f", {name} {value:.4g}" for name, value in self._notes.items())
+            self.line(f"{self._what}: {self._done}/{self._total} {self._unit}s{notes}, about {left:.0f} s left")
+
+    def line(self, text: str) -> None:
+        """Print a line without breaking the bar."""
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()

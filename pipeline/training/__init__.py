@@ -1,0 +1,1 @@
+"""The trainer that base and finetune share."""

@@ -1,0 +1,39 @@
+"""Packed rows -> batches on the device, in a seeded order that depends on nothing but seed and position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from pipeline.rows import Rows
+
+
+class Batch:
+    """Rows on the device: `input_ids`, `labels` (unshifted, -100 where not supervised), `seq_idx`, each (rows, seqlen)."""
+
+    def __init__(self, rows: Rows, indices: np.ndarray, device: torch.device) -> None:
+        arrays = rows.batch(indices)
+        self.targets = int((arrays.labels[:, 1:] >= 0).sum())  # counted here: no sync with the device
+        self.input_ids = torch.from_numpy(arrays.input_ids).to(device, non_blocking=True)
+        self.labels = torch.from_numpy(arrays.labels).to(device, non_blocking=True)
+        self.seq_idx = torch.from_numpy(arrays.seq_idx).to(device, non_blocking=True)
+
+
+def shuffled_indices(rows: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+    """Endless batches of row indices: each epoch a new permutation, a batch may straddle two epochs."""
+    left = np.empty(0, dtype=np.int64)
+    epoch = 0
+    while True:
+        while len(left) < batch_size:
+            left = np.concatenate([left, np.random.default_rng([seed, epoch]).permutation(rows)])
+            epoch += 1
+        yield left[:batch_size]
+        left = left[batch_size:]
+
+
+def in_order(rows: int, batch_size: int) -> Iterator[np.ndarray]:
+    """Batches of all row indices, each once."""
+    for first in range(0, rows, batch_size):
+        yield np.arange(first, min(first + batch_size, rows))
