@@ -1,12 +1,12 @@
 """The schemas in which people keep text and conversations, recognised by the fields of a record.
 
-| fields                                                | becomes                                     |
-|-------------------------------------------------------|---------------------------------------------|
-| `messages`: list of {`role`, `content`}               | the conversation (OpenAI's form)            |
-| `prompt`, `completion`                                | user, assistant                             |
-| `instruction` (+ `input` or `context`), `response` or `output` | user (instruction, blank line, input), assistant |
-| `input`, `output`                                     | user, assistant                             |
-| `text`                                                | a document                                  |
+| fields                                                         | becomes                                |
+|----------------------------------------------------------------|----------------------------------------|
+| `messages`: list of {`role`, `content`}                        | the conversation (OpenAI's form)       |
+| `prompt`, `completion`                                         | user, assistant                        |
+| `instruction` (+ `input` or `context`), `response` or `output` | user (with a blank line between), assistant |
+| `input`, `output`                                              | user, assistant                        |
+| `text`                                                         | a document                             |
 
 The first row that fits counts; other fields are ignored. `pipeline.ingest` says where the record stands.
 """
@@ -62,7 +62,9 @@ def string_field(record: Mapping[str, Any], field: str, *, where: str = "") -> s
     if not isinstance(value, str):
         raise ValueError(f"field {where}{field} must be a string, not {_type(value)}")
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError(f"field {where}{field} has half of a surrogate pair (\\ud800 to \\udfff): write the whole pair")
+        raise ValueError(
+            f"field {where}{field} has half of a surrogate pair (\\ud800 to \\udfff): write the whole pair"
+        )
     return value
 
 
@@ -109,7 +111,14 @@ def _message(turn: object, position: int) -> Message:
 
 
 def _type(value: object) -> str:
-    names = {type(None): "null", dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
+    names = {
+        type(None): "null",
+        dict: "an object",
+        list: "a list",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+    }
     return names.get(type(value), type(value).__name__)
 
 

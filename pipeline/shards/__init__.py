@@ -1,4 +1,4 @@
-"""One pure function per shard: run it over all shards, publish the directory it fills, close it with a manifest.
+"""One pure function per shard: run it over all shards, close their directory with a manifest, publish it.
 
 `pipeline.shards.tables` (the tables that stages hand on) is imported by its own name: it needs Polars, and a
 worker process sets Polars' thread count before it loads it.
@@ -6,14 +6,14 @@ worker process sets Polars' thread count before it loads it.
 
 from pipeline.shards.executor import Executor, Job, local, run_shards
 from pipeline.shards.manifest import read_manifest, verify_manifest, write_manifest
-from pipeline.shards.publish import replacing
+from pipeline.shards.publish import publish_directory
 
 __all__ = [
     "Executor",
     "Job",
     "local",
+    "publish_directory",
     "read_manifest",
-    "replacing",
     "run_shards",
     "verify_manifest",
     "write_manifest",

@@ -1,23 +1,24 @@
 """Run one pure function over many shards.
 
-A job is a picklable value that holds all its shard needs; the function lives at the top of an importable module
-(never `__main__`) and writes files of its own. An executor maps the function over the jobs on some machines:
-`local` does it with spawned processes here; one for Ray or Slurm is another function of the same form.
+A job is a picklable value that holds all its shard needs; the function lives at the top of an importable
+module (never `__main__`) and writes files of its own. An executor maps the function over the jobs on some
+machines: `local` does it with spawned processes here; one for Ray or Slurm is another function of its form.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Protocol, TypeVar
+
+from pipeline.progress import Progress
 
 
 class Job(Protocol):
@@ -34,7 +35,10 @@ R = TypeVar("R")
 
 
 class Executor(Protocol):
-    """Calls `function` on every job, `workers` at a time (0: one per core), and yields the results in the jobs' order."""
+    """Calls `function` on every job and yields the results in the order of the jobs.
+
+    `workers` calls run at a time; 0 stands for one per core.
+    """
 
     def __call__(
         self, function: Callable[[J], R], jobs: Sequence[J], workers: int
@@ -42,32 +46,42 @@ class Executor(Protocol):
 
 
 def run_shards(
-    function: Callable[[J], R], jobs: Sequence[J], *, title: str, workers: int = 0, executor: Executor | None = None
+    function: Callable[[J], R],
+    jobs: Sequence[J],
+    *,
+    title: str,
+    workers: int = 0,
+    executor: Executor | None = None,
 ) -> list[R]:
     """Call `function` on every job and return the results in the order of the jobs.
-
-    Progress goes to stderr: a bar on a terminal, a line for each tenth elsewhere.
 
     Args:
         function: pure, at the top of an importable module.
         jobs: one per shard.
-        title: what the progress lines begin with.
+        title: what the progress is called.
         workers: how many processes; 0 for one per core.
         executor: where to run; `local` if None.
 
     Raises:
-        Exception: whatever `function` raised, for the first shard in order that failed, with a note naming it.
+        Exception: whatever `function` raised, for the first shard that failed, with a note naming the shard.
         RuntimeError: a worker process died.
     """
-    with closing((executor or local)(function, jobs, workers)) as results:
-        return list(_with_progress(results, len(jobs), title))
+    results = []
+    with (
+        closing((executor or local)(function, jobs, workers)) as stream,
+        Progress(title, len(jobs), "shard") as bar,
+    ):
+        for result in stream:
+            results.append(result)
+            bar.advance()
+    return results
 
 
 def local(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Generator[R, None, None]:
     """Run the jobs in spawned processes on this machine; one worker, or one job, runs in this process.
 
-    The workers end when the caller does, however it does: they hold the reading end of a pipe whose writing end
-    only this process has.
+    The workers end when the caller does, however it does: they hold the reading end of a pipe whose writing
+    end only this process has.
     """
     workers = min(workers or _cores(), len(jobs))
     if workers <= 1:
@@ -115,15 +129,3 @@ def _end_with(lifeline: Connection) -> None:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _with_progress(results: Iterable[R], total: int, title: str) -> Iterator[R]:
-    if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        yield from tqdm(results, total=total, desc=title, unit="shard")
-        return
-    for done, result in enumerate(results, start=1):
-        yield result
-        if done * 10 // total > (done - 1) * 10 // total:
-            print(f"{title}: {done} of {total} shards", file=sys.stderr, flush=True)

@@ -17,9 +17,11 @@ MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 
 def columns(kind: str, *, split: bool) -> pl.Schema:
     """The columns of a table of `kind`; with `split`, the split that the user's files fix is one of them."""
-    fixed = {"split": pl.String} if split else {}
-    content = {"text": pl.String} if kind == DOCUMENTS else {"messages": MESSAGES}
-    return pl.Schema({"id": pl.String, "group": pl.String, **fixed, **content})
+    types: dict[str, pl.DataType] = {"id": pl.String(), "group": pl.String()}
+    if split:
+        types["split"] = pl.String()
+    types |= {"text": pl.String()} if kind == DOCUMENTS else {"messages": MESSAGES}
+    return pl.Schema(types)
 
 
 def describe(schema: pl.Schema) -> dict[str, str]:
@@ -34,4 +36,6 @@ def shard_file(kind: str, index: int) -> str:
 
 def write_table(table: pl.DataFrame, path: Path) -> None:
     """Write Parquet: equal tables give equal bytes."""
-    table.rechunk().write_parquet(path, compression="zstd", compression_level=3, statistics=False, row_group_size=1 << 16)
+    table.rechunk().write_parquet(
+        path, compression="zstd", compression_level=3, statistics=False, row_group_size=1 << 16
+    )
