@@ -35,7 +35,7 @@ unit: $(READY) ## the tests, with a real run of the pipeline at a small setting
 	python -m pytest
 
 ui: $(READY) ## MLflow's pages about the runs so far, on http://127.0.0.1:5000
-	python -m pipeline.tracking
+	python -m pipeline.tracking ui
 
 bench: $(READY) ## measure against transformers, side by side
 	python benchmarks/train_step.py

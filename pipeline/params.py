@@ -94,7 +94,12 @@ class TokenizeParams:
         _require_path(self, "tokenizer")
         least = 256 + 5  # every byte, and the special tokens of pipeline/chat/tokenizer.py
         if self.tokenizer == EMBEDDED:
-            _require(self, "vocab_size", self.vocab_size >= least, f"must be at least {least} (256 bytes + 5 special tokens)")
+            _require(
+                self,
+                "vocab_size",
+                self.vocab_size >= least,
+                f"must be at least {least} (256 bytes + 5 special tokens)",
+            )
         _require(self, "seqlen", 8 <= self.seqlen <= 2**20, f"must be from 8 to {2**20}")
 
 
@@ -173,7 +178,12 @@ class TrainParams:
             _require(self, name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
         _require(self, "weight_decay", self.weight_decay >= 0, "must be at least 0")
         if self.budget_unit is not BudgetUnit.epochs:
-            _require(self, "budget", self.budget == int(self.budget), f"must be whole when budget_unit is {self.budget_unit.name}")
+            _require(
+                self,
+                "budget",
+                self.budget == int(self.budget),
+                f"must be whole when budget_unit is {self.budget_unit.name}",
+            )
         whole = self.batch_size % self.micro_batch_size == 0
         _require(self, "micro_batch_size", whole, f"must divide batch_size, which is {self.batch_size}")
 
@@ -266,7 +276,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not found; run from the repository's root") from None
     if "${" in text:
         line = text[: text.index("${")].count("\n") + 1
-        raise ValueError(f"{path}:{line}: no `${{…}}` here: DVC would not notice a change of what it refers to; write the value")
+        raise ValueError(
+            f"{path}:{line}: no `${{…}}` here: DVC would not notice a change of what it refers to; write the value"
+        )
     try:
         raw = OmegaConf.to_container(OmegaConf.create(text))  # refuses a key that stands twice; reads 1e-3 as a number
     except (yaml.YAMLError, OmegaConfBaseException) as error:
@@ -280,7 +292,9 @@ def _check_keys(raw: Any, schema: type, path: Path, prefix: str) -> None:
     """Names an unknown or missing key before OmegaConf sees it, so that the message can help."""
     known = get_type_hints(schema)
     if not isinstance(raw, dict):
-        raise ValueError(f"{path}: {prefix.rstrip('.')} must be a section with the keys {', '.join(known)}; found {raw!r}")
+        raise ValueError(
+            f"{path}: {prefix.rstrip('.')} must be a section with the keys {', '.join(known)}; found {raw!r}"
+        )
     for key in raw:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)

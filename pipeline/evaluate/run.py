@@ -18,7 +18,7 @@ from pipeline.evaluate.responses import respond, sample_prompts
 from pipeline.evaluate.speed import decode_tokens_per_second
 from pipeline.params import EvaluateParams, LaunchParams, Precision
 from pipeline.rows import Rows, open_rows
-from pipeline.shards import publish_directory, read_manifest
+from pipeline.shards import read_manifest, replacing
 from pipeline.tracking import Run
 from pipeline.training.device import make_deterministic, pick_device
 from pipeline.training.loader import in_order
@@ -36,9 +36,15 @@ def evaluate(clean: Path, tokens: Path, params: EvaluateParams, launch: LaunchPa
     device = pick_device(launch.device)
     make_deterministic(seed=0)
     tokenizer = load_tokenizer(tokens / "tokenizer")
-    tests = {kind: open_rows(tokens / kind / "test") for kind in ("documents", "conversations") if (tokens / kind / "test").exists()}
+    tests = {
+        kind: open_rows(tokens / kind / "test")
+        for kind in ("documents", "conversations")
+        if (tokens / kind / "test").exists()
+    }
     if not tests:
-        raise ValueError(f"{tokens}: there is no test split; raise preprocess.test_fraction, or bring a test file of your own")
+        raise ValueError(
+            f"{tokens}: there is no test split; raise preprocess.test_fraction, or bring a test file of your own"
+        )
     metrics: dict[str, dict[str, float]] = {name: {} for name in MODELS}
     speed: dict[str, dict[str, float]] = {}
     prompts = sample_prompts(clean / "test", tokenizer, params.samples, longest=next(iter(tests.values())).seqlen)
@@ -59,7 +65,13 @@ def evaluate(clean: Path, tokens: Path, params: EvaluateParams, launch: LaunchPa
                 sample[name] = response_text
         speed[name] = {"decode_tokens_per_second": decode_tokens_per_second(model, device)}
     if "documents" in tests:
-        metrics |= _baselines(open_rows(tokens / "documents" / "train"), tests["documents"], tokenizer, _test_bytes(tokens), params)
+        metrics |= _baselines(
+            open_rows(tokens / "documents" / "train"),
+            tests["documents"],
+            tokenizer,
+            _test_bytes(tokens),
+            params,
+        )
     _publish(Path("artifacts/evaluate"), metrics, speed, samples, run)
 
 
@@ -84,9 +96,13 @@ def _baselines(
 
 
 def _publish(
-    target: Path, metrics: dict[str, dict[str, float]], speed: dict[str, dict[str, float]], samples: list[dict[str, str]], run: Run
+    target: Path,
+    metrics: dict[str, dict[str, float]],
+    speed: dict[str, dict[str, float]],
+    samples: list[dict[str, str]],
+    run: Run,
 ) -> None:
-    with publish_directory(target) as building:
+    with replacing(target) as building:
         _write_json(building / "metrics.json", metrics)
         _write_json(building / "speed.json", speed)
         with (building / "samples.jsonl").open("w", encoding="utf-8") as file:
@@ -94,7 +110,14 @@ def _publish(
         (building / "plots").mkdir()
         for figure in ("bits_per_byte", "response_loss", "chrf"):
             _write_bars(building / "plots" / f"{figure}.csv", figure, metrics)
-    run.log_metrics({f"{name}/{key}": value for group in (metrics, speed) for name, figures in group.items() for key, value in figures.items()})
+    run.log_metrics(
+        {
+            f"{name}/{key}": value
+            for group in (metrics, speed)
+            for name, figures in group.items()
+            for key, value in figures.items()
+        }
+    )
     run.log_artifact(target / "samples.jsonl")
     run.log_artifact(target / "plots")
 

@@ -14,5 +14,11 @@ def finetune(tokens: Path, base: Path, params: Params, run: Run) -> None:
     """Publish the fine-tuned model under artifacts/finetune/."""
     rows = training_rows(tokens, prefer="conversations")
     run_training(
-        "finetune", lambda: load_pretrained(base), rows, tokens / "tokenizer", params.finetune, params.launch, run
+        "finetune",
+        lambda: load_pretrained(base),
+        rows,
+        tokens / "tokenizer",
+        params.finetune,
+        params.launch,
+        run,
     )

@@ -22,7 +22,9 @@ def current_execution() -> Execution:
     owner = next((process for process in this.parents() if _is_dvc(process)), this)
     started = owner.create_time()
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(started))
-    return Execution(key=f"{int(started * 1000)}-{owner.pid}", name=f"{'dvc' if owner is not this else 'stage'} {stamp}")
+    return Execution(
+        key=f"{int(started * 1000)}-{owner.pid}", name=f"{'dvc' if owner is not this else 'stage'} {stamp}"
+    )
 
 
 def _is_dvc(process: psutil.Process) -> bool:

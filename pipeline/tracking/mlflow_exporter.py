@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("MLFLOW_ENABLE_ASYNC_LOGGING", "false")
 
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.tracking import MlflowClient
@@ -27,12 +24,17 @@ def export(log: Path, uri: str, experiment: str) -> None:
     child = client.create_run(
         experiment_id,
         start_time=_milliseconds(start),
-        tags={MLFLOW_PARENT_RUN_ID: parent.info.run_id, MLFLOW_RUN_NAME: start["stage"], "stage": start["stage"]},
+        tags={
+            MLFLOW_PARENT_RUN_ID: parent.info.run_id,
+            MLFLOW_RUN_NAME: start["stage"],
+            "stage": start["stage"],
+        },
     )
     _log_events(client, child.info.run_id, events)
+    _log_artifacts(client, child.info.run_id, events)
     client.set_terminated(child.info.run_id, end["status"], end_time=_milliseconds(end))
     # The parent shows what its stages came to, so that executions compare in one table.
-    _log_events(client, parent.info.run_id, events, artifacts=False)
+    _log_events(client, parent.info.run_id, events, prefix=f"{start['stage']}/")
     client.set_terminated(parent.info.run_id, end["status"], end_time=_milliseconds(end))
 
 
@@ -57,11 +59,16 @@ def _parent_run(client: MlflowClient, experiment_id: str, start: dict[str, Any])
     )
 
 
-def _log_events(client: MlflowClient, run_id: str, events: list[dict[str, Any]], artifacts: bool = True) -> None:
+def _log_events(client: MlflowClient, run_id: str, events: list[dict[str, Any]], prefix: str = "") -> None:
     params = [Param(key, str(value)) for key, value in events[0]["params"].items()]
-    tags = [RunTag(key, value) for event in events if event["kind"] == "tags" for key, value in event["values"].items()]
+    tags = [
+        RunTag(prefix + key, value)
+        for event in events
+        if event["kind"] == "tags"
+        for key, value in event["values"].items()
+    ]
     metrics = [
-        Metric(key, float(value), _milliseconds(event), event["tokens"])
+        Metric(prefix + key, float(value), _milliseconds(event), event["tokens"])
         for event in events
         if event["kind"] == "metrics"
         for key, value in event["values"].items()
@@ -69,7 +76,10 @@ def _log_events(client: MlflowClient, run_id: str, events: list[dict[str, Any]],
     client.log_batch(run_id, params=params, tags=tags)
     for first in range(0, len(metrics), BATCH):
         client.log_batch(run_id, metrics=metrics[first : first + BATCH])
-    for event in events if artifacts else []:
+
+
+def _log_artifacts(client: MlflowClient, run_id: str, events: list[dict[str, Any]]) -> None:
+    for event in events:
         if event["kind"] == "artifact":
             path = Path(event["path"])
             if path.is_dir():

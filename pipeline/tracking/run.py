@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,9 +10,9 @@ from pathlib import Path
 from pipeline.params import Params, flatten
 from pipeline.tracking.events import EventLog
 from pipeline.tracking.execution import current_execution
+from pipeline.tracking.store import store_uri
 
 LOGS = Path("work/events")
-STORE = "sqlite:///work/mlflow.db"
 
 
 class Run:
@@ -58,10 +57,12 @@ def track(stage: str, params: Params) -> Iterator[Run]:
 
 
 def _export(path: Path, params: Params) -> None:
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri or STORE
     try:
         from pipeline.tracking.mlflow_exporter import export
 
-        export(path, uri, params.tracking.experiment)
+        export(path, store_uri(params.tracking), params.tracking.experiment)
     except Exception as error:  # an outage of MLflow must not fail a stage
-        print(f"warning: MLflow did not take this run ({type(error).__name__}); it is kept in {path}", file=sys.stderr)
+        print(
+            f"warning: MLflow did not take this run ({type(error).__name__}); it is kept in {path}",
+            file=sys.stderr,
+        )

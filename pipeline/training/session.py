@@ -11,7 +11,7 @@ from pathlib import Path
 from model import HybridLM, save_pretrained
 from pipeline.params import LaunchParams, TrainParams
 from pipeline.rows import Rows, open_rows
-from pipeline.shards import publish_directory
+from pipeline.shards import replacing
 from pipeline.tracking import Run
 from pipeline.training.device import make_deterministic, pick_device
 from pipeline.training.trainer import History, train
@@ -57,14 +57,20 @@ def run_training(
 
 def publish_model(target: Path, model: HybridLM, tokenizer: Path, history: History, run: Run) -> None:
     """Write the model with its tokenizer, the curves, and the figures of the run; all of it or nothing."""
-    metrics = {"parameters": model.config.num_parameters(), "steps": history.kept_step, "tokens": history.tokens}
+    metrics = {
+        "parameters": model.config.num_parameters(),
+        "steps": history.kept_step,
+        "tokens": history.tokens,
+    }
     if history.validation:
-        metrics["validation_loss"] = min(history.validation, key=lambda point: abs(point["step"] - history.kept_step))["loss"]
+        metrics["validation_loss"] = min(history.validation, key=lambda point: abs(point["step"] - history.kept_step))[
+            "loss"
+        ]
     speed = {
         "tokens_per_second": history.tokens / history.seconds if history.seconds else 0.0,
         "peak_memory_mb": history.peak_memory_mb,
     }
-    with publish_directory(target) as building:
+    with replacing(target) as building:
         save_pretrained(model.cpu(), building / "model")
         for file in sorted(tokenizer.iterdir()):
             shutil.copyfile(file, building / "model" / file.name)

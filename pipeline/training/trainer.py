@@ -110,7 +110,12 @@ def train(
 
 
 def _step(
-    model: HybridLM, optimizer: torch.optim.Optimizer, rows: Rows, indices: "torch.Tensor", params: TrainParams, device: torch.device
+    model: HybridLM,
+    optimizer: torch.optim.Optimizer,
+    rows: Rows,
+    indices: torch.Tensor,
+    params: TrainParams,
+    device: torch.device,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One optimizer step over the mean loss of all supervised tokens in the batch, however it is cut into micro-batches."""
     size = params.micro_batch_size
