@@ -114,14 +114,15 @@ class ModelParams:
     n_groups: int
     n_heads: int
     n_kv_heads: int
-    rotary: bool
+    rope_theta: float
     d_ff: int
-    activation: str
+    mlp_activation: str
     tie_embeddings: bool
     residual_in_fp32: bool
 
     def __post_init__(self) -> None:
         _require_path(self, "checkpoint")
+        _require(self, "rope_theta", self.rope_theta >= 0, "must be at least 0 (0: no position embedding)")
         if self.checkpoint == EMBEDDED:
             self.hybrid_config(vocab_size=512)  # raises on an impossible combination of sizes
 
@@ -137,9 +138,9 @@ class ModelParams:
             n_groups=self.n_groups,
             n_heads=self.n_heads,
             n_kv_heads=self.n_kv_heads,
-            rotary_base=10000.0 if self.rotary else None,
+            rope_theta=self.rope_theta or None,
             d_ff=self.d_ff,
-            activation=self.activation,
+            mlp_activation=self.mlp_activation,  # type: ignore[arg-type]  # HybridConfig checks it
             tie_embeddings=self.tie_embeddings,
             residual_in_fp32=self.residual_in_fp32,
         )
@@ -243,7 +244,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     """
     raw = _read_yaml(path)
     _check_keys(raw, Params, path, prefix="")
-    sections = {}
+    sections: dict[str, Any] = {}
     for section, schema in get_type_hints(Params).items():
         try:
             merged = OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(raw[section]))

@@ -18,7 +18,7 @@ from pipeline.evaluate.responses import respond, sample_prompts
 from pipeline.evaluate.speed import decode_tokens_per_second
 from pipeline.params import EvaluateParams, LaunchParams, Precision
 from pipeline.rows import Rows, open_rows
-from pipeline.shards import read_manifest, replacing
+from pipeline.shards import publish_directory, read_manifest
 from pipeline.tracking import Run
 from pipeline.training.device import make_deterministic, pick_device
 from pipeline.training.loader import in_order
@@ -102,7 +102,7 @@ def _publish(
     samples: list[dict[str, str]],
     run: Run,
 ) -> None:
-    with replacing(target) as building:
+    with publish_directory(target) as building:
         _write_json(building / "metrics.json", metrics)
         _write_json(building / "speed.json", speed)
         with (building / "samples.jsonl").open("w", encoding="utf-8") as file:

@@ -11,7 +11,7 @@ from pipeline.rows import Rows
 
 
 class Batch:
-    """Rows on the device: `input_ids`, `labels` (unshifted, -100 where not supervised), `seq_idx`, each (rows, seqlen)."""
+    """Rows on the device: `input_ids`, `labels` (-100 where not supervised) and `seq_idx`, each (rows, seqlen)."""
 
     def __init__(self, rows: Rows, indices: np.ndarray, device: torch.device) -> None:
         arrays = rows.batch(indices)

@@ -11,7 +11,7 @@ from pathlib import Path
 from model import HybridLM, save_pretrained
 from pipeline.params import LaunchParams, TrainParams
 from pipeline.rows import Rows, open_rows
-from pipeline.shards import replacing
+from pipeline.shards import publish_directory
 from pipeline.tracking import Run
 from pipeline.training.device import make_deterministic, pick_device
 from pipeline.training.trainer import History, train
@@ -70,7 +70,7 @@ def publish_model(target: Path, model: HybridLM, tokenizer: Path, history: Histo
         "tokens_per_second": history.tokens / history.seconds if history.seconds else 0.0,
         "peak_memory_mb": history.peak_memory_mb,
     }
-    with replacing(target) as building:
+    with publish_directory(target) as building:
         save_pretrained(model.cpu(), building / "model")
         for file in sorted(tokenizer.iterdir()):
             shutil.copyfile(file, building / "model" / file.name)

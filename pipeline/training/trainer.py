@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from model import HybridLM, load_pretrained, save_pretrained
@@ -113,11 +114,11 @@ def _step(
     model: HybridLM,
     optimizer: torch.optim.Optimizer,
     rows: Rows,
-    indices: torch.Tensor,
+    indices: np.ndarray,
     params: TrainParams,
     device: torch.device,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One optimizer step over the mean loss of all supervised tokens in the batch, however it is cut into micro-batches."""
+    """One optimizer step on the mean loss over the batch's supervised tokens, however it is cut into micro-batches."""
     size = params.micro_batch_size
     micro = [Batch(rows, indices[first : first + size], device) for first in range(0, len(indices), size)]
     targets = max(1, sum(batch.targets for batch in micro))

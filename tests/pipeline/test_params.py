@@ -1,0 +1,117 @@
+"""params.yaml and its schema: what is there is right, what is wrong is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.params import flatten, load_params
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def edited(tmp_path, monkeypatch):
+    """Writes params.yaml with some keys changed and returns its path."""
+    monkeypatch.chdir(ROOT)
+
+    def edit(**changes: object) -> Path:
+        params = yaml.safe_load((ROOT / "params.yaml").read_text())
+        for key, value in changes.items():
+            section, _, name = key.partition("__")
+            params[section][name] = value
+        path = tmp_path / "params.yaml"
+        path.write_text(yaml.safe_dump(params))
+        return path
+
+    return edit
+
+
+def test_the_committed_file_is_complete_and_literal(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    flat = flatten(load_params())
+    assert flat.keys() == {f"{section}.{key}" for section, keys in raw.items() for key in keys}
+    for key, value in flat.items():
+        section, _, name = key.partition(".")
+        assert value == raw[section][name], key
+
+
+def test_every_field_is_commented_where_it_first_stands():
+    seen: set[str] = set()
+    commented: set[str] = set()
+    for line in (ROOT / "params.yaml").read_text().splitlines():
+        if line.startswith("  "):
+            name = line.split(":")[0].strip()
+            seen.add(name)
+            if "#" in line:
+                commented.add(name)
+    obvious = {"seed", "pattern", "d_model", "d_state", "headdim", "expand", "n_groups", "n_kv_heads"}
+    obvious |= {"tie_embeddings", "residual_in_fp32", "lr", "beta1", "beta2", "weight_decay", "grad_clip"}
+    obvious |= {"validation_rows", "test_fraction", "max_new_tokens", "kneser_ney_discount", "experiment"}
+    assert seen - commented <= obvious
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"finetune__lrr": 1e-3}, ["unknown key finetune.lrr", "did you mean finetune.lr?"]),
+        ({"finetune__lr": "fast"}, ["finetune.lr", "fast"]),
+        ({"finetune__lr": 0}, ["finetune.lr must be above 0"]),
+        ({"finetune__lr": float("nan")}, ["finetune.lr must be a finite number"]),
+        ({"finetune__lr": None}, ["finetune.lr has no value"]),
+        ({"base__budget": 1.5}, ["base.budget must be whole", "steps"]),
+        ({"base__budget_unit": "hours"}, ["base.budget_unit", "hours", "steps"]),
+        ({"base__micro_batch_size": 3}, ["base.micro_batch_size must divide batch_size"]),
+        ({"base__precision": "fp4"}, ["base.precision", "fp4"]),
+        ({"preprocess__max_chars": 1}, ["preprocess.max_chars must be at least min_chars"]),
+        ({"preprocess__validation_fraction": 0.99}, ["preprocess.test_fraction", "below 1"]),
+        ({"tokenize__vocab_size": 260}, ["tokenize.vocab_size must be at least 261"]),
+        ({"tokenize__seqlen": 4}, ["tokenize.seqlen must be from 8"]),
+        ({"tokenize__tokenizer": "nowhere.json"}, ["tokenize.tokenizer: no file", "nowhere.json"]),
+        ({"ingest__source": "data/input/nowhere.jsonl"}, ["ingest.source: no file", "nowhere.jsonl"]),
+        ({"model__pattern": "MXM"}, ["model.", "pattern", "X"]),
+        ({"model__headdim": 48}, ["model.", "headdim"]),
+        ({"model__mlp_activation": "tanh"}, ["model.", "activation", "tanh"]),
+        ({"launch__workers": -1}, ["launch.workers"]),
+    ],
+)
+def test_a_mistake_is_named_with_its_full_key(edited, changes, words):
+    with pytest.raises(ValueError, match=r"params\.yaml") as error:
+        load_params(edited(**changes))
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_an_unknown_or_missing_section_is_named(edited):
+    path = edited()
+    params = yaml.safe_load(path.read_text())
+    params["finetunes"] = params.pop("finetune")
+    path.write_text(yaml.safe_dump(params))
+    with pytest.raises(ValueError, match=r"unknown key finetunes; did you mean finetune\?"):
+        load_params(path)
+    del params["finetunes"]
+    path.write_text(yaml.safe_dump(params))
+    with pytest.raises(ValueError, match="finetune is missing"):
+        load_params(path)
+
+
+def test_an_interpolation_is_refused_since_dvc_would_not_see_through_it(edited):
+    with pytest.raises(ValueError, match=r"params\.yaml:\d+: no `\$\{…\}` here"):
+        load_params(edited(finetune__lr="${base.lr}"))
+
+
+@pytest.mark.parametrize("text", ["a: [1", "", "just words", "ingest: {}\ningest: {}\n"])
+def test_a_file_that_is_no_mapping_of_sections_is_refused(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"params\.yaml"):
+        load_params(path)
+
+
+def test_numbers_read_as_dvc_writes_them(edited):
+    path = edited()
+    path.write_text(path.read_text().replace("weight_decay: 0.1", "weight_decay: 1e-1"))
+    assert load_params(path).base.weight_decay == 0.1
