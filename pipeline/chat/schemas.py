@@ -4,7 +4,7 @@
 |----------------------------------------------------------------|----------------------------------------|
 | `messages`: list of {`role`, `content`}                        | the conversation (OpenAI's form)       |
 | `prompt`, `completion`                                         | user, assistant                        |
-| `instruction` (+ `input` or `context`), `response` or `output` | user (with a blank line between), assistant |
+| `instruction` (+ `input` or `context`), `response` or `output` | user (joined), assistant               |
 | `input`, `output`                                              | user, assistant                        |
 | `text`                                                         | a document                             |
 
@@ -68,14 +68,15 @@ def string_field(record: Mapping[str, Any], field: str, *, where: str = "") -> s
     return value
 
 
-def _pair(prompt: str, response: str) -> list[Message]:
+def as_messages(prompt: str, response: str) -> list[Message]:
+    """A prompt and its response as a conversation."""
     return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
 
 
 def _two_fields(prompt: str, response: str) -> Schema:
     return Schema(
         (prompt, response),
-        lambda record: _pair(string_field(record, prompt), string_field(record, response)),
+        lambda record: as_messages(string_field(record, prompt), string_field(record, response)),
     )
 
 
@@ -83,7 +84,7 @@ def _instruction(response: str) -> Schema:
     def convert(record: Mapping[str, Any]) -> list[Message]:
         parts = [string_field(record, "instruction")]
         parts += [string_field(record, field) for field in ("input", "context") if record.get(field)]
-        return _pair("\n\n".join(parts), string_field(record, response))
+        return as_messages("\n\n".join(parts), string_field(record, response))
 
     return Schema(("instruction", response), convert)
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Protocol, TypeVar
@@ -40,41 +40,7 @@ class Executor(Protocol):
     `workers` calls run at a time; 0 stands for one per core.
     """
 
-    def __call__(
-        self, function: Callable[[J], R], jobs: Sequence[J], workers: int
-    ) -> Generator[R, None, None]: ...
-
-
-def run_shards(
-    function: Callable[[J], R],
-    jobs: Sequence[J],
-    *,
-    title: str,
-    workers: int = 0,
-    executor: Executor | None = None,
-) -> list[R]:
-    """Call `function` on every job and return the results in the order of the jobs.
-
-    Args:
-        function: pure, at the top of an importable module.
-        jobs: one per shard.
-        title: what the progress is called.
-        workers: how many processes; 0 for one per core.
-        executor: where to run; `local` if None.
-
-    Raises:
-        Exception: whatever `function` raised, for the first shard that failed, with a note naming the shard.
-        RuntimeError: a worker process died.
-    """
-    results = []
-    with (
-        closing((executor or local)(function, jobs, workers)) as stream,
-        Progress(title, len(jobs), "shard") as bar,
-    ):
-        for result in stream:
-            results.append(result)
-            bar.advance()
-    return results
+    def __call__(self, function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Generator[R, None, None]: ...
 
 
 def local(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Generator[R, None, None]:
@@ -86,7 +52,9 @@ def local(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Genera
     workers = min(workers or _cores(), len(jobs))
     if workers <= 1:
         for job in jobs:
-            yield _naming_shard(job, lambda job=job: function(job))  # type: ignore[misc]
+            with _shard_named(job):
+                result = function(job)
+            yield result
         return
     context = get_context("spawn")
     lifeline, end_workers = context.Pipe(duplex=False)
@@ -94,7 +62,9 @@ def local(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Genera
     try:
         futures = [pool.submit(function, job) for job in jobs]
         for job, future in zip(jobs, futures, strict=True):
-            yield _naming_shard(job, future.result)
+            with _shard_named(job):
+                result = future.result()
+            yield result
         pool.shutdown()
     except BrokenProcessPool as error:
         raise RuntimeError(
@@ -107,9 +77,42 @@ def local(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Genera
         lifeline.close()
 
 
-def _naming_shard(job: Job, call: Callable[[], R]) -> R:
+def run_shards(
+    function: Callable[[J], R],
+    jobs: Sequence[J],
+    *,
+    title: str,
+    workers: int = 0,
+    executor: Executor = local,
+) -> list[R]:
+    """Call `function` on every job and return the results in the order of the jobs.
+
+    Args:
+        function: pure, at the top of an importable module.
+        jobs: one per shard.
+        title: what the progress is called.
+        workers: how many processes; 0 for one per core.
+        executor: where to run.
+
+    Raises:
+        Exception: whatever `function` raised, for the first shard that failed, with a note naming the shard.
+        RuntimeError: a worker process died.
+    """
+    results = []
+    with (
+        closing(executor(function, jobs, workers)) as stream,
+        Progress(title, len(jobs), "shard") as bar,
+    ):
+        for result in stream:
+            results.append(result)
+            bar.advance()
+    return results
+
+
+@contextmanager
+def _shard_named(job: Job) -> Iterator[None]:
     try:
-        return call()
+        yield
     except Exception as error:
         error.add_note(f"in shard {job.name}")
         raise

@@ -26,13 +26,9 @@ def write_manifest(directory: Path, records: Mapping[str, int], facts: Mapping[s
         facts: the rest of the manifest (counts, schema, ...), as JSON has it.
     """
     assert set(records) == _files(directory), "a manifest names each file of its directory"
-    files = {
-        name: {"records": records[name], "sha256": _sha256(directory / name)} for name in sorted(records)
-    }
+    files = {name: {"records": records[name], "sha256": _sha256(directory / name)} for name in sorted(records)}
     draft = directory / f".{NAME}.tmp"
-    draft.write_text(
-        json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    draft.write_text(json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(draft, directory / NAME)
 
 
@@ -44,9 +40,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """
     path = directory / NAME
     if not path.is_file():
-        raise ValueError(
-            f"{path} is missing: the stage that writes {directory}/ has not finished; run `dvc repro`"
-        )
+        raise ValueError(f"{path} is missing: the stage that writes {directory}/ has not finished; run `dvc repro`")
     manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return manifest
 

@@ -13,11 +13,11 @@ import psutil
 
 @contextmanager
 def publish_directory(target: Path) -> Iterator[Path]:
-    """Give an empty directory to fill; when the block ends well it becomes `target`, replacing what was there.
+    """Give an empty directory to fill; when the block ends well it takes the place of `target`.
 
-    The directory is a hidden sibling of `target` (`.<name>.tmp-<pid>`), so that the last step is a rename. After
-    an exception `target` is as before; after a kill it is as before or, between the two renames, missing. What
-    killed runs left behind is removed by the next one.
+    The directory is a hidden sibling of `target` (`.<name>.tmp-<pid>`), so that the last step is a rename.
+    After an exception `target` is as before; after a kill it is as before or, between the two renames,
+    missing. What killed runs left behind is removed by the next one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(target)

@@ -39,3 +39,11 @@ def write_table(table: pl.DataFrame, path: Path) -> None:
     table.rechunk().write_parquet(
         path, compression="zstd", compression_level=3, statistics=False, row_group_size=1 << 16
     )
+
+
+def characters(kind: str) -> pl.Expr:
+    """The number of characters in each record of a table of `kind`."""
+    if kind == DOCUMENTS:
+        return pl.col("text").str.len_chars().cast(pl.Int64)
+    lengths = pl.element().struct.field("content").str.len_chars()
+    return pl.col("messages").list.eval(lengths).list.sum().cast(pl.Int64)

@@ -1,0 +1,25 @@
+"""Read the source of `ingest.source` (the embedded corpus, or files of your own) into data/ingested/, as shards of
+documents and conversations; data/README.md describes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.command import stage
+
+if TYPE_CHECKING:
+    from pipeline.params import Params
+    from pipeline.tracking import Run
+
+
+def main(params: Params, run: Run) -> None:
+    """Run the stage and log its totals."""
+    from pathlib import Path
+
+    from pipeline.ingest.run import ingest
+
+    run.log_metrics(ingest(Path("data/ingested"), params.ingest, workers=params.launch.workers))
+
+
+if __name__ == "__main__":
+    stage("ingest", main, __doc__)
