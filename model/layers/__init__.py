@@ -1,0 +1,1 @@
+"""The layers of a hybrid: each mixer maps (hidden, seq_idx, state) to (hidden, state)."""

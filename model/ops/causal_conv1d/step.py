@@ -1,0 +1,33 @@
+"""The convolution's decode state and its one-position step, in plain torch."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def causal_conv1d_state(x: Tensor, width: int, initial_state: Tensor) -> Tensor:
+    """The last width - 1 inputs, (batch, width - 1, channels), after x (batch, seqlen, channels)."""
+    return torch.cat([initial_state.to(x.dtype), x], dim=1)[:, -(width - 1) :]
+
+
+def causal_conv1d_step(
+    x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str | None = "silu"
+) -> tuple[Tensor, Tensor]:
+    """Advance the convolution by one position.
+
+    Args:
+        x: (batch, channels) the new input.
+        state: (batch, width - 1, channels) the inputs before it; not modified.
+        weight: (channels, width) taps, the current position's last.
+        bias: (channels,).
+        activation: "silu" or None.
+
+    Returns:
+        y (batch, channels) and the new state.
+    """
+    window = torch.cat([state.to(x.dtype), x.unsqueeze(1)], dim=1)
+    y = (window * weight.t()).sum(1)
+    if bias is not None:
+        y = y + bias
+    y = F.silu(y) if activation == "silu" else y
+    return y.to(x.dtype), window[:, 1:]

@@ -1,0 +1,256 @@
+"""State-space duality: the selective scan of Mamba2 (Dao and Gu 2024, arXiv 2405.21060)."""
+
+import math
+from typing import Any
+
+from torch import Tensor
+from torch.library import custom_op
+
+from model.ops._common import Backend, check_backend, check_shape, compute_dtype
+from model.ops.ssd import reference
+from model.ops.ssd.step import ssd_step
+from model.ops.ssd.torch import backward, chunk_length, forward
+
+__all__ = ["ssd", "ssd_step"]
+
+
+def ssd(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    *,
+    D: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, math.inf),
+    initial_state: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    chunk_size: int = 256,
+    return_final_state: bool = False,
+    backend: Backend = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Run the scan over whole sequences; differentiable in every tensor but seq_idx.
+
+    With the step size d_t = clamp(softplus(dt_t + dt_bias), dt_limit), per head:
+    state_t = exp(d_t A) state_{t-1} + d_t x_t B_t^T and y_t = state_t C_t + D x_t.
+
+    Args:
+        x: (batch, seqlen, nheads, headdim) inputs.
+        dt: (batch, seqlen, nheads) step sizes before bias and softplus.
+        A: (nheads,) negative decay rates.
+        B: (batch, seqlen, ngroups, dstate) input maps; nheads is a multiple of ngroups.
+        C: (batch, seqlen, ngroups, dstate) output maps.
+        D: (nheads,) skip weights.
+        dt_bias: (nheads,) added to dt.
+        dt_softplus: apply softplus after the bias.
+        dt_limit: smallest and largest step size, applied last.
+        initial_state: (batch, nheads, headdim, dstate) state before the first position.
+        seq_idx: (batch, seqlen) int32 document index of each position, non-decreasing along a row. A new
+            document starts from a zero state; `initial_state` belongs to a row's first document.
+        chunk_size: positions per chunk; a speed hint, results do not depend on it.
+        return_final_state: also return the state after the last position.
+        backend: "torch" (chunked), "reference" (sequential, fp64 inside) or "auto".
+
+    Returns:
+        y (batch, seqlen, nheads, headdim) in x's dtype; with `return_final_state` the pair of y and the final
+        state (batch, nheads, headdim, dstate) in fp32 (fp64 for fp64 x).
+
+    Raises:
+        ValueError: shapes that do not fit together, or an unknown backend.
+    """
+    _check(x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, chunk_size)
+    check_backend(backend)
+    if backend == "reference":
+        y, final_state = reference.ssd(x, dt, A, B, C, D, dt_bias, dt_softplus, dt_limit, initial_state, seq_idx)
+        final_state = final_state.to(compute_dtype(x))
+    else:
+        y, final_state, _ = _ssd(x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, dt_softplus, *dt_limit, chunk_size)
+    y = y.to(x.dtype)
+    return (y, final_state) if return_final_state else y
+
+
+def _check(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    dt_bias: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    chunk_size: int,
+) -> None:
+    if x.dim() != 4 or B.dim() != 4:
+        raise ValueError(
+            f"x {tuple(x.shape)} must be (batch, seqlen, nheads, headdim) and "
+            f"B {tuple(B.shape)} (batch, seqlen, ngroups, dstate)"
+        )
+    batch, seqlen, nheads, headdim = x.shape
+    ngroups, dstate = B.shape[2:]
+    if seqlen == 0:
+        raise ValueError("x has no positions: seqlen must be at least 1")
+    if nheads % ngroups:
+        raise ValueError(f"{nheads} heads do not divide into {ngroups} groups: make nheads a multiple of ngroups")
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size is {chunk_size}: it must be at least 1")
+    check_shape("dt", dt, (batch, seqlen, nheads))
+    check_shape("A", A, (nheads,))
+    check_shape("B", B, (batch, seqlen, ngroups, dstate))
+    check_shape("C", C, (batch, seqlen, ngroups, dstate))
+    for name, per_head in (("D", D), ("dt_bias", dt_bias)):
+        if per_head is not None:
+            check_shape(name, per_head, (nheads,))
+    if initial_state is not None:
+        check_shape("initial_state", initial_state, (batch, nheads, headdim, dstate))
+    if seq_idx is not None:
+        check_shape("seq_idx", seq_idx, (batch, seqlen))
+
+
+@custom_op("mamba2::ssd", mutates_args=())
+def _ssd(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    dt_bias: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    dt_softplus: bool,
+    dt_min: float,
+    dt_max: float,
+    chunk_size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return forward(x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, dt_softplus, (dt_min, dt_max), chunk_size)
+
+
+@_ssd.register_fake
+def _(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    dt_bias: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    dt_softplus: bool,
+    dt_min: float,
+    dt_max: float,
+    chunk_size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, seqlen, nheads, headdim = x.shape
+    chunks = -(-seqlen // chunk_length(x.device, chunk_size, seqlen))
+    dtype = compute_dtype(x)
+    state = (nheads, headdim, B.shape[-1])
+    return (
+        x.new_empty(x.shape, dtype=dtype),
+        x.new_empty((batch, *state), dtype=dtype),
+        x.new_empty((batch, chunks, *state), dtype=dtype),
+    )
+
+
+@custom_op("mamba2::ssd_backward", mutates_args=())
+def _ssd_backward(
+    grad_y: Tensor | None,
+    grad_final_state: Tensor | None,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    dt_bias: Tensor | None,
+    seq_idx: Tensor | None,
+    y: Tensor,
+    final_state: Tensor,
+    states: Tensor,
+    dt_softplus: bool,
+    dt_min: float,
+    dt_max: float,
+    chunk_size: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return backward(
+        grad_y,
+        grad_final_state,
+        x,
+        dt,
+        A,
+        B,
+        C,
+        D,
+        dt_bias,
+        seq_idx,
+        y,
+        final_state,
+        states,
+        dt_softplus,
+        (dt_min, dt_max),
+        chunk_size,
+    )
+
+
+@_ssd_backward.register_fake
+def _(
+    grad_y: Tensor | None,
+    grad_final_state: Tensor | None,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    dt_bias: Tensor | None,
+    seq_idx: Tensor | None,
+    y: Tensor,
+    final_state: Tensor,
+    states: Tensor,
+    dt_softplus: bool,
+    dt_min: float,
+    dt_max: float,
+    chunk_size: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    per_head = (A.shape[0],)
+    return (
+        x.new_empty(x.shape),
+        dt.new_empty(dt.shape),
+        A.new_empty(per_head),
+        B.new_empty(B.shape),
+        C.new_empty(C.shape),
+        (A if D is None else D).new_empty(per_head),
+        x.new_empty(per_head, dtype=y.dtype if dt_bias is None else dt_bias.dtype),
+        final_state.new_empty(final_state.shape),
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, *ctx.options = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, dt, A, B, C, D, dt_bias, seq_idx, *output)
+    ctx.state_dtype = None if initial_state is None else initial_state.dtype
+
+
+def _gradients(
+    ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | None, _: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    D, dt_bias = ctx.saved_tensors[5:7]
+    dx, ddt, dA, dB, dC, dD, d_bias, d_state = _ssd_backward(grad_y, grad_final_state, *ctx.saved_tensors, *ctx.options)
+    return (
+        dx,
+        ddt,
+        dA,
+        dB,
+        dC,
+        None if D is None else dD,
+        None if dt_bias is None else d_bias,
+        None if ctx.state_dtype is None else d_state.to(ctx.state_dtype),
+        *(None,) * 5,
+    )
+
+
+_ssd.register_autograd(_gradients, setup_context=_save)

@@ -1,0 +1,55 @@
+"""One position of the SSD, for decoding: plain torch, since a custom op call costs more than the work."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.ops._common import full_precision
+
+
+def ssd_step(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    state: Tensor,
+    *,
+    D: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, math.inf),
+) -> tuple[Tensor, Tensor]:
+    """Advance the scan by one position (plain torch).
+
+    Args:
+        x: (batch, nheads, headdim).
+        dt: (batch, nheads).
+        A: (nheads,).
+        B: (batch, ngroups, dstate).
+        C: (batch, ngroups, dstate).
+        state: (batch, nheads, headdim, dstate), fp32; not modified.
+        D, dt_bias, dt_softplus, dt_limit: as in `ssd`.
+
+    Returns:
+        y (batch, nheads, headdim) in x's dtype and the new state.
+    """
+    with full_precision(x):
+        dtype = state.dtype
+        batch, nheads, headdim = x.shape
+        ngroups, dstate = B.shape[1:]
+        dt = dt.to(dtype) if dt_bias is None else dt.to(dtype) + dt_bias
+        if dt_softplus:
+            dt = F.softplus(dt)
+        if dt_limit != (0.0, math.inf) or not dt_softplus:
+            dt = dt.clamp(*dt_limit)
+        x_now = x.to(dtype)
+        update = (x_now * dt.unsqueeze(-1)).view(batch * ngroups, -1, 1)
+        decayed = (state * (dt * A).exp_().view(batch, nheads, 1, 1)).view(batch * ngroups, -1, dstate)
+        new_state = torch.baddbmm(decayed, update, B.to(dtype).reshape(batch * ngroups, 1, dstate))
+        y = torch.bmm(new_state, C.to(dtype).reshape(batch * ngroups, dstate, 1)).view(batch, nheads, headdim)
+        if D is not None:
+            y = torch.addcmul(y, x_now, D.unsqueeze(-1))
+        return y.to(x.dtype), new_state.view(batch, nheads, headdim, dstate)
