@@ -1,0 +1,140 @@
+"""A tokenizer.json file as the pipeline uses it: plain text in, ids out, control tokens by name only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+"""The control tokens of a tokenizer trained here; their ids are 0 to 4."""
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+
+_EOS_NAMES = (SPECIAL_TOKENS[0], "</s>", "<|end_of_text|>", "<eos>", "<|eos|>", "[EOS]", "<|im_end|>")
+_BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "<|bos|>", "[BOS]")
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """What `load_tokenizer` returns. Not for pickling: another process loads its own from the file."""
+
+    vocab_size: int
+    """One more than the highest id."""
+    bos_id: int
+    """Opens a text; the end-of-text token where the vocabulary has no other."""
+    eos_id: int
+    sha256: str
+    """Of tokenizer.json."""
+    backend: tokenizers.Tokenizer = field(repr=False, compare=False)
+
+    @property
+    def pad_id(self) -> int:
+        """The end-of-text token: padding is told apart by the loss mask and seq_idx, never by its id."""
+        return self.eos_id
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text; none are added, and a control token's name in a text is only text."""
+        return [found.ids for found in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`, control tokens left out."""
+        return self.backend.decode(list(ids), skip_special_tokens=True)
+
+    def control_id(self, name: str) -> int | None:
+        """The id of the control token `name`, or None where the tokenizer has none of that name."""
+        token_id = self.backend.token_to_id(name)
+        known = token_id is not None and token_id in self.backend.get_added_tokens_decoder()
+        return token_id if known else None
+
+
+def tokenizer_files(path: Path) -> list[Path]:
+    """The files that make up the tokenizer at `path`: tokenizer.json and, where there is one, its config.
+
+    Args:
+        path: a tokenizer.json, under any name, or a directory that holds one.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    file = path / TOKENIZER_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"{file}: no such tokenizer file; expected a {TOKENIZER_FILE} of Hugging Face `tokenizers`")
+    config = file.with_name(CONFIG_FILE)
+    return [file, config] if config.is_file() else [file]
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Load the tokenizer at `path` (see `tokenizer_files`).
+
+    Raises:
+        ValueError: missing or malformed file, no end-of-text token, or control tokens that plain text could forge.
+    """
+    file, *configs = tokenizer_files(path)
+    content = file.read_bytes()
+    try:
+        backend = tokenizers.Tokenizer.from_buffer(content)
+    except Exception as error:  # the binding raises nothing narrower
+        raise ValueError(f"{file}: not a valid {TOKENIZER_FILE}: {error}") from None
+    backend.no_truncation()
+    backend.no_padding()
+    config = _read_config(configs[0]) if configs else {}
+    eos = _named(backend, config, "eos_token", file) or _first_known(backend, _EOS_NAMES)
+    if eos is None:
+        raise ValueError(
+            f"{file}: no end-of-text token; tried {', '.join(_EOS_NAMES)}. "
+            f"Name it as eos_token in a {CONFIG_FILE} beside the file"
+        )
+    bos = _named(backend, config, "bos_token", file) or (None if config else _first_known(backend, _BOS_NAMES)) or eos
+    _keep_control_tokens_out_of_text(backend, (eos, bos, *SPECIAL_TOKENS), file)
+    vocab = backend.get_vocab(with_added_tokens=True)
+    return Tokenizer(
+        vocab_size=1 + max(vocab.values()),
+        bos_id=vocab[bos],
+        eos_id=vocab[eos],
+        sha256=hashlib.sha256(content).hexdigest(),
+        backend=backend,
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(config).__name__}")
+    return config
+
+
+def _named(backend: tokenizers.Tokenizer, config: dict[str, Any], key: str, file: Path) -> str | None:
+    """The token that the config names under `key`: a string, or an object with its `content`."""
+    entry = config.get(key)
+    name = entry.get("content") if isinstance(entry, dict) else entry
+    if name is not None and (not isinstance(name, str) or backend.token_to_id(name) is None):
+        raise ValueError(f"{file.with_name(CONFIG_FILE)}: {key} is {name!r}, which {file.name} does not have")
+    return name
+
+
+def _first_known(backend: tokenizers.Tokenizer, names: Iterable[str]) -> str | None:
+    return next((name for name in names if backend.token_to_id(name) is not None), None)
+
+
+def _keep_control_tokens_out_of_text(backend: tokenizers.Tokenizer, names: Iterable[str], file: Path) -> None:
+    """Make `backend` read the names of control tokens as plain text, so that no text can forge a turn."""
+    backend.encode_special_tokens = True
+    for name in dict.fromkeys(names):
+        token_id = backend.token_to_id(name)
+        if token_id is None:
+            continue
+        backend.add_special_tokens([tokenizers.AddedToken(name, special=True, normalized=False)])
+        if any(token_id in backend.encode(text, add_special_tokens=False).ids for text in (name, f"a {name} b")):
+            raise ValueError(
+                f"{file}: the text {name!r} encodes to the control token itself, so any input could forge it"
+            )

@@ -1,0 +1,163 @@
+"""The packed-row format: fixed-length rows of token sequences, written as a stream, read as memory maps.
+
+A directory of rows holds three arrays of shape (rows, seqlen):
+
+    input_ids.npy   uint16, or uint32 where the vocabulary needs it
+    loss_mask.npy   uint8, one of NEVER, RESPONSE, CONTEXT
+    seq_idx.npy     uint16, or uint32 where seqlen is above 65,536: the token's sequence within its row, from 0
+
+A sequence is a piece of a document, or a conversation. Its first token has nothing before it to be predicted from
+and is NEVER a target; so a row has exactly as many targets as marked tokens. Padding closes a row as a sequence of
+its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Literal, NamedTuple, Self
+
+import numpy as np
+
+NEVER = 0
+"""The first token of a sequence, and padding."""
+RESPONSE = 1
+"""A token to learn: of a document, or of an assistant's answer."""
+CONTEXT = 2
+"""A token of a conversation that is learned only where everything is."""
+
+IGNORED = -100
+"""The label of a token that is no target."""
+
+Supervise = Literal["response", "all"]
+
+INPUT_IDS, LOSS_MASK, SEQ_IDX = "input_ids.npy", "loss_mask.npy", "seq_idx.npy"
+
+
+def smallest_uint(values: int) -> np.dtype:
+    """uint16 or uint32: the smaller that holds 0 to `values` - 1."""
+    return np.dtype(np.uint16 if values <= 2**16 else np.uint32)
+
+
+class Batch(NamedTuple):
+    """Some rows, as the model takes them; all (rows, seqlen)."""
+
+    input_ids: np.ndarray
+    """int64"""
+    labels: np.ndarray
+    """int64, unshifted: the id of a target, IGNORED elsewhere."""
+    seq_idx: np.ndarray
+    """int32"""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What `open_rows` returns: memory maps, all (rows, seqlen), and which of the tokens are targets."""
+
+    supervise: Supervise
+    input_ids: np.ndarray
+    loss_mask: np.ndarray
+    seq_idx: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def seqlen(self) -> int:
+        return self.input_ids.shape[1]
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """The rows at `indices`, in that order."""
+        input_ids = self.input_ids[indices].astype(np.int64)
+        labels = np.where(self._is_target(self.loss_mask[indices]), input_ids, IGNORED)
+        return Batch(input_ids, labels, self.seq_idx[indices].astype(np.int32))
+
+    def num_targets(self) -> int:
+        """How many tokens of all rows are predicted: a count of the mask, no id is read."""
+        return sum(int(np.count_nonzero(self._is_target(mask))) for mask in self.loss_mask)
+
+    def _is_target(self, mask: np.ndarray) -> np.ndarray:
+        return mask == RESPONSE if self.supervise == "response" else mask != NEVER
+
+
+def open_rows(directory: Path, supervise: Supervise = "response") -> Rows:
+    """Open the rows in `directory`; their targets are the RESPONSE tokens, or all that can be (CONTEXT too).
+
+    Raises:
+        ValueError: a file is missing, or is not what the format says.
+    """
+    arrays = [_open(directory / name) for name in (INPUT_IDS, LOSS_MASK, SEQ_IDX)]
+    if len({array.shape for array in arrays}) > 1 or arrays[0].ndim != 2:
+        shapes = ", ".join(f"{array.shape}" for array in arrays)
+        raise ValueError(
+            f"{directory}: expected three arrays of one shape (rows, seqlen), found {shapes}; run tokenize again"
+        )
+    return Rows(supervise, *arrays)
+
+
+def _open(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no packed rows here; run the tokenize stage first") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not a readable .npy file ({error}); run tokenize again") from None
+
+
+class RowWriter:
+    """Writes rows one by one into `directory`; a context manager, the files are whole when it ends well.
+
+    `rows`, `sequences`, `tokens` (padding left out) and `responses` count what was added.
+    """
+
+    def __init__(self, directory: Path, *, seqlen: int, vocab_size: int, pad_id: int) -> None:
+        self.rows = self.sequences = self.tokens = self.responses = 0
+        self.seqlen = seqlen
+        self.pad_id = pad_id
+        self._directory = directory
+        self._stack = ExitStack()
+        self._dtypes = {
+            INPUT_IDS: smallest_uint(vocab_size),
+            LOSS_MASK: np.dtype(np.uint8),
+            SEQ_IDX: smallest_uint(seqlen),
+        }
+        self._files: dict[str, BinaryIO] = {}
+
+    def __enter__(self) -> Self:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for name in self._dtypes:
+            self._files[name] = self._stack.enter_context(open(self._directory / name, "wb"))
+            self._write_header(name)
+        return self
+
+    def add(self, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Write one row: the (ids, mask) of its sequences in order, each mask with NEVER first; then padding."""
+        lengths = [len(ids) for ids, _ in sequences]
+        padding = self.seqlen - sum(lengths)
+        assert padding >= 0, f"{sum(lengths)} tokens for a row of {self.seqlen}"
+        self._write(INPUT_IDS, [ids for ids, _ in sequences], np.full(padding, self.pad_id))
+        self._write(LOSS_MASK, [mask for _, mask in sequences], np.full(padding, NEVER))
+        self._write(SEQ_IDX, [np.repeat(np.arange(len(lengths)), lengths)], np.full(padding, len(lengths)))
+        self.rows += 1
+        self.sequences += len(lengths)
+        self.tokens += sum(lengths)
+        self.responses += sum(int(np.count_nonzero(mask == RESPONSE)) for _, mask in sequences)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack:
+            for name in self._files:
+                self._write_header(name)
+
+    def _write(self, name: str, parts: list[np.ndarray], padding: np.ndarray) -> None:
+        self._files[name].write(np.concatenate([*parts, padding]).astype(self._dtypes[name]).tobytes())
+
+    def _write_header(self, name: str) -> None:
+        """The .npy header for the rows so far; numpy pads it, so that the first axis can grow in place."""
+        self._files[name].seek(0)
+        header = {"descr": self._dtypes[name].str, "fortran_order": False, "shape": (self.rows, self.seqlen)}
+        np.lib.format.write_array_header_1_0(self._files[name], header)

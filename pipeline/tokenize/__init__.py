@@ -1,0 +1,1 @@
+"""Clean text -> a tokenizer, and rows of tokens of one fixed length."""

@@ -1,0 +1,35 @@
+"""Turn clean text into rows of tokens.
+
+Reads data/clean/, writes data/tokens/: the tokenizer (yours, the checkpoint's, or a byte-level BPE trained on the
+training split) and, per kind and split, rows of `tokenize.seqlen` tokens with the mask of what is learned and the
+boundaries of the packed sequences. data/README.md has the layout.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.command import stage
+
+if TYPE_CHECKING:
+    from pipeline.params import Params
+    from pipeline.tracking import Run
+
+
+def main(params: Params, run: Run) -> None:
+    from pathlib import Path
+
+    from pipeline.tokenize.run import tokenize
+
+    summary = tokenize(
+        Path("data/clean"),
+        Path("data/tokens"),
+        params.tokenize,
+        checkpoint=params.model.checkpoint,
+        workers=params.launch.workers,
+    )
+    run.log_metrics(summary)
+
+
+if __name__ == "__main__":
+    stage("tokenize", main, __doc__)

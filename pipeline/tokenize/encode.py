@@ -1,0 +1,98 @@
+"""One shard of clean records -> its tokens: the part of the work that is spread over processes.
+
+A shard's tokens are five arrays in a directory of its own, `ids` and `mask` of all its tokens one record after another,
+`lengths`, `first_response` and `text_bytes` of its records. They live while the stage runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from pipeline.chat.template import ChatTemplate
+from pipeline.chat.tokenizer import Tokenizer, load_tokenizer
+from pipeline.rows import CONTEXT, NEVER, RESPONSE, smallest_uint
+
+RECORDS_AT_A_TIME = 256
+
+
+@dataclass(frozen=True)
+class EncodeJob:
+    """One shard: the Parquet file `source` becomes arrays in the directory `target`."""
+
+    source: Path
+    target: Path
+    tokenizer: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.source.parent.name}/{self.source.name}"
+
+
+def encode_shard(job: EncodeJob) -> None:
+    """Tokenize one shard; see the module for what it writes."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share out the cores, one each
+    table = pl.read_parquet(job.source)
+    tokenizer = load_tokenizer(job.tokenizer)
+    if "text" in table.columns:
+        sequences = list(_documents(table["text"], tokenizer))
+        text_bytes = pl.col("text").str.len_bytes()
+    else:
+        sequences = list(_conversations(table["messages"], tokenizer))
+        content = pl.element().struct.field("content")
+        text_bytes = pl.col("messages").list.eval(content.str.len_bytes()).list.sum()
+    job.target.mkdir(parents=True)
+    ids = np.concatenate([ids for ids, _ in sequences])
+    np.save(job.target / "ids.npy", ids.astype(smallest_uint(tokenizer.vocab_size)))
+    np.save(job.target / "mask.npy", np.concatenate([mask for _, mask in sequences]))
+    np.save(job.target / "lengths.npy", np.array([len(ids) for ids, _ in sequences]))
+    np.save(job.target / "first_response.npy", np.array([np.argmax(mask == RESPONSE) for _, mask in sequences]))
+    np.save(job.target / "text_bytes.npy", table.select(text_bytes.cast(pl.Int64)).to_series().to_numpy())
+
+
+def _documents(texts: pl.Series, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for part in texts.to_frame().iter_slices(RECORDS_AT_A_TIME):
+        for words in tokenizer.encode(part.to_series().to_list()):
+            ids = np.array([tokenizer.bos_id, *words, tokenizer.eos_id])
+            mask = np.full(len(ids), RESPONSE, dtype=np.uint8)
+            mask[0] = NEVER
+            yield ids, mask
+
+
+def _conversations(messages: pl.Series, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    template = ChatTemplate.for_tokenizer(tokenizer)
+    for part in messages.to_frame().iter_slices(RECORDS_AT_A_TIME):
+        for ids, answer in template.encode_batch(part.to_series().to_list()):
+            mask = np.where(answer, RESPONSE, CONTEXT).astype(np.uint8)
+            mask[0] = NEVER
+            yield ids, mask
+
+
+class Encoded:
+    """The records of encoded shards, numbered through in the order of the shards; the tokens are memory maps."""
+
+    def __init__(self, shards: Sequence[Path]) -> None:
+        self._ids = [np.load(shard / "ids.npy", mmap_mode="r") for shard in shards]
+        self._masks = [np.load(shard / "mask.npy", mmap_mode="r") for shard in shards]
+        lengths = [np.load(shard / "lengths.npy") for shard in shards]
+        self._shard = np.repeat(np.arange(len(shards)), [len(part) for part in lengths])
+        self._start = np.concatenate([np.cumsum(part) - part for part in lengths])
+        self.lengths = np.concatenate(lengths)
+        """(records,) int64: tokens of each record."""
+        self.first_response = np.concatenate([np.load(shard / "first_response.npy") for shard in shards])
+        """(records,) int64: where in each record the first token to learn stands."""
+        self.text_bytes = np.concatenate([np.load(shard / "text_bytes.npy") for shard in shards])
+        """(records,) int64: UTF-8 bytes of each record's text: of the document, or of all words of the conversation."""
+
+    def piece(self, record: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens `start` to `stop` of `record` as a sequence of their own: ids, and mask with the first token NEVER."""
+        shard, first = self._shard[record], self._start[record]
+        ids = self._ids[shard][first + start : first + stop]
+        mask = np.array(self._masks[shard][first + start : first + stop])
+        mask[0] = NEVER
+        return ids, mask
