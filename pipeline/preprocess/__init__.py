@@ -1,0 +1,1 @@
+"""The second stage: clean, bound, deduplicate and split what ingest read."""
