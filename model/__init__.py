@@ -1,5 +1,6 @@
 """A Mamba2-hybrid language model. Needs torch and safetensors only."""
 
+from model.checkpoints import load_pretrained, save_pretrained
 from model.config import PRESETS, HybridConfig
 from model.generate import generate, generate_stream
 from model.hybrid import HybridLM, HybridOutput
@@ -13,4 +14,6 @@ __all__ = [
     "HybridOutput",
     "generate",
     "generate_stream",
+    "load_pretrained",
+    "save_pretrained",
 ]

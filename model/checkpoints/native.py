@@ -1,0 +1,22 @@
+"""The native format: every field of the configuration and every parameter under its own name.
+
+The parameters are whole (z, x, B, C and dt apart), so the files do not depend on how a model was split over
+devices.
+"""
+
+from model.checkpoints.format import Format
+from model.checkpoints.keymap import Entry
+from model.config import HybridConfig
+from model.hybrid import HybridLM
+
+
+def _entries(model: HybridLM) -> list[Entry]:
+    return [Entry(name, (name,)) for name, _ in model.named_parameters()]
+
+
+FORMAT = Format(
+    model_type="mamba2-hybrid",
+    read_config=HybridConfig.from_dict,
+    write_config=HybridConfig.to_dict,
+    entries=_entries,
+)
