@@ -6,14 +6,9 @@ something. A system message of white space alone is taken out of its conversatio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import polars as pl
 
 from pipeline.shards.tables import DOCUMENTS, characters
-
-if TYPE_CHECKING:
-    from pipeline.params import PreprocessParams
 
 
 def clean(table: pl.DataFrame, kind: str) -> pl.DataFrame:
@@ -21,24 +16,25 @@ def clean(table: pl.DataFrame, kind: str) -> pl.DataFrame:
     if kind == DOCUMENTS:
         return table.with_columns(_clean_text(pl.col("text")))
     message = pl.element().struct
-    is_empty_system = (message.field("role") == "system") & _is_blank(message.field("content"))
-    kept = pl.col("messages").list.eval(pl.element().filter(~is_empty_system))
     cleaned = pl.struct(role=message.field("role"), content=_clean_text(message.field("content")))
-    return table.with_columns(messages=kept).with_columns(pl.col("messages").list.eval(cleaned))
+    is_blank_system = (message.field("role") == "system") & _is_blank(message.field("content"))
+    messages = pl.col("messages").list.eval(cleaned).list.eval(pl.element().filter(~is_blank_system))
+    return table.with_columns(messages=messages)
 
 
-def judge(table: pl.DataFrame, kind: str, params: PreprocessParams) -> pl.DataFrame:
+def judge(table: pl.DataFrame, kind: str, min_chars: int, max_chars: int) -> pl.DataFrame:
     """For each row of a cleaned table, in order: `reason` to drop it (null: none) and `detail`.
 
-    Reasons: `too_short` (documents), `empty_prompt` and `empty_response` (conversations), `too_long`.
+    The reasons are `too_long` and, for documents, `too_short` (space at the ends does not count); for
+    conversations, `empty_prompt` and `empty_response`: a user's or an assistant's message is blank.
     """
     size = characters(kind)
     if kind == DOCUMENTS:
         size_of_words = pl.col("text").str.strip_chars().str.len_chars()
-        faults = {"too_short": size_of_words < params.min_chars}
+        faults = {"too_short": size_of_words < min_chars}
     else:
         faults = {"empty_prompt": _has_blank("user"), "empty_response": _has_blank("assistant")}
-    faults["too_long"] = size > params.max_chars
+    faults["too_long"] = size > max_chars
     reason = pl.coalesce(pl.when(fault).then(pl.lit(name)) for name, fault in faults.items())
     detail = pl.when(reason.is_not_null()).then(pl.format("{} characters", size))
     return table.select(reason=reason, detail=detail)
@@ -56,4 +52,4 @@ def _has_blank(role: str) -> pl.Expr:
 
 
 def _is_blank(text: pl.Expr) -> pl.Expr:
-    return text.str.strip_chars("\0 \t\r\n").str.len_chars() == 0
+    return text.str.strip_chars().str.len_chars() == 0

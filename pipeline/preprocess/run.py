@@ -31,7 +31,8 @@ class Survey:
 
     path: Path
     kind: str
-    params: PreprocessParams
+    min_chars: int
+    max_chars: int
 
     @property
     def name(self) -> str:
@@ -69,7 +70,10 @@ def preprocess(source: Path, out: Path, params: PreprocessParams, *, workers: in
     Raises:
         ValueError: `source` is incomplete, or a wanted split would be empty.
     """
-    surveys = [Survey(source / name, name.partition("-")[0], params) for name in verify_manifest(source)["files"]]
+    surveys = [
+        Survey(source / name, name.partition("-")[0], params.min_chars, params.max_chars)
+        for name in verify_manifest(source)["files"]
+    ]
     surveyed = run_shards(survey_shard, surveys, title="preprocess: survey", workers=workers)
     records = pl.concat([table.with_columns(shard=pl.lit(index)) for index, table in enumerate(surveyed)])
     records = assign_splits(mark_duplicates(records), params)
@@ -95,7 +99,7 @@ def preprocess(source: Path, out: Path, params: PreprocessParams, *, workers: in
 def survey_shard(job: Survey) -> pl.DataFrame:
     """One row per record: `id`, `kind`, `group`, `split`, `reason` and `detail` of a drop, else `key`."""
     table = clean(pl.read_parquet(job.path), job.kind)
-    verdicts = judge(table, job.kind, job.params)
+    verdicts = judge(table, job.kind, job.min_chars, job.max_chars)
     keys = pl.Series("key", content_keys(table, job.kind), dtype=pl.Binary)
     return table.select("id", pl.lit(job.kind).alias("kind"), "group", "split").with_columns(
         verdicts["reason"], verdicts["detail"], pl.when(verdicts["reason"].is_null()).then(keys).alias("key")
