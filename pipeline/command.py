@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from pipeline.params import Params, load_params
-from pipeline.tracking import Run, track
+from pipeline.tracking import Run, content_hashes, track
 
 
 def stage(name: str, work: Callable[[Params, Run], None], doc: str | None) -> None:
@@ -24,6 +24,7 @@ def stage(name: str, work: Callable[[Params, Run], None], doc: str | None) -> No
         start = time.perf_counter()
         with track(name, params) as run:
             work(params, run)
+            run.log_tags(content_hashes(name))
         say(name, f"done in {time.perf_counter() - start:.1f} s")
     except ValueError as error:
         sys.exit(f"{name}: error: {error}")

@@ -66,7 +66,11 @@ def test_a_stage_depends_on_the_code_that_it_imports_and_on_no_other(graph, dvc_
     todo = list(reached)
     while todo:
         for imported in graph.find_modules_directly_imported_by(todo.pop()):
-            if imported not in reached and imported.startswith(("pipeline.", "model")) and not _without_effect(imported):
+            if (
+                imported not in reached
+                and imported.startswith(("pipeline.", "model"))
+                and not _without_effect(imported)
+            ):
                 reached.add(imported)
                 todo.append(imported)
     declared = [dep for dep in dvc_stages[stage]["deps"] if dep.startswith(("pipeline/", "model"))]

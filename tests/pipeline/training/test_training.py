@@ -36,7 +36,9 @@ def make_rows(count: int, seed: int = 0, seqlen: int = 16) -> Rows:
     """Counting sequences (each token is the one before plus one): something that can be learned."""
     random = np.random.default_rng(seed)
     ids = ((random.integers(0, 32, (count, 1)) + np.arange(seqlen)) % 32).astype(np.uint16)
-    seq_idx = np.repeat((np.arange(seqlen) >= random.integers(2, seqlen, (count, 1)))[:, :], 1, axis=0).astype(np.uint16)
+    seq_idx = np.repeat((np.arange(seqlen) >= random.integers(2, seqlen, (count, 1)))[:, :], 1, axis=0).astype(
+        np.uint16
+    )
     first = np.diff(seq_idx, axis=1, prepend=-1) != 0
     return Rows(ids, np.where(first, NEVER, RESPONSE).astype(np.uint8), seq_idx, "response")
 
@@ -88,7 +90,13 @@ def test_learning_rate_warms_up_to_its_peak_and_ends_at_its_floor(params, steps,
 
 def test_budgets_come_to_steps(params):
     rows = make_rows(10, seqlen=16)
-    for unit, budget, steps in [("steps", 5, 5), ("tokens", 129, 3), ("tokens", 128, 2), ("epochs", 1, 3), ("epochs", 0.1, 1)]:
+    for unit, budget, steps in [
+        ("steps", 5, 5),
+        ("tokens", 129, 3),
+        ("tokens", 128, 2),
+        ("epochs", 1, 3),
+        ("epochs", 0.1, 1),
+    ]:
         budgeted = dataclasses.replace(params, budget=budget, budget_unit=BudgetUnit[unit])
         assert total_steps(budgeted, rows) == steps, (unit, budget)
 

@@ -1,0 +1,199 @@
+"""The real pipeline at a small setting, in clean checkouts: what runs when, what comes out, what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tests.project import SMALL, Project, write_jsonl
+
+STAGES = ["ingest", "preprocess", "tokenize", "base", "finetune", "evaluate"]
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory) -> Project:
+    """The default corpus, all stages run once."""
+    project = Project(tmp_path_factory.mktemp("embedded") / "clone")
+    project.set_all(SMALL)
+    assert project.repro() == STAGES
+    return project
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory) -> Project:
+    """A user's JSONL file, all stages run once."""
+    project = Project(tmp_path_factory.mktemp("own") / "clone")
+    write_jsonl(project.path / "data/input/mine.jsonl")
+    project.set_all(SMALL | {"ingest.source": "data/input/mine.jsonl"})
+    assert project.repro() == STAGES
+    return project
+
+
+def test_default_corpus_is_real_and_held_out_modules_are_not_trained_on(embedded):
+    manifest = embedded.read("data/ingested/manifest.json")
+    records = manifest["records"]
+    assert records["conversations"] > 5000, records
+    clean = embedded.read("data/clean/manifest.json")
+    assert clean["records_in"] == clean["records_out"] + sum(clean["dropped"].values())
+
+
+def test_metrics_have_both_models_and_both_baselines(embedded):
+    metrics = embedded.read("artifacts/evaluate/metrics.json")
+    assert metrics.keys() == {"base", "finetuned", "unigram", "bigram"}
+    for model in ("base", "finetuned"):
+        assert metrics[model].keys() == {
+            "response_loss", "response_perplexity", "document_loss", "bits_per_byte", "chrf"
+        }  # fmt: skip
+    assert metrics["bigram"]["bits_per_byte"] < metrics["unigram"]["bits_per_byte"] < 8
+    samples = [json.loads(line) for line in (embedded.path / "artifacts/evaluate/samples.jsonl").open()]
+    assert len(samples) == 2
+    assert all(sample.keys() == {"id", "prompt", "reference", "base", "finetuned"} for sample in samples)
+
+
+def test_runs_are_tracked_as_one_execution_with_a_child_per_stage(embedded):
+    client = MlflowClient(f"sqlite:///{embedded.path}/work/mlflow.db")
+    experiment = client.get_experiment_by_name("mamba2")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "execution" in run.data.tags]
+    children = {run.info.run_name: run for run in runs if run is not parent}
+    assert sorted(children) == sorted(STAGES)
+    for child in children.values():
+        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert child.data.params["finetune.budget"] == "4"
+    losses = client.get_metric_history(children["base"].info.run_id, "validation_loss")
+    assert [point.step for point in losses][-1] == 6 * 4 * 128
+    assert parent.data.metrics["evaluate/base/bits_per_byte"] > 0
+    assert any(tag.startswith("data/") for tag in children["base"].data.tags)
+
+
+def test_a_second_repro_does_nothing(embedded):
+    assert embedded.repro() == []
+
+
+def test_only_what_a_change_touches_runs_again(embedded):
+    embedded.set(finetune__lr=2e-3)
+    assert embedded.repro() == ["finetune", "evaluate"]
+    embedded.set(launch__workers=1, tracking__experiment="other")
+    assert embedded.repro() == []
+    with (embedded.path / "model/hybrid.py").open("a") as file:
+        file.write("\n# a change in model/\n")
+    assert embedded.repro() == ["base", "finetune", "evaluate"]
+    with (embedded.path / "pipeline/params.py").open("a") as file:
+        file.write("\n# a new field of the schema, say\n")
+    assert embedded.repro() == []
+
+
+def test_a_changed_user_file_runs_the_pipeline_and_an_untouched_one_does_not(own):
+    assert own.repro() == []
+    write_jsonl(own.path / "data/input/mine.jsonl", count=70)
+    assert own.repro() == STAGES
+
+
+def test_two_clones_in_different_places_make_the_same_bytes(own, tmp_path):
+    other = Project(tmp_path / "somewhere" / "else entirely")
+    (other.path / "data/input/mine.jsonl").write_bytes((own.path / "data/input/mine.jsonl").read_bytes())
+    other.set_all(SMALL | {"ingest.source": "data/input/mine.jsonl", "launch.workers": 1})
+    assert other.repro() == STAGES
+    folders = ("data/ingested", "data/clean", "data/tokens", "artifacts/base/model", "artifacts/finetune/model")
+    assert own.hashes(*folders) == other.hashes(*folders)
+    for figures in (
+        "artifacts/base/metrics.json",
+        "artifacts/finetune/metrics.json",
+        "artifacts/evaluate/metrics.json",
+    ):
+        assert own.read(figures) == other.read(figures)
+
+
+def test_an_experiment_changes_a_parameter_and_compares(own):
+    done = own.run("dvc", "exp", "run", "--name", "hot", "-S", "finetune.lr=5e-3")
+    assert done.returncode == 0, done.stderr
+    assert "Running stage 'finetune'" in done.stdout
+    assert "Running stage 'base'" not in done.stdout
+    shown = own.run("dvc", "exp", "show", "--csv")
+    assert shown.returncode == 0, shown.stderr
+    header, *lines = shown.stdout.splitlines()
+    assert "finetune.lr" in header
+    assert "artifacts/evaluate/metrics.json:finetuned.response_loss" in header or "finetuned.response_loss" in header
+    assert any("hot" in line and "0.005" in line for line in lines)
+
+
+def test_documents_alone_and_conversations_alone_go_all_the_way(tmp_path):
+    for name, field in (("documents", "text"), ("conversations", "prompt")):
+        project = Project(tmp_path / name)
+        write_jsonl(project.path / "all.jsonl")
+        source = project.path / "data/input/some.jsonl"
+        source.write_text("".join(line for line in (project.path / "all.jsonl").open() if field in json.loads(line)))
+        project.set_all(SMALL | {"ingest.source": str(source)})
+        assert project.repro() == STAGES
+        metrics = project.read("artifacts/evaluate/metrics.json")
+        assert ("bits_per_byte" in metrics["base"]) == (name == "documents")
+        assert ("response_loss" in metrics["base"]) == (name == "conversations")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        ({"finetune.lr": "fast"}, "finetune.lr"),
+        ({"model.headdim": 24}, "headdim"),
+        ({"tokenize.vocab_size": 100}, "tokenize.vocab_size must be at least 261"),
+    ],
+)
+def test_a_mistake_anywhere_stops_the_first_stage_and_leaves_what_was(own, mistake, words):
+    before = own.hashes("data/ingested", "artifacts/evaluate")
+    params = (own.path / "params.yaml").read_text()
+    own.set_all(mistake | {"ingest.shard_mb": 3.0})
+    done = own.run("dvc", "repro")
+    (own.path / "params.yaml").write_text(params)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Running stage 'preprocess'" not in done.stdout
+    assert own.hashes("artifacts/evaluate").items() <= before.items()
+
+
+def test_a_malformed_line_is_named_and_nothing_is_half_written(own):
+    source = own.path / "data/input/mine.jsonl"
+    good = source.read_text()
+    source.write_text(good + '{"text": "cut off\n')
+    done = own.run("dvc", "repro")
+    assert done.returncode != 0
+    assert f"data/input/mine.jsonl:{good.count(chr(10)) + 1}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (own.path / "data/ingested").exists()
+    assert not list((own.path / "data").glob(".*tmp*"))
+    source.write_text(good)
+    own.repro()
+    assert (own.path / "data/ingested/manifest.json").exists()
+
+
+def test_the_pages_of_mlflow_open(own):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "pipeline.tracking", "ui", "--port", str(port)]
+    server = subprocess.Popen(
+        command, cwd=own.path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read().decode()
+                break
+            except OSError:
+                assert server.poll() is None, "the server ended"
+                assert time.monotonic() < deadline, "the server did not answer"
+                time.sleep(0.5)
+        assert "MLflow" in page
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
