@@ -1,0 +1,193 @@
+"""Ingest as a whole: every format, every error, the same bytes wherever and however it runs."""
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pytest
+
+from pipeline.ingest.files import file_pieces, fixed_split
+from pipeline.ingest.pieces import pack
+from pipeline.ingest.run import ingest
+from pipeline.shards import verify_manifest
+from pipeline.shards.tables import columns
+
+PAIR = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]
+
+
+def params(source: Path, shard_mb: float = 4) -> Any:
+    return SimpleNamespace(source=str(source), shard_mb=shard_mb)
+
+
+def write_jsonl(path: Path, records: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def rows(directory: Path, kind: str) -> list[tuple[Any, ...]]:
+    files = sorted(directory.glob(f"{kind}-*.parquet"))
+    assert all(pl.read_parquet_schema(file) == columns(kind, split=True) for file in files)
+    return [row for file in files for row in pl.read_parquet(file).iter_rows()]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A directory of every format, with splits of its own."""
+    root = tmp_path / "input"
+    write_jsonl(root / "a.jsonl", [{"text": "one"}, {"messages": PAIR}, {"text": "two", "group": "g"}])
+    write_jsonl(root / "test.ndjson", [{"prompt": "p", "completion": "r"}])
+    (root / "validation").mkdir()
+    table = {"instruction": ["p", "p"], "input": [None, "i"], "output": ["r", "r"], "group": [None, "h"]}
+    pl.DataFrame(table).write_parquet(root / "validation" / "x.parquet")
+    (root / "docs").mkdir()
+    (root / "docs" / "README.md").write_text("# Readme\r\n")
+    (root / "docs" / "mark.txt").write_bytes(b"\xef\xbb\xbfbody\n")
+    (root / "README.md").write_text("not data")
+    (root / ".hidden").write_text("not data")
+    return root
+
+
+def test_every_format_in_the_order_of_the_names(source: Path, tmp_path: Path) -> None:
+    summary = ingest(tmp_path / "out", params(source), workers=1)
+    assert rows(tmp_path / "out", "documents") == [
+        ("a.jsonl:1", "a.jsonl:1", None, "one"),
+        ("a.jsonl:3", "g", None, "two"),
+        ("docs/README.md:1", "docs/README.md", None, "# Readme\r\n"),
+        ("docs/mark.txt:1", "docs/mark.txt", None, "body\n"),
+    ]
+    assert rows(tmp_path / "out", "conversations") == [
+        ("a.jsonl:2", "a.jsonl:2", None, PAIR),
+        ("test.ndjson:1", "test.ndjson:1", "test", PAIR),
+        ("validation/x.parquet:1", "validation/x.parquet:1", "validation", PAIR),
+        ("validation/x.parquet:2", "h", "validation", [{"role": "user", "content": "p\n\ni"}, PAIR[1]]),
+    ]
+    manifest = verify_manifest(tmp_path / "out")
+    assert manifest["records"] == {"documents": 4, "conversations": 4}
+    assert manifest["characters"] == {"documents": 3 + 3 + 10 + 5, "conversations": 11}
+    assert summary == {"documents": 4, "conversations": 4, "characters": 32, "left_out": 0}
+
+
+def test_one_file_is_a_source(source: Path, tmp_path: Path) -> None:
+    ingest(tmp_path / "out", params(source / "a.jsonl"), workers=1)
+    assert [row[0] for row in rows(tmp_path / "out", "documents")] == ["a.jsonl:1", "a.jsonl:3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train.jsonl", "train"),
+        ("test.jsonl", "test"),
+        ("test-01.jsonl", "test"),
+        ("test_1.jsonl", "test"),
+        ("validation.2.parquet", "validation"),
+        ("train-00000-of-00002.parquet", "train"),
+        ("validation/deep/a.txt", "validation"),
+        ("train/test.txt", "test"),
+        ("deep/validation/a.txt", None),
+        ("testing.jsonl", None),
+        ("test-cases.jsonl", None),
+        ("my-test.jsonl", None),
+        ("a.jsonl", None),
+    ],
+)
+def test_names_fix_splits(name: str, split: str | None) -> None:
+    assert fixed_split(name) == split
+
+
+def _random_source(root: Path, rng: random.Random) -> list[str]:
+    """Files of the texts that are returned, in order, with lines of very different lengths and blank ones."""
+    texts = ["é" * rng.choice([1, 10, 300]) + str(number) for number in range(400)]
+    write_jsonl(root / "a.jsonl", [{"text": text} for text in texts[:200]])
+    with (root / "a.jsonl").open("a") as file:
+        file.write("\n  \n")
+    pl.DataFrame({"text": texts[200:]}).write_parquet(root / "b.parquet")
+    return texts
+
+
+def test_bytes_depend_on_neither_workers_nor_place(tmp_path: Path) -> None:
+    texts = _random_source(tmp_path / "one" / "input", random.Random(0))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    manifests = []
+    for place, workers in (("one", 1), ("two", 2)):
+        out = tmp_path / place / "out"
+        ingest(out, params(tmp_path / place / "input", shard_mb=0.01), workers=workers)
+        assert [row[3] for row in rows(out, "documents")] == texts
+        ids = [f"a.jsonl:{line}" for line in range(1, 201)] + [f"b.parquet:{row}" for row in range(1, 201)]
+        assert [row[0] for row in rows(out, "documents")] == ids
+        manifests.append((out / "manifest.json").read_bytes())
+    assert manifests[0] == manifests[1]
+    assert len(list((tmp_path / "one" / "out").glob("*.parquet"))) > 5
+
+
+def test_shards_are_of_the_size_asked_for(tmp_path: Path) -> None:
+    _random_source(tmp_path, random.Random(1))
+    for size in (1_000, 5_000, 1_000_000):
+        shards = pack(file_pieces(tmp_path, size), size)
+        lengths = [sum(piece.size for piece in shard) for shard in shards]
+        assert all(length <= size or len(shard) == 1 for length, shard in zip(lengths, shards, strict=True))
+        assert all(before + after > size for before, after in zip(lengths, lengths[1:], strict=False))
+
+
+def _damage_parquet(root: Path) -> None:
+    (root / "b.parquet").write_bytes(b"PAR1 no")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda root: (root / "a.jsonl").write_text('{"text": "x"}\n{"text": \n'), r"a\.jsonl:2: not JSON"),
+        (lambda root: (root / "a.jsonl").write_text('\n\n["x"]\n'), r"a\.jsonl:3: not a JSON object, but list"),
+        (lambda root: (root / "a.jsonl").write_bytes(b'{"text": "\xff"}\n'), r"a\.jsonl:1: not UTF-8"),
+        (lambda root: (root / "a.txt").write_bytes(b"a\nb\n\xff\n"), r"a\.txt:3: not UTF-8"),
+        (lambda root: (root / "a.jsonl").write_text('{"body": "x"}\n'), r"a\.jsonl:1: the fields fit no schema"),
+        (lambda root: (root / "a.jsonl").write_text('{"text": 1}\n'), r"a\.jsonl:1: field text must be"),
+        (lambda root: (root / "a.jsonl").write_text('{"text": "x", "group": 1}\n'), r":1: field group must be"),
+        (lambda root: (root / "a.jsonl").write_text(""), r"a\.jsonl is empty"),
+        (lambda root: pl.DataFrame({"text": []}).write_parquet(root / "b.parquet"), r"b\.parquet is empty"),
+        (lambda root: pl.DataFrame({"text": ["x", None]}).write_parquet(root / "b.parquet"), r"row 2: field text"),
+        (lambda root: pl.DataFrame({"words": ["x"]}).write_parquet(root / "b.parquet"), r"row 1: .*fit no schema"),
+        (_damage_parquet, r"b\.parquet: not a readable Parquet file"),
+        (lambda root: (root / "a.csv").write_text("x"), r"a\.csv: unknown format '\.csv'; known are \.jsonl"),
+        (lambda root: shutil.rmtree(root), r"ingest\.source: .*input does not exist"),
+        (lambda root: (root / "fine.jsonl").unlink(), r"ingest\.source: .*input/ holds no data"),
+        (lambda root: (root / "fine.jsonl").write_text("\n"), r"ingest\.source: .*input holds no records"),
+    ],
+)
+@pytest.mark.parametrize("old", [False, True])
+def test_errors_say_where_and_leave_what_was_there(
+    tmp_path: Path, damage: Callable[[Path], object], message: str, old: bool
+) -> None:
+    source, out = tmp_path / "input", tmp_path / "out"
+    write_jsonl(source / "fine.jsonl", [{"text": "fine"}])
+    if old:
+        ingest(out, params(source), workers=1)
+        before = (out / "manifest.json").read_bytes()
+    damage(source)
+    with pytest.raises(ValueError, match=message):
+        ingest(out, params(source), workers=1)
+    assert out.exists() == old
+    if old:
+        assert (out / "manifest.json").read_bytes() == before
+        verify_manifest(out)
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_the_line_is_right_in_a_late_shard(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", [{"text": "x" * 50}] * 99 + [{"text": None}])
+    with pytest.raises(ValueError, match=r"a\.jsonl:100: field text must be a string, not null"):
+        ingest(tmp_path / "out", params(source, shard_mb=0.001), workers=2)
+
+
+def test_running_again_makes_the_same(source: Path, tmp_path: Path) -> None:
+    ingest(tmp_path / "out", params(source, shard_mb=1e-5), workers=1)
+    before = (tmp_path / "out" / "manifest.json").read_bytes()
+    (tmp_path / "out" / "stray").write_text("stray")
+    ingest(tmp_path / "out", params(source, shard_mb=1e-5), workers=1)
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == before
+    verify_manifest(tmp_path / "out")
