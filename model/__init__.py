@@ -1,10 +1,18 @@
-"""A Mamba2-hybrid language model. Needs torch and safetensors only."""
+"""A Mamba2-hybrid language model. Needs torch and safetensors only.
 
-from model.checkpoints import load_pretrained, save_pretrained
+The names below are imported when first used: whoever wants `HybridConfig` alone does not pay for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from model.config import PRESETS, HybridConfig
-from model.generate import generate, generate_stream
-from model.hybrid import HybridLM, HybridOutput
-from model.state import DecodeState
+
+if TYPE_CHECKING:
+    from model.checkpoints import load_pretrained, save_pretrained
+    from model.generate import generate, generate_stream
+    from model.hybrid import HybridLM, HybridOutput
+    from model.state import DecodeState
 
 __all__ = [
     "PRESETS",
@@ -17,3 +25,21 @@ __all__ = [
     "load_pretrained",
     "save_pretrained",
 ]
+
+_HOMES = {
+    "DecodeState": "model.state",
+    "HybridLM": "model.hybrid",
+    "HybridOutput": "model.hybrid",
+    "generate": "model.generate",
+    "generate_stream": "model.generate",
+    "load_pretrained": "model.checkpoints",
+    "save_pretrained": "model.checkpoints",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value  # also over a submodule of that name, such as `model.generate`
+    return value

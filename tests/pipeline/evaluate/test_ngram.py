@@ -20,7 +20,12 @@ def random_rows(seed: int, count: int = 7, seqlen: int = 40) -> Rows:
     ids = random.zipf(1.5, (count, seqlen)).clip(max=VOCAB - 2 + seed % 2).astype(np.uint16)
     seq_idx = np.sort(random.integers(0, 4, (count, seqlen)), axis=1).astype(np.uint16)
     first = np.diff(seq_idx, axis=1, prepend=-1) != 0
-    return Rows(ids, np.where(first, NEVER, RESPONSE).astype(np.uint8), seq_idx, "response")
+    return Rows(
+        input_ids=ids,
+        loss_mask=np.where(first, NEVER, RESPONSE).astype(np.uint8),
+        seq_idx=seq_idx,
+        supervise="response",
+    )
 
 
 def pairs(rows: Rows) -> list[tuple[int, int]]:
