@@ -1,1 +1,1 @@
-"""Conversations: the schemas they come in, the template they are written with, the mask of what is learned."""
+"""Conversations: the schemas they come in, the template that writes them, the mask of what is learned."""

@@ -13,7 +13,7 @@ The first row that fits counts; other fields are ignored. `pipeline.ingest` says
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypedDict
 
 ROLES = ("system", "user", "assistant")
@@ -39,10 +39,19 @@ def parse_record(record: Mapping[str, Any]) -> str | list[Message]:
     Raises:
         ValueError: no schema fits the fields, or a field has the wrong type.
     """
+    return find_schema(record).convert(record)
+
+
+def find_schema(fields: Collection[str]) -> Schema:
+    """The first schema that records with these fields have.
+
+    Raises:
+        ValueError: there is none.
+    """
     for schema in SCHEMAS:
-        if all(field in record for field in schema.fields):
-            return schema.convert(record)
-    found = ", ".join(sorted(record)) or "none"
+        if all(field in fields for field in schema.fields):
+            return schema
+    found = ", ".join(sorted(fields)) or "none"
     known = "; ".join(", ".join(schema.fields) for schema in SCHEMAS)
     raise ValueError(f"the fields fit no schema: found {found}; the schemas are: {known}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import polars as pl
 from polars.exceptions import PolarsError
 
-from pipeline.chat.schemas import FIELDS, parse_record, string_field
+from pipeline.chat.schemas import FIELDS, find_schema, parse_record, string_field
 from pipeline.ingest.pieces import Piece, Reading, Record
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -110,7 +111,7 @@ def cut_parquet(file: File, shard_bytes: int) -> Iterator[Piece]:
     """The file in blocks of rows of about `shard_bytes`, going by the size of its first rows.
 
     Raises:
-        ValueError: the file is not Parquet.
+        ValueError: the file is not Parquet, or its columns fit no schema.
     """
     try:
         table = pl.scan_parquet(file.path)
@@ -118,6 +119,8 @@ def cut_parquet(file: File, shard_bytes: int) -> Iterator[Piece]:
         sample = table.head(SAMPLE_ROWS).collect()
     except PolarsError as error:
         raise ValueError(f"{file.path}: not a readable Parquet file: {error}") from error
+    with _located(str(file.path)):
+        find_schema(sample.columns)
     row_bytes = max(1, int(sample.estimated_size()) // max(1, sample.height))
     step = max(1, shard_bytes // row_bytes)
     for start in range(0, total, step):
@@ -144,9 +147,15 @@ FORMATS: dict[str, Cut] = {
 
 def _parse(file: File, number: int, fields: Mapping[str, Any], where: str) -> Record:
     record_id = f"{file.name}:{number}"
-    try:
+    with _located(where):
         group = record_id if fields.get("group") is None else string_field(fields, "group")
         return Record(record_id, group, file.split, parse_record(fields))
+
+
+@contextmanager
+def _located(where: str) -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 

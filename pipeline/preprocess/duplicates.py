@@ -78,7 +78,7 @@ def connect(ties: Iterable[list[str]]) -> dict[str, str]:
         return name
 
     for tie in ties:
-        for name in tie[1:]:
+        for name in tie:
             low, high = sorted((root(tie[0]), root(name)))
             parent[high] = low
     return {name: root(name) for name in parent}

@@ -54,12 +54,12 @@ def test_code_and_summary_of_each_function() -> None:
             "Return the \\widehat{x} of the point.\nMore words on two lines.",
         ),
         (
-            26,
+            25,
             "async def wait(self):\n    def inner():\n"
             '        """Inner functions count as well."""\n        return 1\n    return inner',
             "Wait for the point.",
         ),
-        (28, "def inner():\n    return 1", "Inner functions count as well."),
+        (27, "def inner():\n    return 1", "Inner functions count as well."),
     ]
     assert not left_out
     for pair in pairs:
@@ -101,7 +101,7 @@ def test_a_function_without_a_docstring_is_passed_over() -> None:
         ("First.\n\n    Returns:\n        x", "First."),
         ("First.\n\n    * item\n    * item", "First."),
         ("First.\n\n    1. item", "First."),
-        ("First.\n\n        indented", "First."),
+        ("First.\n\n        indented\n\n    Second.", "First."),
         ("First.\n\n    .. math:: x", "First."),
         ("First.\n\n    :param x: y", "First."),
         ("First::\n\n        code", ""),

@@ -151,7 +151,10 @@ def _damage_parquet(root: Path) -> None:
         (lambda root: (root / "a.jsonl").write_text(""), r"a\.jsonl is empty"),
         (lambda root: pl.DataFrame({"text": []}).write_parquet(root / "b.parquet"), r"b\.parquet is empty"),
         (lambda root: pl.DataFrame({"text": ["x", None]}).write_parquet(root / "b.parquet"), r"row 2: field text"),
-        (lambda root: pl.DataFrame({"words": ["x"]}).write_parquet(root / "b.parquet"), r"row 1: .*fit no schema"),
+        (
+            lambda root: pl.DataFrame({"words": ["x"]}).write_parquet(root / "b.parquet"),
+            r"b\.parquet: .*fit no schema: found words",
+        ),
         (_damage_parquet, r"b\.parquet: not a readable Parquet file"),
         (lambda root: (root / "a.csv").write_text("x"), r"a\.csv: unknown format '\.csv'; known are \.jsonl"),
         (lambda root: shutil.rmtree(root), r"ingest\.source: .*input does not exist"),

@@ -80,9 +80,7 @@ def test_workers_end_with_their_caller(signal_number: int) -> None:
         "if __name__ == '__main__': run_shards(sleep, [Number(0), Number(1)], title='sleeps', workers=2)\n"
     )
     root = Path(__file__).parents[3]
-    caller = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=root, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    caller = subprocess.Popen([sys.executable, "-c", code], cwd=root, stderr=subprocess.DEVNULL, start_new_session=True)
     workers = _wait_for_workers(caller.pid)
     caller.send_signal(signal_number)
     caller.wait(timeout=20)

@@ -1,0 +1,209 @@
+"""Deduplication and splitting against oracles that compare everything with everything."""
+
+import random
+from collections import defaultdict
+from types import SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pytest
+
+from pipeline.preprocess.duplicates import connect, content_keys, mark_duplicates
+from pipeline.preprocess.splitting import assign_splits
+from pipeline.shards.tables import SPLITS
+
+RANK = {"test": 0, "validation": 1, "train": 2, None: 3}
+Rows = list[dict[str, Any]]
+
+
+def params(validation: float = 0.1, test: float = 0.1, seed: int = 0) -> Any:
+    return SimpleNamespace(validation_fraction=validation, test_fraction=test, seed=seed)
+
+
+def record(
+    number: int,
+    kind: str = "documents",
+    group: str = "",
+    key: str = "",
+    split: str | None = None,
+    reason: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "id": f"id{number}",
+        "kind": kind,
+        "group": group or f"g{number}",
+        "split": split,
+        "reason": reason,
+        "detail": reason and "detail",
+        "key": None if reason else f"{kind} {key or number}".encode(),
+    }
+
+
+def table(rows: Rows) -> pl.DataFrame:
+    strings = dict.fromkeys(["id", "kind", "group", "split", "reason", "detail"], pl.String)
+    return pl.DataFrame(rows, schema={**strings, "key": pl.Binary})
+
+
+def random_records(rng: random.Random, with_own_splits: bool) -> Rows:
+    """Records with shared contents and groups, and enough that share nothing for no split to be empty."""
+    size = rng.randrange(1, 80)
+    splits = [None, None, None, None, *SPLITS] if with_own_splits else [None]
+    rows = [
+        record(
+            number,
+            kind=rng.choice(["documents", "conversations"]),
+            group=f"group {rng.randrange(size)}",
+            key=f"key {rng.randrange(2 * size)}",
+            split=rng.choice(splits),
+            reason=rng.choice([None] * 9 + ["too_long"]),
+        )
+        for number in range(size)
+    ]
+    for kind in ("documents", "conversations"):
+        rows += [record(len(rows) + number, kind) for number in range(5)]
+        if with_own_splits:
+            rows += [record(len(rows) + number, kind, split=split) for number, split in enumerate(SPLITS)]
+    rng.shuffle(rows)
+    return rows
+
+
+def components_by_search(rows: Rows) -> dict[str, frozenset[str]]:
+    """For each group all groups it can be reached from, found by walking."""
+    alive = [row for row in rows if row["key"] is not None]
+    neighbours: dict[str, set[str]] = defaultdict(set)
+    for one in alive:
+        for other in alive:
+            if one["key"] == other["key"]:
+                neighbours[one["group"]].add(other["group"])
+    found = {}
+    for start in {row["group"] for row in rows}:
+        reached, todo = {start}, [start]
+        while todo:
+            fresh = neighbours[todo.pop()] - reached
+            reached |= fresh
+            todo += fresh
+        found[start] = frozenset(reached)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_duplicates_against_all_pairs(seed: int) -> None:
+    rows = random_records(random.Random(seed), with_own_splits=True)
+    marked = mark_duplicates(table(rows)).to_dicts()
+    for position, (row, result) in enumerate(zip(rows, marked, strict=True)):
+        same = [
+            (RANK[other["split"]], place, other["id"])
+            for place, other in enumerate(rows)
+            if other["key"] == row["key"] and row["key"] is not None
+        ]
+        if row["reason"] or min(same)[1] == position:
+            expected = (row["reason"], row["detail"])
+        else:
+            rank, _, keeper = min(same)
+            is_held_out = rank < 2 and rank < RANK[row["split"]]
+            expected = ("duplicate_of_held_out" if is_held_out else "duplicate", keeper)
+        assert (result["reason"], result["detail"]) == expected
+        assert result["id"] == row["id"]
+
+
+@pytest.mark.parametrize("with_own_splits", [False, True])
+@pytest.mark.parametrize("seed", range(40))
+def test_splits_keep_to_every_rule(seed: int, with_own_splits: bool) -> None:
+    rows = random_records(random.Random(seed), with_own_splits)
+    decided = assign_splits(mark_duplicates(table(rows)), params(seed=seed)).to_dicts()
+    components = components_by_search(rows)
+    where: dict[frozenset[str], set[str]] = defaultdict(set)
+    fixed: dict[frozenset[str], set[str]] = defaultdict(set)
+    for row, result in zip(rows, decided, strict=True):
+        if result["reason"] is None:
+            assert result["split"] in SPLITS
+            assert row["split"] in (None, result["split"])
+            where[components[row["group"]]].add(result["split"])
+            if row["split"]:
+                fixed[components[row["group"]]].add(row["split"])
+    for row, result in zip(rows, decided, strict=True):
+        component = components[row["group"]]
+        held_out = fixed[component] & {"test", "validation"}
+        if result["reason"] == "group_of_held_out":
+            assert row["split"] is None
+            assert held_out
+        elif result["reason"] is None and row["split"] is None:
+            assert not held_out
+            assert result["split"] == "train" or not fixed[component]
+    for component, splits in where.items():
+        assert len(splits) == 1 or splits == fixed[component]  # only the user may tear a component apart
+    kept = [(result["kind"], result["split"]) for result in decided if result["reason"] is None]
+    assert set(kept) == {(kind, split) for kind in ("documents", "conversations") for split in SPLITS}
+    if with_own_splits:
+        for row, result in zip(rows, decided, strict=True):
+            assert row["split"] or result["reason"] or result["split"] == "train"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_connect_against_search(seed: int) -> None:
+    rng = random.Random(seed)
+    ties = [[str(rng.randrange(40)) for _ in range(rng.randrange(1, 4))] for _ in range(20)]
+    rows = [{"group": name, "key": str(number).encode()} for number, tie in enumerate(ties) for name in tie]
+    assert connect(ties) == {name: min(names) for name, names in components_by_search(rows).items()}
+
+
+def test_fractions_are_of_the_groups_and_the_seed_draws_them() -> None:
+    rows = [record(number, group=f"g{number % 100}") for number in range(300)]
+
+    def splits(seed: int) -> list[str]:
+        return assign_splits(table(rows), params(validation=0.07, test=0.2, seed=seed))["split"].to_list()
+
+    assert [splits(0).count(split) for split in SPLITS] == [219, 21, 60]
+    assert splits(0) == splits(0)
+    assert splits(0) != splits(1)
+    moved = dict(zip([row["id"] for row in rows], splits(0), strict=True))
+    rows.reverse()
+    assert moved == dict(zip([row["id"] for row in rows], splits(0), strict=True))
+
+
+def test_each_kind_has_its_share() -> None:
+    rows = [record(number) for number in range(97)] + [record(100 + number, "conversations") for number in range(3)]
+    decided = assign_splits(table(rows), params(0.01, 0.01))
+    assert set(decided.filter(pl.col("kind") == "conversations")["split"]) == set(SPLITS)
+    assert assign_splits(table(rows), params(0, 0))["split"].unique().to_list() == ["train"]
+
+
+def test_own_splits_are_not_added_to() -> None:
+    rows = [record(number) for number in range(20)] + [record(20, split="test")]
+    decided = assign_splits(table(rows), params())
+    assert decided["split"].to_list().count("test") == 1
+    assert decided["split"].to_list().count("validation") == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([record(0, reason="too_short")], r"every record was dropped: loosen preprocess\.min_chars"),
+        ([record(0)], r"no documents are left for the split validation: there are 1 groups"),
+        ([record(0), record(1)], "no documents are left for the split validation"),
+        ([record(n, group="one") for n in range(9)], "no documents are left for the split validation"),
+        ([record(n, split="test") for n in range(9)], "no documents are left for the split train"),
+        ([record(n, split="train") for n in range(9)], "left for the split validation.*files named after a split"),
+        ([*(record(n) for n in range(9)), record(9, "conversations")], "no conversations are left"),
+        (
+            [*(record(n) for n in range(9)), record(9, split="test", reason="too_long")],
+            r"split test.*preprocess\.test_fraction",
+        ),
+    ],
+)
+def test_an_empty_split_is_an_error(rows: Rows, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        assign_splits(table(rows), params())
+
+
+def test_keys_tell_contents_and_kinds_apart() -> None:
+    texts = pl.DataFrame({"text": ["a", "b", "a", '[["user", "a"]]']})
+    keys = content_keys(texts, "documents")
+    assert keys[0] == keys[2]
+    assert len(set(keys)) == 3
+    turns = [("user", "a"), ("assistant", "b")]
+    variants = [turns, turns[::-1], [("user", "ab"), ("assistant", "")], turns[:1], turns]
+    messages = [[{"role": role, "content": content} for role, content in variant] for variant in variants]
+    others = content_keys(pl.DataFrame({"messages": messages}), "conversations")
+    assert others[0] == others[4]
+    assert len({*keys, *others}) == 3 + 4
