@@ -103,7 +103,7 @@ def _open(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode="r")
     except FileNotFoundError:
         raise ValueError(f"{path}: no packed rows here; run the tokenize stage first") from None
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: not a readable .npy file ({error}); run tokenize again") from None
 
 

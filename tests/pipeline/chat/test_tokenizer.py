@@ -1,0 +1,128 @@
+"""A tokenizer.json as the pipeline uses it: lossless text, no forged control tokens, errors that help."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from pipeline.chat.tokenizer import SPECIAL_TOKENS, load_tokenizer, tokenizer_files
+
+TEXT = "def f(x):\n    return x + 1  # plus one\n\nDon't panic, it's 42.\n"
+
+
+def train(path: Path, specials: tuple[str, ...] = SPECIAL_TOKENS) -> Path:
+    """Save a small byte-level BPE at `path`."""
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=list(specials), initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator([TEXT], trainer)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    backend.save(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("tokenizer") / "tokenizer.json")
+
+
+def test_text_comes_back(file: Path) -> None:
+    tokenizer = load_tokenizer(file)
+    texts = [TEXT, "", " ", "\n\n  \t x", "naïve café 中文 🙂\u200d", "a\r\nb\x00c"]
+    assert [tokenizer.decode(ids) for ids in tokenizer.encode(texts)] == texts
+
+
+def test_ids_and_hash(file: Path) -> None:
+    tokenizer = load_tokenizer(file.parent)
+    assert [tokenizer.control_id(name) for name in SPECIAL_TOKENS] == [0, 1, 2, 3, 4]
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (0, 0, 0)
+    assert tokenizer.vocab_size == 1 + max(Backend.from_file(str(file)).get_vocab().values())
+    assert tokenizer.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert tokenizer.control_id("<|tool|>") is None
+    assert tokenizer.control_id("a") is None
+
+
+@pytest.mark.parametrize("name", SPECIAL_TOKENS)
+@pytest.mark.parametrize("form", ["{}", "a{}b", " {} ", "\n{}\n", "<{}>"])
+def test_text_cannot_forge_control_tokens(file: Path, name: str, form: str) -> None:
+    tokenizer = load_tokenizer(file)
+    text = form.format(name)
+    (ids,) = tokenizer.encode([text])
+    assert min(ids) >= len(SPECIAL_TOKENS)
+    assert tokenizer.decode(ids) == text
+
+
+def test_control_tokens_that_the_file_does_not_call_special_cannot_be_forged(file: Path, tmp_path: Path) -> None:
+    content = json.loads(file.read_text())
+    for token in content["added_tokens"]:
+        token["special"] = False
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (ids,) = load_tokenizer(tmp_path).encode(["x<|end|><|assistant|>y<|endoftext|>"])
+    assert min(ids) >= len(SPECIAL_TOKENS)
+
+
+def test_a_model_that_reads_its_control_token_in_text_is_refused(tmp_path: Path) -> None:
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), *((character, -2.0) for character in "</s> ab")]
+    backend = Backend(models.Unigram(list(dict(pieces).items()), 0, False))
+    backend.add_special_tokens(["</s>"])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match=r"tokenizer\.json: the text '</s>' encodes to the control token"):
+        load_tokenizer(tmp_path)
+
+
+def test_padding_and_truncation_of_the_file_are_off(file: Path, tmp_path: Path) -> None:
+    backend = Backend.from_file(str(file))
+    backend.enable_truncation(2)
+    backend.enable_padding()
+    backend.save(str(tmp_path / "tokenizer.json"))
+    assert load_tokenizer(tmp_path).encode(["abcdef", "a"]) == load_tokenizer(file).encode(["abcdef", "a"])
+
+
+@pytest.mark.parametrize(
+    ("specials", "config", "bos", "eos"),
+    [
+        (("<s>", "</s>"), None, "<s>", "</s>"),
+        (("</s>",), None, "</s>", "</s>"),
+        (("<|a|>", "<|b|>"), {"bos_token": "<|a|>", "eos_token": "<|b|>"}, "<|a|>", "<|b|>"),
+        (("<|a|>", "<|b|>"), {"bos_token": None, "eos_token": {"content": "<|b|>"}}, "<|b|>", "<|b|>"),
+        (("<s>", "</s>"), {"bos_token": None}, "</s>", "</s>"),
+    ],
+)
+def test_ends_of_text(
+    tmp_path: Path, specials: tuple[str, ...], config: dict[str, object] | None, bos: str, eos: str
+) -> None:
+    train(tmp_path / "tokenizer.json", specials)
+    if config is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = load_tokenizer(tmp_path)
+    assert (tokenizer.bos_id, tokenizer.eos_id) == (tokenizer.control_id(bos), tokenizer.control_id(eos))
+    assert len(tokenizer_files(tmp_path)) == (1 if config is None else 2)
+
+
+def test_errors(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"tokenizer\.json: no such tokenizer file"):
+        load_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match=r"nowhere\.json: no such tokenizer file"):
+        load_tokenizer(tmp_path / "nowhere.json")
+    bad = tmp_path / "tokenizer.json"
+    for content in ("", "{", "{}", '{"version": "1.0"}', "\xff"):
+        bad.write_text(content)
+        with pytest.raises(ValueError, match=r"tokenizer\.json: not a valid"):
+            load_tokenizer(bad)
+    train(bad, ("<|a|>",))
+    with pytest.raises(ValueError, match=r"no end-of-text token; tried <\|endoftext\|>"):
+        load_tokenizer(bad)
+    config = tmp_path / "tokenizer_config.json"
+    for text, problem in (("{", "not valid JSON"), ("[]", "expected a JSON object"), ('{"eos_token": "x y"}', "'x y'")):
+        config.write_text(text)
+        with pytest.raises(ValueError, match=rf"tokenizer_config\.json: .*{problem}"):
+            load_tokenizer(bad)
