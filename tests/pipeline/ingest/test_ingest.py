@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -131,7 +132,7 @@ def test_shards_are_of_the_size_asked_for(tmp_path: Path) -> None:
         shards = pack(file_pieces(tmp_path, size), size)
         lengths = [sum(piece.size for piece in shard) for shard in shards]
         assert all(length <= size or len(shard) == 1 for length, shard in zip(lengths, shards, strict=True))
-        assert all(before + after > size for before, after in zip(lengths, lengths[1:], strict=False))
+        assert all(before + after > size for before, after in pairwise(lengths))
 
 
 def _damage_parquet(root: Path) -> None:

@@ -10,9 +10,11 @@ import pytest
 from pipeline.shards import publish_directory
 
 
-def _publish(target: Path, text: str) -> None:
+def _publish(target: Path, text: str, error: type[BaseException] | None = None) -> None:
     with publish_directory(target) as building:
         (building / text).write_text(text)
+        if error:
+            raise error
 
 
 def _names(directory: Path) -> list[str]:
@@ -31,9 +33,8 @@ def test_the_new_replaces_the_old(tmp_path: Path) -> None:
 def test_an_error_leaves_the_old(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "out"
     _publish(target, "old")
-    with pytest.raises(error), publish_directory(target) as building:
-        (building / "half").write_text("half")
-        raise error
+    with pytest.raises(error):
+        _publish(target, "half", error)
     assert _names(target) == ["old"]
     assert _names(tmp_path) == ["out"]
 
