@@ -1,0 +1,290 @@
+"""The stage against oracles: every record is found again in the rows, and every byte is the same on a second run."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline.chat.template import ChatTemplate
+from pipeline.chat.tokenizer import Tokenizer, load_tokenizer
+from pipeline.params import LongConversations, LongDocuments, TokenizeParams
+from pipeline.rows import CONTEXT, NEVER, RESPONSE, open_rows
+from pipeline.shards import verify_manifest, write_manifest
+from pipeline.shards.tables import columns, shard_file, write_table
+from pipeline.tokenize.bpe import train_bpe
+from pipeline.tokenize.run import tokenize
+
+WORDS = ["the ", " cat", "\n", "    ", "return", " x=1", "naïve", "🙂", "<|end|>", "<|endoftext|>"]
+PARAMS = TokenizeParams(
+    tokenizer="embedded",
+    vocab_size=300,
+    seqlen=32,
+    long_documents=LongDocuments.split,
+    long_conversations=LongConversations.truncate,
+    seed=0,
+)
+
+Clean = dict[str, dict[str, list[list[Any]]]]
+"""By kind and split: shards of documents (str) or conversations (messages)."""
+
+
+def text(rng: random.Random, longest: int) -> str:
+    return "".join(rng.choices(WORDS, k=rng.randint(1, longest)))
+
+
+def conversation(rng: random.Random) -> list[dict[str, str]]:
+    roles = ["user", "assistant"] * rng.randint(1, 2)
+    return [{"role": role, "content": text(rng, 8)} for role in roles]
+
+
+def random_clean(seed: int = 0) -> Clean:
+    rng = random.Random(seed)
+    sizes = {"train": [20, 1, 30], "validation": [5], "test": [4, 4]}
+    make = {"documents": lambda: text(rng, 60), "conversations": lambda: conversation(rng)}
+    return {
+        kind: {split: [[record() for _ in range(size)] for size in shards] for split, shards in sizes.items()}
+        for kind, record in make.items()
+    }
+
+
+def write_clean(directory: Path, clean: Clean) -> Path:
+    """What preprocess would publish."""
+    records = {}
+    for kind, splits in clean.items():
+        for split, shards in splits.items():
+            for index, shard in enumerate(shards):
+                name = f"{split}/{shard_file(kind, index)}"
+                (directory / split).mkdir(parents=True, exist_ok=True)
+                ids = [f"{kind}:{split}:{index}:{number}" for number in range(len(shard))]
+                schema = columns(kind, split=False)
+                write_table(
+                    pl.DataFrame(dict(zip(schema, (ids, ids, shard), strict=True)), schema=schema), directory / name
+                )
+                records[name] = len(shard)
+    write_manifest(directory, records, {})
+    return directory
+
+
+def run(tmp_path: Path, clean: Clean, params: TokenizeParams = PARAMS, **options: Any) -> tuple[Path, dict[str, Any]]:
+    """The published directory and its verified manifest."""
+    target = tmp_path / "tokens"
+    tokenize(
+        write_clean(tmp_path / "clean", clean), target, params, **({"checkpoint": "embedded", "workers": 1} | options)
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"clean", "tokens"}
+    return target, verify_manifest(target)
+
+
+def sequences(directory: Path) -> list[tuple[list[int], list[int]]]:
+    """(ids, mask) of every sequence in the rows that has a target, by a walk over single tokens."""
+    rows = open_rows(directory)
+    found = []
+    for ids, mask, idx in zip(rows.input_ids.tolist(), rows.loss_mask.tolist(), rows.seq_idx.tolist(), strict=True):
+        assert idx[0] == 0
+        assert all(later - earlier in (0, 1) for earlier, later in pairwise(idx))
+        for number in range(idx[-1] + 1):
+            where = [position for position, value in enumerate(idx) if value == number]
+            piece = [ids[position] for position in where], [mask[position] for position in where]
+            assert piece[1][0] == NEVER
+            if any(piece[1]):
+                found.append(piece)
+    return found
+
+
+def flat(shards: list[list[Any]]) -> list[Any]:
+    return [record for shard in shards for record in shard]
+
+
+def document_ids(tokenizer: Tokenizer, documents: list[str]) -> list[list[int]]:
+    return [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode(documents)]
+
+
+@pytest.mark.parametrize("seqlen", [8, 13, 32, 500])
+def test_each_document_is_in_the_rows_once(tmp_path: Path, seqlen: int) -> None:
+    clean = random_clean(seqlen)
+    tokens, manifest = run(tmp_path, clean, replace(PARAMS, seqlen=seqlen))
+    tokenizer = load_tokenizer(tokens / "tokenizer")
+    for split, shards in clean["documents"].items():
+        figures = manifest["documents"][split]
+        expected = document_ids(tokenizer, flat(shards))
+        rows = open_rows(tokens / "documents" / split)
+        targets = rows.input_ids[rows.loss_mask == RESPONSE].tolist()  # in the order of the rows
+        found, at = [], 0
+        for end in [position + 1 for position, token in enumerate(targets) if token == tokenizer.eos_id]:
+            found.append([tokenizer.bos_id, *targets[at:end]])
+            at = end
+        assert at == len(targets)
+        if split == "train":
+            assert found != expected
+            found, expected = sorted(found), sorted(expected)
+        assert found == expected
+        assert rows.num_targets() == figures["supervised_tokens"] == sum(len(ids) - 1 for ids in expected)
+        assert figures["bytes"] == sum(len(document.encode()) for document in flat(shards))
+        assert figures["records_out"] == figures["records_in"] == len(expected)
+        assert figures["rows"] == len(rows)
+        assert figures["tokens"] > (len(rows) - 1) * seqlen  # only the last row has padding
+
+
+@pytest.mark.parametrize("seqlen", [16, 32, 64])
+@pytest.mark.parametrize("policy", LongConversations)
+def test_each_conversation_is_in_the_rows_once(tmp_path: Path, seqlen: int, policy: LongConversations) -> None:
+    clean = random_clean(seqlen)
+    tokens, manifest = run(tmp_path, clean, replace(PARAMS, seqlen=seqlen, long_conversations=policy))
+    template = ChatTemplate.for_tokenizer(load_tokenizer(tokens / "tokenizer"))
+    for split, shards in clean["conversations"].items():
+        expected, dropped, truncated = [], 0, 0
+        for messages in flat(shards):
+            ids, answer = template.encode(messages)
+            mask = np.where(answer, RESPONSE, CONTEXT)
+            mask[0] = NEVER
+            whole = len(ids) <= seqlen
+            if not whole and (policy is LongConversations.drop or not answer[:seqlen].any()):
+                dropped += 1
+                continue
+            truncated += not whole
+            expected.append((ids[:seqlen].tolist(), mask[:seqlen].tolist()))
+        figures = manifest["conversations"][split]
+        assert sorted(sequences(tokens / "conversations" / split)) == sorted(expected)
+        assert sum(figures["dropped"].values()) == dropped == figures["records_in"] - len(expected)
+        assert list(figures["dropped"]) == ["too_long" if policy is LongConversations.drop else "prompt_too_long"]
+        assert figures["truncated"] == truncated
+        assert figures["sequences"] == figures["records_out"] == len(expected)
+        assert figures["supervised_tokens"] == sum(mask.count(RESPONSE) for _, mask in expected)
+
+
+def test_held_out_rows_keep_the_order_of_the_records(tmp_path: Path) -> None:
+    tokens, _ = run(tmp_path, random_clean())
+    firsts = {}
+    for split in ("train", "test"):
+        template = ChatTemplate.for_tokenizer(load_tokenizer(tokens / "tokenizer"))
+        order = [
+            template.encode(messages)[0][:32].tolist() for messages in flat(random_clean()["conversations"][split])
+        ]
+        rows = open_rows(tokens / "conversations" / split)
+        starts = [ids[idx == 0].tolist() for ids, idx in zip(rows.input_ids, rows.seq_idx, strict=True)]
+        firsts[split] = [order.index(ids) for ids in starts]
+    assert firsts["test"] == sorted(firsts["test"])
+    assert firsts["train"] != sorted(firsts["train"])
+
+
+def test_long_documents_can_be_dropped(tmp_path: Path) -> None:
+    clean = random_clean()
+    tokens, manifest = run(tmp_path, clean, replace(PARAMS, seqlen=64, long_documents=LongDocuments.drop))
+    tokenizer = load_tokenizer(tokens / "tokenizer")
+    documents = flat(clean["documents"]["train"])
+    kept = [
+        (ids, text) for ids, text in zip(document_ids(tokenizer, documents), documents, strict=True) if len(ids) <= 64
+    ]
+    figures = manifest["documents"]["train"]
+    assert 0 < len(kept) < len(documents)
+    assert sorted(ids for ids, _ in sequences(tokens / "documents" / "train")) == sorted(ids for ids, _ in kept)
+    assert figures["dropped"] == {"too_long": len(documents) - len(kept)}
+    assert figures["bytes"] == sum(len(text.encode()) for _, text in kept)
+
+
+def test_same_inputs_same_bytes_for_any_workers_and_directory(tmp_path: Path) -> None:
+    found = []
+    for name, workers in (("one", 1), ("two", 2), ("elsewhere/three", 3)):
+        target, _ = run(tmp_path / name, random_clean(), workers=workers)
+        found.append({str(p.relative_to(target)): p.read_bytes() for p in target.rglob("*") if p.is_file()})
+    assert found[0] == found[1] == found[2]
+
+
+def test_the_seed_moves_training_rows_only(tmp_path: Path) -> None:
+    (one, _), (two, _) = (run(tmp_path / str(seed), random_clean(), replace(PARAMS, seed=seed)) for seed in (0, 1))
+    for kind in ("documents", "conversations"):
+        same = {
+            split: (one / kind / split / "input_ids.npy").read_bytes()
+            == (two / kind / split / "input_ids.npy").read_bytes()
+            for split in ("train", "validation", "test")
+        }
+        assert same == {"train": False, "validation": True, "test": True}
+
+
+def test_one_kind_only(tmp_path: Path) -> None:
+    tokens, manifest = run(tmp_path, {"conversations": {"train": random_clean()["conversations"]["train"]}})
+    assert sorted(path.name for path in tokens.iterdir()) == ["conversations", "manifest.json", "tokenizer"]
+    assert [path.name for path in (tokens / "conversations").iterdir()] == ["train"]
+    assert "documents" not in manifest
+
+
+def test_a_split_of_which_nothing_is_kept_has_no_directory(tmp_path: Path) -> None:
+    clean: Clean = {"documents": {"train": [["a b"] * 9], "test": [["x" * 99]]}}
+    tokens, manifest = run(tmp_path, clean, replace(PARAMS, long_documents=LongDocuments.drop))
+    assert not (tokens / "documents" / "test").exists()
+    assert manifest["documents"]["test"]["rows"] == 0
+    assert manifest["documents"]["test"]["dropped"] == {"too_long": 1}
+
+
+def test_a_given_tokenizer_travels_along(tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    train_bpe(["abc abc"], 265).save(str(given / "tokenizer.json"))
+    (given / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>"}))
+    for name, tokenizer, checkpoint in (
+        ("file", str(given / "tokenizer.json"), "embedded"),
+        ("directory", str(given), "somewhere"),
+        ("checkpoint", "embedded", str(given)),
+    ):
+        tokens, manifest = run(
+            tmp_path / name, random_clean(), replace(PARAMS, tokenizer=tokenizer), checkpoint=checkpoint
+        )
+        for file in given.iterdir():
+            assert (tokens / "tokenizer" / file.name).read_bytes() == file.read_bytes()
+        assert manifest["tokenizer"]["eos_id"] == 4
+
+
+def failing(tmp_path: Path, clean: Clean, params: TokenizeParams = PARAMS, checkpoint: str = "embedded") -> str:
+    """The message of the ValueError; an earlier result stays, and nothing half-written is left."""
+    target = tmp_path / "tokens"
+    target.mkdir()
+    (target / "earlier").touch()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  the callers match the message
+        tokenize(write_clean(tmp_path / "clean", clean), target, params, checkpoint=checkpoint, workers=1)
+    assert sorted(path for path in tmp_path.iterdir() if path.name != "clean") == before
+    assert (target / "earlier").exists()
+    return str(caught.value)
+
+
+def test_no_training_records(tmp_path: Path) -> None:
+    message = failing(tmp_path, {"documents": {"test": [["some text"]], "train": [[]]}})
+    assert "there is no training record" in message
+    assert "preprocess.validation_fraction" in message
+
+
+def test_every_training_record_dropped(tmp_path: Path) -> None:
+    params = replace(PARAMS, seqlen=8, long_documents=LongDocuments.drop)
+    message = failing(tmp_path, {"documents": {"train": [["no word comes twice 12345"]]}}, params)
+    assert message.startswith("tokenize.seqlen is 8: every training record is longer than a row")
+
+
+def test_a_checkpoint_without_a_tokenizer(tmp_path: Path) -> None:
+    message = failing(tmp_path, random_clean(), checkpoint=str(tmp_path))
+    assert message.startswith(f"model.checkpoint: {tmp_path} has no tokenizer.json; set tokenize.tokenizer")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [(None, "no such tokenizer file"), ("{", "not a valid tokenizer.json")]
+)
+def test_an_unusable_tokenizer(tmp_path: Path, content: str | None, problem: str) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    if content:
+        (given / "tokenizer.json").write_text(content)
+    message = failing(tmp_path, random_clean(), replace(PARAMS, tokenizer=str(given)))
+    assert message.startswith(f"tokenize.tokenizer: {given / 'tokenizer.json'}: {problem}")
+
+
+def test_preprocess_has_not_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"clean/manifest\.json is missing|manifest\.json is missing"):
+        tokenize(tmp_path / "clean", tmp_path / "tokens", PARAMS, checkpoint="embedded", workers=1)
+    assert not list(tmp_path.iterdir())
