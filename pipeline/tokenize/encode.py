@@ -76,23 +76,31 @@ def _conversations(messages: pl.Series, tokenizer: Tokenizer) -> Iterator[tuple[
 class Encoded:
     """The records of encoded shards, numbered through in the order of the shards; the tokens are memory maps."""
 
-    def __init__(self, shards: Sequence[Path]) -> None:
-        self._ids = [np.load(shard / "ids.npy", mmap_mode="r") for shard in shards]
-        self._masks = [np.load(shard / "mask.npy", mmap_mode="r") for shard in shards]
-        lengths = [np.load(shard / "lengths.npy") for shard in shards]
-        self._shard = np.repeat(np.arange(len(shards)), [len(part) for part in lengths])
-        self._start = np.concatenate([np.cumsum(part) - part for part in lengths])
-        self.lengths = np.concatenate(lengths)
+    def __init__(self, shards: Sequence[Path], scratch: Path) -> None:
+        """`scratch`: a new directory for the tokens of all shards in one file: a map for each uses up the open files."""
+        scratch.mkdir(parents=True)
+        self._ids = _join([shard / "ids.npy" for shard in shards], scratch / "ids")
+        self._mask = _join([shard / "mask.npy" for shard in shards], scratch / "mask")
+        self.lengths = np.concatenate([np.load(shard / "lengths.npy") for shard in shards])
         """(records,) int64: tokens of each record."""
         self.first_response = np.concatenate([np.load(shard / "first_response.npy") for shard in shards])
         """(records,) int64: where in each record the first token to learn stands."""
         self.text_bytes = np.concatenate([np.load(shard / "text_bytes.npy") for shard in shards])
         """(records,) int64: UTF-8 bytes of each record's text: of the document, or of all words of the conversation."""
+        self._starts = np.cumsum(self.lengths) - self.lengths
 
     def piece(self, record: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens `start` to `stop` of `record` as a sequence of their own: ids, and mask with the first token NEVER."""
-        shard, first = self._shard[record], self._start[record]
-        ids = self._ids[shard][first + start : first + stop]
-        mask = np.array(self._masks[shard][first + start : first + stop])
+        first = self._starts[record]
+        mask = np.array(self._mask[first + start : first + stop])
         mask[0] = NEVER
-        return ids, mask
+        return self._ids[first + start : first + stop], mask
+
+
+def _join(parts: Sequence[Path], target: Path) -> np.ndarray:
+    """The arrays in the files `parts`, one after another, as a memory map of the file `target`."""
+    with target.open("wb") as file:
+        for part in parts:
+            array = np.load(part)
+            array.tofile(file)
+    return np.memmap(target, dtype=array.dtype, mode="r")

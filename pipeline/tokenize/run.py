@@ -99,7 +99,7 @@ def _pack(
     figures: dict[str, dict[str, Any]] = {}
     for (kind, split), names in shards.items():
         figures.setdefault(kind, {})[split] = pack(
-            Encoded([encoded / name for name in names]),
+            Encoded([encoded / name for name in names], scratch=encoded / kind / split),
             target / kind / split,
             tokenizer,
             seqlen=params.seqlen,
