@@ -68,7 +68,7 @@ def test_runs_are_tracked_as_one_execution_with_a_child_per_stage(embedded):
     assert sorted(children) == sorted(STAGES)
     for child in children.values():
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert child.data.params["finetune.budget"] == "4"
+        assert child.data.params["finetune.budget"] == "4.0"
     losses = client.get_metric_history(children["base"].info.run_id, "validation_loss")
     assert [point.step for point in losses][-1] == 6 * 4 * 128
     assert parent.data.metrics["evaluate/base/bits_per_byte"] > 0

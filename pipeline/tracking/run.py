@@ -21,7 +21,7 @@ class Run:
     def __init__(self, log: EventLog) -> None:
         self._log = log
 
-    def log_metrics(self, metrics: Mapping[str, float], *, tokens: int = 0) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], tokens: int = 0) -> None:
         """Record numbers, at `tokens` tokens seen."""
         self._log.append("metrics", values=dict(metrics), tokens=tokens)
 
