@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from model.decode import Decoder
 from model.hybrid import HybridLM
 
 
@@ -79,18 +80,19 @@ def _decode(
     eos_token_id: int | None,
     generator: torch.Generator | None,
 ) -> Iterator[Tensor]:
-    state = model.new_state(input_ids.shape[0])
-    tokens, ended = input_ids, torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
-    for _ in range(max_new_tokens):
+    ended = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+    for step in range(max_new_tokens):
         with torch.inference_mode():
-            output = model(tokens, state=state)
-            state = output.state
-            next_tokens = sample(output.last_logits(), temperature, top_k, top_p, generator)
+            if step == 0:
+                output = model(input_ids, state=model.new_state(input_ids.shape[0]))
+                logits, decoder = output.last_logits(), Decoder(model, output.state)
+            else:
+                logits = decoder.step(tokens)
+            tokens = sample(logits, temperature, top_k, top_p, generator)
             if eos_token_id is not None:
-                next_tokens = next_tokens.masked_fill(ended, eos_token_id)
-                ended = ended | (next_tokens == eos_token_id)
-            tokens = next_tokens.unsqueeze(1)
-        yield next_tokens
+                tokens = tokens.masked_fill(ended, eos_token_id)
+                ended = ended | (tokens == eos_token_id)
+        yield tokens
         if eos_token_id is not None and bool(ended.all()):
             return
 

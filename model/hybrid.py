@@ -173,10 +173,9 @@ class HybridLM(nn.Module):
 
     def _new_mamba_state(self, batch_size: int) -> MambaState:
         config, weight = self.config, self.embedding.weight
-        d_bc, past = config.n_groups * config.d_state, config.d_conv - 1
-        convs = (weight.new_zeros(batch_size, past, channels) for channels in (config.d_inner, d_bc, d_bc))
+        conv = (batch_size, config.d_conv - 1, config.d_inner + 2 * config.n_groups * config.d_state)
         ssm = (batch_size, config.nheads, config.headdim, config.d_state)
-        return MambaState(*convs, ssm=weight.new_zeros(ssm, dtype=compute_dtype(weight)))
+        return MambaState(weight.new_zeros(conv), weight.new_zeros(ssm, dtype=compute_dtype(weight)))
 
     def _new_attention_state(self, batch_size: int) -> AttentionState:
         shape = (2, batch_size, self.config.n_kv_heads, 0, self.config.attention_head_dim)

@@ -12,13 +12,11 @@ class MambaState(NamedTuple):
     """State of one Mamba2 layer: its size does not depend on the positions seen.
 
     Attributes:
-        x, B, C: (batch, d_conv - 1, channels) the last inputs of the three convolutions.
+        conv: (batch, d_conv - 1, d_inner + 2 n_groups d_state) the last inputs of the x, B and C convolutions.
         ssm: (batch, nheads, headdim, d_state) the state of the scan, fp32.
     """
 
-    x: Tensor
-    B: Tensor
-    C: Tensor
+    conv: Tensor
     ssm: Tensor
 
     def clone(self) -> "MambaState":

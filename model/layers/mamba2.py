@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from model.config import HybridConfig
 from model.layers.norm import GatedRMSNorm
 from model.layers.scan import SelectiveScan
-from model.ops.causal_conv1d import causal_conv1d, causal_conv1d_state, causal_conv1d_step
+from model.ops.causal_conv1d import causal_conv1d, causal_conv1d_state
 from model.state import MambaState
 
 
@@ -28,15 +28,9 @@ class CausalConv1d(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor, seq_idx: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Convolve (batch, seqlen, channels); with a state, continue from it and return the one after."""
-        if state is None:
-            return causal_conv1d(x, self.weight, self.bias, seq_idx=seq_idx), None
-        if x.shape[1] == 1:
-            y, state = causal_conv1d_step(x.squeeze(1), state, self.weight, self.bias)
-            return y.unsqueeze(1), state
-        y = causal_conv1d(x, self.weight, self.bias, initial_state=state, seq_idx=seq_idx)
-        return y, causal_conv1d_state(x, self.weight.shape[1], state)
+    def forward(self, x: Tensor, seq_idx: Tensor | None, state: Tensor | None) -> Tensor:
+        """Convolve (batch, seqlen, channels), after the inputs of `state` (batch, d_conv - 1, channels)."""
+        return causal_conv1d(x, self.weight, self.bias, initial_state=state, seq_idx=seq_idx)
 
 
 class Mamba2(nn.Module):
@@ -67,19 +61,16 @@ class Mamba2(nn.Module):
         self, hidden: Tensor, seq_idx: Tensor | None = None, state: MambaState | None = None
     ) -> tuple[Tensor, MambaState | None]:
         """Mix (batch, seqlen, d_model) along the sequence; with a state, continue from it."""
-        x_before, B_before, C_before, ssm_before = state or (None, None, None, None)
-        x, x_after = self.x_conv(self.x_proj(hidden), seq_idx, x_before)
-        B, B_after = self.B_conv(self.B_proj(hidden), seq_idx, B_before)
-        C, C_after = self.C_conv(self.C_proj(hidden), seq_idx, C_before)
-        x = x.unflatten(-1, (-1, self.headdim))
-        B, C = B.unflatten(-1, (-1, self.d_state)), C.unflatten(-1, (-1, self.d_state))
-        dt = self.dt_proj(hidden)
-        if ssm_before is not None and hidden.shape[1] == 1:
-            y, ssm_after = self.scan.step(x.squeeze(1), dt.squeeze(1), B.squeeze(1), C.squeeze(1), ssm_before)
-            y = y.unsqueeze(1)
-        else:
-            y, ssm_after = self.scan(x, dt, B, C, seq_idx, ssm_before)
-        out = self.out_proj(self.norm(y.flatten(-2), self.z_proj(hidden)))
-        if x_after is None or B_after is None or C_after is None:
-            return out, None
-        return out, MambaState(x_after, B_after, C_after, ssm_after)
+        x, B, C, dt = self.x_proj(hidden), self.B_proj(hidden), self.C_proj(hidden), self.dt_proj(hidden)
+        x_before, B_before, C_before, ssm_before, after = None, None, None, None, None
+        if state is not None:
+            x_before, B_before, C_before = state.conv.split([x.shape[-1], B.shape[-1], C.shape[-1]], dim=-1)
+            ssm_before = state.ssm
+            conv_after = causal_conv1d_state(torch.cat([x, B, C], dim=-1), state.conv)
+        x = self.x_conv(x, seq_idx, x_before).unflatten(-1, (-1, self.headdim))
+        B = self.B_conv(B, seq_idx, B_before).unflatten(-1, (-1, self.d_state))
+        C = self.C_conv(C, seq_idx, C_before).unflatten(-1, (-1, self.d_state))
+        y, ssm_after = self.scan(x, dt, B, C, seq_idx, ssm_before)
+        if state is not None:
+            after = MambaState(conv_after, ssm_after)
+        return self.out_proj(self.norm(y.flatten(-2), self.z_proj(hidden))), after

@@ -48,7 +48,7 @@ class SelectiveScan(nn.Module):
         self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, seq_idx: Tensor | None, state: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Scan whole sequences from `state` (zero if None); shapes as in `ssd`. Return y and the state after."""
-        return ssd(
+        y, final_state = ssd(
             x,
             dt,
             -torch.exp(self.A_log),
@@ -63,6 +63,7 @@ class SelectiveScan(nn.Module):
             chunk_size=self.chunk_size,
             return_final_state=True,
         )
+        return y, final_state
 
     def step(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Advance by one position; shapes as in `ssd_step`."""

@@ -1,6 +1,6 @@
 """What every operator shares: compute precision, backends, and argument checks."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -16,7 +16,8 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[None]:
     """Suspend autocast on the tensor's device: an operator chooses its own precision."""
-    return torch.autocast(tensor.device.type, enabled=False)
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def check_backend(backend: str) -> None:

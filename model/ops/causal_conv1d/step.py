@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def causal_conv1d_state(x: Tensor, width: int, initial_state: Tensor) -> Tensor:
-    """The last width - 1 inputs, (batch, width - 1, channels), after x (batch, seqlen, channels)."""
-    return torch.cat([initial_state.to(x.dtype), x], dim=1)[:, -(width - 1) :]
+def causal_conv1d_state(x: Tensor, state: Tensor) -> Tensor:
+    """The last width - 1 inputs, (batch, width - 1, channels), after x (batch, seqlen, channels) and a state."""
+    return torch.cat([state.to(x.dtype), x], dim=1)[:, -state.shape[1] :]
 
 
 def causal_conv1d_step(
@@ -28,6 +28,6 @@ def causal_conv1d_step(
     window = torch.cat([state.to(x.dtype), x.unsqueeze(1)], dim=1)
     y = (window * weight.t()).sum(1)
     if bias is not None:
-        y = y + bias
-    y = F.silu(y) if activation == "silu" else y
+        y = y.add_(bias)
+    y = F.silu(y, inplace=True) if activation == "silu" else y
     return y.to(x.dtype), window[:, 1:]

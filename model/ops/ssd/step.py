@@ -46,10 +46,12 @@ def ssd_step(
         if dt_limit != (0.0, math.inf) or not dt_softplus:
             dt = dt.clamp(*dt_limit)
         x_now = x.to(dtype)
-        update = (x_now * dt.unsqueeze(-1)).view(batch * ngroups, -1, 1)
-        decayed = (state * (dt * A).exp_().view(batch, nheads, 1, 1)).view(batch * ngroups, -1, dstate)
-        new_state = torch.baddbmm(decayed, update, B.to(dtype).reshape(batch * ngroups, 1, dstate))
-        y = torch.bmm(new_state, C.to(dtype).reshape(batch * ngroups, dstate, 1)).view(batch, nheads, headdim)
+        update = (x_now * dt.unsqueeze(-1)).view(batch, ngroups, -1, 1)
+        decayed = state * (dt * A).exp_().view(batch, nheads, 1, 1)
+        grouped = decayed.view(batch, ngroups, -1, dstate).addcmul_(update, B.to(dtype).unsqueeze(2))
+        new_state = grouped.view(state.shape)
+        columns = C.to(dtype).reshape(batch * ngroups, dstate, 1)
+        y = torch.bmm(grouped.view(batch * ngroups, -1, dstate), columns).view(batch, nheads, headdim)
         if D is not None:
-            y = torch.addcmul(y, x_now, D.unsqueeze(-1))
-        return y.to(x.dtype), new_state.view(batch, nheads, headdim, dstate)
+            y.addcmul_(x_now, D.unsqueeze(-1))
+        return y.to(x.dtype), new_state

@@ -1,0 +1,63 @@
+"""What the benchmarks share: the models under comparison, on the same weights, and the machine."""
+
+import platform
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout, nothing installed
+
+import model  # noqa: E402
+
+THREADS = 2
+OURS, THEIRS = "model", "transformers"
+
+
+def make_checkpoint(directory: Path, seed: int = 0) -> None:
+    """Write a 4-layer Mamba2 of width 256 with random weights, in the format that both sides read."""
+    torch.manual_seed(seed)
+    config = model.HybridConfig(pattern="MMMM", vocab_size=8192, d_model=256, d_state=128, headdim=64)
+    model.save_pretrained(model.HybridLM(config), directory, format="hf-mamba2")
+
+
+def load(peer: str, directory: Path) -> nn.Module:
+    """The model of `OURS` or `THEIRS`."""
+    if peer == OURS:
+        return model.load_pretrained(directory)
+    from transformers import Mamba2ForCausalLM
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return Mamba2ForCausalLM.from_pretrained(directory)
+
+
+def checkpoint_directory() -> tempfile.TemporaryDirectory[str]:
+    """A directory that goes when its `with` block ends."""
+    return tempfile.TemporaryDirectory(prefix="mamba2-benchmark-")
+
+
+def machine() -> str:
+    """CPU, threads and versions, in a line."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    return f"{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def interleaved_medians(steps: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Median seconds of each step; the steps take turns, so that a busy machine slows them alike."""
+    for step in steps.values():
+        step()
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            times[name].append(step())
+    return {name: statistics.median(samples) for name, samples in times.items()}

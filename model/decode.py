@@ -1,0 +1,79 @@
+"""Token-by-token decoding with buffers packed once per generation."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.hybrid import Block, HybridLM
+from model.layers.mamba2 import Mamba2
+from model.ops._common import compute_dtype
+from model.ops.causal_conv1d import causal_conv1d_step
+from model.state import DecodeState, LayerState, MambaState
+
+
+class Mamba2Step:
+    """One position of a Mamba2 mixer: its five projections and three convolutions packed into one of each."""
+
+    def __init__(self, mixer: Mamba2) -> None:
+        projections = (mixer.z_proj, mixer.x_proj, mixer.B_proj, mixer.C_proj, mixer.dt_proj)
+        convs = (mixer.x_conv, mixer.B_conv, mixer.C_conv)
+        self.mixer = mixer
+        self.weight = torch.cat([projection.weight for projection in projections])
+        self.bias = _cat_biases([projection.bias for projection in projections])
+        self.taps = torch.cat([conv.weight for conv in convs])
+        self.conv_bias = _cat_biases([conv.bias for conv in convs])
+        d_inner, d_bc = mixer.x_proj.out_features, mixer.B_proj.out_features
+        self.in_sizes = [d_inner, d_inner + 2 * d_bc, mixer.dt_proj.out_features]
+        self.conv_sizes = [d_inner, d_bc, d_bc]
+
+    def __call__(self, hidden: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
+        """(batch, d_model) -> the same, and the state after."""
+        mixer, batch = self.mixer, hidden.shape[0]
+        z, xBC, dt = F.linear(hidden, self.weight, self.bias).split(self.in_sizes, dim=-1)
+        xBC, conv = causal_conv1d_step(xBC, state.conv, self.taps, self.conv_bias)
+        x, B, C = xBC.split(self.conv_sizes, dim=-1)
+        y, ssm = mixer.scan.step(
+            x.view(batch, -1, mixer.headdim),
+            dt,
+            B.view(batch, -1, mixer.d_state),
+            C.view(batch, -1, mixer.d_state),
+            state.ssm,
+        )
+        return mixer.out_proj(mixer.norm(y.view(batch, -1), z)), MambaState(conv, ssm)
+
+
+class Decoder:
+    """Continues a decode state one token at a time.
+
+    The packed weights are copies: make a new decoder when the model's weights have changed.
+    """
+
+    def __init__(self, model: HybridLM, state: DecodeState) -> None:
+        self.model = model
+        self.states = list(state.layers)
+        self.steps = [
+            Mamba2Step(block.mixer) if isinstance(block.mixer, Mamba2) else None for block in model.layers
+        ]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Take one token per row, (batch,) int64, and return the next token's logits, (batch, vocab_size)."""
+        model = self.model
+        residual = model.embedding(tokens)
+        if model.config.residual_in_fp32:
+            residual = residual.to(compute_dtype(residual))
+        for i, (block, step) in enumerate(zip(model.layers, self.steps, strict=True)):
+            hidden = block.norm(residual)
+            if step is None:
+                mixed, self.states[i] = block.mixer(hidden.unsqueeze(1), None, self.states[i])
+                mixed = mixed.squeeze(1)
+            else:
+                mixed, self.states[i] = step(hidden, self.states[i])
+            residual = residual + mixed.to(residual.dtype)
+        hidden = model.norm(residual)
+        logits = F.linear(hidden, model.head_weight.to(hidden.dtype))
+        return logits.to(compute_dtype(logits))
+
+
+def _cat_biases(biases: list[Tensor | None]) -> Tensor | None:
+    present = [bias for bias in biases if bias is not None]
+    return torch.cat(present) if present else None
