@@ -77,7 +77,7 @@ class Encoded:
     """The records of encoded shards, numbered through in the order of the shards; the tokens are memory maps."""
 
     def __init__(self, shards: Sequence[Path], scratch: Path) -> None:
-        """`scratch`: a new directory for the tokens of all shards in one file: a map for each uses up the open files."""
+        """`scratch`: a new directory for the tokens of all shards in one file; a map of each would be too many."""
         scratch.mkdir(parents=True)
         self._ids = _join([shard / "ids.npy" for shard in shards], scratch / "ids")
         self._mask = _join([shard / "mask.npy" for shard in shards], scratch / "mask")
