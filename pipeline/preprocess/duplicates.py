@@ -15,9 +15,9 @@ _FREE = len(_PRECEDENCE)
 
 
 def content_keys(table: pl.DataFrame, kind: str) -> list[bytes]:
-    """128 bits for each row of a cleaned table: equal where kind and content are."""
+    """128 bits for each row of a cleaned table: equal where kind and content are (a string is no list)."""
     contents = table["text" if kind == DOCUMENTS else "messages"].to_list()
-    return [hashlib.blake2b(json.dumps([kind, content]).encode(), digest_size=16).digest() for content in contents]
+    return [hashlib.blake2b(json.dumps(content).encode(), digest_size=16).digest() for content in contents]
 
 
 def mark_duplicates(records: pl.DataFrame) -> pl.DataFrame:

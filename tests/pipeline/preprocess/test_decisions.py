@@ -175,6 +175,13 @@ def test_own_splits_are_not_added_to() -> None:
     assert decided["split"].to_list().count("validation") == 2
 
 
+def test_own_splits_of_one_kind_leave_the_other_its_share() -> None:
+    kinds = ("documents", "conversations")
+    rows = [record(n, kinds[n % 2], group=f"g{n // 2}") for n in range(40)]
+    decided = assign_splits(table([*rows, record(40, "conversations", split="test")]), params())
+    assert decided.filter(kind="documents")["split"].to_list().count("test") == 2
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
