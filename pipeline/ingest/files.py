@@ -2,8 +2,8 @@
 
 - Left aside: hidden files and directories, and a README.md at the top of the directory. Any other file whose
   extension is unknown is an error: nothing is passed over in silence.
-- A file, or a directory at the top, that is named `train`, `validation` or `test` (also with numbers after it:
-  `test-00.jsonl`, `train-00000-of-00002.parquet`) fixes the split of its records. Elsewhere preprocess decides.
+- In a directory, a file, or a directory at the top, that is named `validation` (or `valid`, `val`, `dev`) or `test` (also with
+  numbers after it: `test-00.jsonl`, `validation-00000-of-00002.parquet`) is that split. Of all others, preprocess decides.
 - `group` is a record's own field of that name; without one, each record is a group of its own. A text file is
   one document, and its own group.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.ingest.formats import FORMATS, File
 from pipeline.ingest.pieces import Piece
 
-_FIXES_SPLIT = re.compile(r"(train|validation|test)([-_.]\d+(-of-\d+)?)*")
+_FIXES_SPLIT = re.compile(r"(?:(validation|valid|val|dev)|test)([-_.]\d+(-of-\d+)?)*")
 
 
 def file_pieces(source: Path, shard_bytes: int) -> list[Piece]:
@@ -27,12 +27,13 @@ def file_pieces(source: Path, shard_bytes: int) -> list[Piece]:
     """
     if not source.exists():
         raise ValueError(f"ingest.source: {source} does not exist; name a file, a directory or `embedded`")
-    names = [source.name] if source.is_file() else _walk(source)
-    root = source.parent if source.is_file() else source
+    if source.is_file():
+        return _file_pieces(source.parent, source.name, None, shard_bytes)
+    names = _walk(source)
     if not names:
         formats = ", ".join(FORMATS)
         raise ValueError(f"ingest.source: {source}/ holds no data; put files in it ({formats})")
-    return [piece for name in names for piece in _file_pieces(root, name, shard_bytes)]
+    return [piece for name in names for piece in _file_pieces(source, name, fixed_split(name), shard_bytes)]
 
 
 def fixed_split(name: str) -> str | None:
@@ -40,7 +41,7 @@ def fixed_split(name: str) -> str | None:
     top, *below = name.split("/")
     for part in (Path(below[-1] if below else top).stem, top if below else ""):
         if match := _FIXES_SPLIT.fullmatch(part):
-            return match[1]
+            return "validation" if match[1] else "test"
     return None
 
 
@@ -50,12 +51,12 @@ def _walk(source: Path) -> list[str]:
     return sorted(names - {"README.md"})
 
 
-def _file_pieces(root: Path, name: str, shard_bytes: int) -> list[Piece]:
+def _file_pieces(root: Path, name: str, split: str | None, shard_bytes: int) -> list[Piece]:
     path = root / name
     cut = FORMATS.get(path.suffix.lower())
     if cut is None:
         raise ValueError(f"{path}: unknown format {path.suffix!r}; known are {', '.join(FORMATS)}")
-    pieces = list(cut(File(path, name, fixed_split(name)), shard_bytes))
+    pieces = list(cut(File(path, name, split), shard_bytes))
     if not any(piece.size for piece in pieces):
         raise ValueError(f"{path} is empty: fill it or take it away")
     return pieces

@@ -10,7 +10,7 @@ import polars as pl
 
 from pipeline.shards.tables import DOCUMENTS
 
-_PRECEDENCE = {"test": 0, "validation": 1, "train": 2}
+_PRECEDENCE = {"test": 0, "validation": 1}
 _FREE = len(_PRECEDENCE)
 
 
@@ -23,7 +23,7 @@ def content_keys(table: pl.DataFrame, kind: str) -> list[bytes]:
 def mark_duplicates(records: pl.DataFrame) -> pl.DataFrame:
     """Give all but one of the records with the same content the reason they are dropped for.
 
-    The one that stays is the first in the user's test split, else validation, else train, else at all: what the
+    The one that stays is the first in the user's test split, else validation, else at all: what the
     user holds out stays whole.
 
     Args:
@@ -38,7 +38,7 @@ def mark_duplicates(records: pl.DataFrame) -> pl.DataFrame:
     taking_part = records.with_row_index("row").with_columns(rank=rank).filter(pl.col("reason").is_null())
     first = taking_part.sort("rank", "row").group_by("key", maintain_order=True).first()
     stays = first.select("key", first_row="row", first_id="id", first_rank="rank")
-    held_out = (pl.col("first_rank") < _PRECEDENCE["train"]) & (pl.col("first_rank") < pl.col("rank"))
+    held_out = (pl.col("first_rank") < _FREE) & (pl.col("first_rank") < pl.col("rank"))
     reason = pl.when(held_out).then(pl.lit("duplicate_of_held_out")).otherwise(pl.lit("duplicate"))
     dropped = (
         taking_part.join(stays, on="key")

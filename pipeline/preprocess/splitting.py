@@ -22,9 +22,8 @@ def assign_splits(records: pl.DataFrame, params: PreprocessParams) -> pl.DataFra
     """Give every record that stays its split.
 
     Tied groups go as one. What the user's files fix stays as it is. Of the rest, a record tied to one that the
-    user holds out is dropped (`group_of_held_out`), and one tied to the user's train goes there. All others
-    are drawn by the hash of their group, apart for each combination of kinds, so that each kind
-    has its share; kinds for which the user has a test (or validation) split of their own have none drawn.
+    user holds out is dropped (`group_of_held_out`). All others are drawn by the hash of their group, apart for
+    each combination of kinds, so that each kind has its share; kinds for which the user has a test (or validation) split of their own have none drawn.
 
     Args:
         records: `kind`, `group`, `key`, `split`, `reason`, `detail`; rows with a reason have been dropped and
@@ -39,11 +38,9 @@ def assign_splits(records: pl.DataFrame, params: PreprocessParams) -> pl.DataFra
     ties = tied_groups(records.drop_nulls("key"))
     tied = records.with_columns(tie=pl.col("group").replace(ties))
     kept = tied.filter(pl.col("reason").is_null())
-    fixed = {split: set(kept.filter(pl.col("split") == split)["tie"]) for split in SPLITS}
-    held_out = fixed["test"] | fixed["validation"]
-    untied = kept.filter(~pl.col("tie").is_in(held_out | fixed["train"]))
+    held_out = set(kept.drop_nulls("split")["tie"])
     own = _own_splits(records)
-    splits = dict.fromkeys(fixed["train"], "train") | draw(_kinds_of_ties(untied), own, params)
+    splits = draw(_kinds_of_ties(kept.filter(~pl.col("tie").is_in(held_out))), own, params)
 
     is_free = pl.col("reason").is_null() & pl.col("split").is_null()
     is_lost = is_free & pl.col("tie").is_in(held_out)
@@ -115,7 +112,6 @@ def _require_splits(kept: pl.DataFrame, own: dict[str, set[str]], params: Prepro
             if wanted and (kind, split) not in present:
                 groups = kept.filter(pl.col("kind") == kind)["group"].n_unique()
                 raise ValueError(
-                    f"no {kind} are left for the split {split}: there are {groups} groups of them, and files named "
-                    f"after a split keep to it; add {kind} to the source, or lower what is held out "
+                    f"no {kind} are left for the split {split}: there are {groups} groups of them; add {kind} to the source, or lower what is held out "
                     "(preprocess.validation_fraction and preprocess.test_fraction, 0 for none)"
                 )

@@ -82,12 +82,14 @@ def test_one_file_is_a_source(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "split"),
     [
-        ("train.jsonl", "train"),
+        ("train.jsonl", None),
         ("test.jsonl", "test"),
         ("test-01.jsonl", "test"),
         ("test_1.jsonl", "test"),
         ("validation.2.parquet", "validation"),
-        ("train-00000-of-00002.parquet", "train"),
+        ("validation-00000-of-00002.parquet", "validation"),
+        ("val.jsonl", "validation"),
+        ("dev/a.jsonl", "validation"),
         ("validation/deep/a.txt", "validation"),
         ("train/test.txt", "test"),
         ("deep/validation/a.txt", None),

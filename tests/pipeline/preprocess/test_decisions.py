@@ -12,7 +12,7 @@ from pipeline.preprocess.duplicates import connect, content_keys, mark_duplicate
 from pipeline.preprocess.splitting import assign_splits
 from pipeline.shards.tables import SPLITS
 
-RANK = {"test": 0, "validation": 1, "train": 2, None: 3}
+RANK = {"test": 0, "validation": 1, None: 2}
 Rows = list[dict[str, Any]]
 
 
@@ -47,7 +47,7 @@ def table(rows: Rows) -> pl.DataFrame:
 def random_records(rng: random.Random, with_own_splits: bool) -> Rows:
     """Records with shared contents and groups, and enough that share nothing for no split to be empty."""
     size = rng.randrange(1, 80)
-    splits = [None, None, None, None, *SPLITS] if with_own_splits else [None]
+    splits = [None, None, None, None, "validation", "test"] if with_own_splits else [None]
     rows = [
         record(
             number,
@@ -62,7 +62,7 @@ def random_records(rng: random.Random, with_own_splits: bool) -> Rows:
     for kind in ("documents", "conversations"):
         rows += [record(len(rows) + number, kind) for number in range(5)]
         if with_own_splits:
-            rows += [record(len(rows) + number, kind, split=split) for number, split in enumerate(SPLITS)]
+            rows += [record(len(rows) + n, kind, split=split) for n, split in enumerate(["validation", "test"])]
     rng.shuffle(rows)
     return rows
 
@@ -190,7 +190,6 @@ def test_own_splits_of_one_kind_leave_the_other_its_share() -> None:
         ([record(0), record(1)], "no documents are left for the split validation"),
         ([record(n, group="one") for n in range(9)], "no documents are left for the split validation"),
         ([record(n, split="test") for n in range(9)], "no documents are left for the split train"),
-        ([record(n, split="train") for n in range(9)], "left for the split validation.*files named after a split"),
         ([*(record(n) for n in range(9)), record(9, "conversations")], "no conversations are left"),
         (
             [*(record(n) for n in range(9)), record(9, split="test", reason="too_long")],
