@@ -51,9 +51,7 @@ class Decoder:
     def __init__(self, model: HybridLM, state: DecodeState) -> None:
         self.model = model
         self.states = list(state.layers)
-        self.steps = [
-            Mamba2Step(block.mixer) if isinstance(block.mixer, Mamba2) else None for block in model.layers
-        ]
+        self.steps = [Mamba2Step(block.mixer) if isinstance(block.mixer, Mamba2) else None for block in model.layers]
 
     def step(self, tokens: Tensor) -> Tensor:
         """Take one token per row, (batch,) int64, and return the next token's logits, (batch, vocab_size)."""

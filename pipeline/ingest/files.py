@@ -2,8 +2,9 @@
 
 - Left aside: hidden files and directories, and a README.md at the top of the directory. Any other file whose
   extension is unknown is an error: nothing is passed over in silence.
-- In a directory, a file, or a directory at the top, that is named `validation` (or `valid`, `val`, `dev`) or `test` (also with
-  numbers after it: `test-00.jsonl`, `validation-00000-of-00002.parquet`) is that split. Of all others, preprocess decides.
+- In a directory, a file, or a directory at the top, that is named `validation` (or `valid`, `val`, `dev`) or `test`
+  (also with numbers after it: `test-00.jsonl`, `validation-00000-of-00002.parquet`) is that split. Of all others,
+  preprocess decides.
 - `group` is a record's own field of that name; without one, each record is a group of its own. A text file is
   one document, and its own group.
 """

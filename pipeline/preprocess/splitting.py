@@ -23,7 +23,8 @@ def assign_splits(records: pl.DataFrame, params: PreprocessParams) -> pl.DataFra
 
     Tied groups go as one. What the user's files fix stays as it is. Of the rest, a record tied to one that the
     user holds out is dropped (`group_of_held_out`). All others are drawn by the hash of their group, apart for
-    each combination of kinds, so that each kind has its share; kinds for which the user has a test (or validation) split of their own have none drawn.
+    each combination of kinds, so that each kind has its share; kinds for which the user has a test (or
+    validation) split of their own have none drawn.
 
     Args:
         records: `kind`, `group`, `key`, `split`, `reason`, `detail`; rows with a reason have been dropped and
@@ -112,6 +113,7 @@ def _require_splits(kept: pl.DataFrame, own: dict[str, set[str]], params: Prepro
             if wanted and (kind, split) not in present:
                 groups = kept.filter(pl.col("kind") == kind)["group"].n_unique()
                 raise ValueError(
-                    f"no {kind} are left for the split {split}: there are {groups} groups of them; add {kind} to the source, or lower what is held out "
+                    f"no {kind} are left for the split {split}: there are {groups} groups of them; "
+                    f"add {kind} to the source, or lower what is held out "
                     "(preprocess.validation_fraction and preprocess.test_fraction, 0 for none)"
                 )

@@ -167,8 +167,6 @@ def _ssd_backward(
     D: Tensor | None,
     dt_bias: Tensor | None,
     seq_idx: Tensor | None,
-    y: Tensor,
-    final_state: Tensor,
     states: Tensor,
     dt_softplus: bool,
     dt_min: float,
@@ -186,8 +184,6 @@ def _ssd_backward(
         D,
         dt_bias,
         seq_idx,
-        y,
-        final_state,
         states,
         dt_softplus,
         (dt_min, dt_max),
@@ -207,8 +203,6 @@ def _(
     D: Tensor | None,
     dt_bias: Tensor | None,
     seq_idx: Tensor | None,
-    y: Tensor,
-    final_state: Tensor,
     states: Tensor,
     dt_softplus: bool,
     dt_min: float,
@@ -223,15 +217,15 @@ def _(
         B.new_empty(B.shape),
         C.new_empty(C.shape),
         (A if D is None else D).new_empty(per_head),
-        x.new_empty(per_head, dtype=y.dtype if dt_bias is None else dt_bias.dtype),
-        final_state.new_empty(final_state.shape),
+        (states if dt_bias is None else dt_bias).new_empty(per_head),
+        states.new_empty(states[:, 0].shape),
     )
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, *ctx.options = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, dt, A, B, C, D, dt_bias, seq_idx, *output)
+    ctx.save_for_backward(x, dt, A, B, C, D, dt_bias, seq_idx, output[2])
     ctx.state_dtype = None if initial_state is None else initial_state.dtype
 
 

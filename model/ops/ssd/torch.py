@@ -49,7 +49,7 @@ def _from_chunks(tensor: Tensor, like: Tensor) -> Tensor:
 class _Decays:
     """Decay factors of every chunk; a document boundary in between makes a factor zero."""
 
-    cumulative: Tensor  # (h, b c, l): sum of dt A from the chunk start through a position
+    cumulative: Tensor  # (h, b c, l): sum of dt A from the chunk start through a position, fp64
     from_start: Tensor  # (b c, l, h, 1): of the state at the chunk start, at a position
     to_end: Tensor  # (b c, l, h, 1): of a position's update, at the chunk end
     across: Tensor  # (b, c, h, 1, 1): of the state at the chunk start, at the chunk end
@@ -58,16 +58,20 @@ class _Decays:
     def between(self, head: int) -> Tensor:
         """(b c, l, l): decay of a key column's update at a query row, zero where hidden."""
         cumulative = self.cumulative[head]
-        exponent = cumulative.unsqueeze(2) - cumulative.unsqueeze(1)
+        exponent = (cumulative.unsqueeze(2) - cumulative.unsqueeze(1)).to(self.to_end.dtype)
         return exponent.masked_fill_(self.hidden, -math.inf).exp_()
 
 
 def _decays(dt: Tensor, A: Tensor, seq_idx: Tensor | None, batch: int) -> _Decays:
-    """Decays from dt (b c, l, h) and A (h,), with the documents of seq_idx (b, seqlen) kept apart."""
+    """Decays from dt (b c, l, h) and A (h,), with the documents of seq_idx (b, seqlen) kept apart.
+
+    The sums are fp64: in fp32 the difference of two long sums would lose the short one between them.
+    """
     length, nheads = dt.shape[1:]
-    cumulative = torch.cumsum(dt * A, dim=1)
+    cumulative = torch.cumsum(dt.double() * A, dim=1)
     total = cumulative[:, -1:]
-    from_start, to_end, across = cumulative.exp(), (total - cumulative).exp(), total[:, 0].exp()
+    factors = (cumulative.exp(), (total - cumulative).exp(), total[:, 0].exp())
+    from_start, to_end, across = (factor.to(dt.dtype) for factor in factors)
     hidden = torch.ones(length, length, dtype=torch.bool, device=dt.device).triu_(1)
     if seq_idx is not None:
         seq_idx = F.pad(seq_idx[:, None].float(), (0, -seq_idx.shape[1] % length), mode="replicate")
@@ -110,6 +114,12 @@ def _step_sizes_backward(
     size = F.softplus(raw) if dt_softplus else raw
     grad = grad * ((size >= dt_limit[0]) & (size <= dt_limit[1]))
     return grad * torch.sigmoid(raw) if dt_softplus else grad
+
+
+def _read_states(states: Tensor, maps: Tensor, out: Tensor) -> None:
+    """out (b c, l, g, r p) = states (b c, g, r p, n) read with C, or with B, (b c, l, g, n)."""
+    for g in range(maps.shape[2]):
+        torch.bmm(maps[:, :, g], states[:, g].transpose(1, 2), out=out[:, :, g])
 
 
 def forward(
@@ -156,9 +166,7 @@ def forward(
         del local
 
         y = torch.empty_like(x_c, memory_format=torch.contiguous_format)
-        y_grouped, starts = y.view(grouped), states.view(x_c.shape[0], ngroups, -1, dstate)
-        for g in range(ngroups):
-            torch.bmm(C_c[:, :, g], starts[:, g].transpose(1, 2), out=y_grouped[:, :, g])
+        _read_states(states.view(x_c.shape[0], ngroups, -1, dstate), C_c, out=y.view(grouped))
         y.mul_(decays.from_start)
         if D is not None:
             y.addcmul_(x_c, D.to(dtype).unsqueeze(-1))
@@ -181,8 +189,6 @@ def backward(
     D: Tensor | None,
     dt_bias: Tensor | None,
     seq_idx: Tensor | None,
-    y: Tensor,
-    final_state: Tensor,
     states: Tensor,
     dt_softplus: bool,
     dt_limit: tuple[float, float],
@@ -190,13 +196,14 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, dt, A, B, C, D, dt_bias and initial_state.
 
-    The decays need no gradient of their own matrices: each factor exp(cumulative_q - cumulative_k) scales one
-    product of a query and a key, so the gradient of `cumulative` is <grad_y, y without D> at each position,
-    less <grad_update, update> there, plus <grad_state, state> at the chunk end.
+    Every decay is exp(cumulative_i - cumulative_j) of two positions (or the chunk start) and scales one
+    product, so that product's share of the loss is added to the gradient of `cumulative` at i and taken off
+    at j. Where i is j the factor is 1 and has no gradient: leaving those out keeps fp32 exact under strong
+    decay, where all other shares are small.
     """
     with full_precision(x):
         dtype = compute_dtype(x)
-        batch, seqlen, nheads, headdim = x.shape
+        batch, seqlen, nheads, _ = x.shape
         ngroups, dstate = B.shape[2:]
         length = chunk_length(x.device, chunk_size, seqlen)
         step = _step_sizes(dt, dt_bias, dt_softplus, dt_limit, dtype)
@@ -206,32 +213,35 @@ def backward(
         nchunks = x_c.shape[0]
         grouped, by_group = (nchunks, length, ngroups, -1), (nchunks, ngroups, -1, dstate)
 
-        # What the outputs ask of C and of the state at each chunk start.
+        # What the outputs ask of C, of the state at each chunk start and of its decay.
         dB, dC = torch.empty_like(B_c), torch.empty_like(C_c)
         d_state = torch.empty_like(states)
         weighted = (dy * decays.from_start).view(grouped)
         for g in range(ngroups):
             torch.bmm(weighted[:, :, g], states.view(by_group)[:, g], out=dC[:, :, g])
             torch.bmm(weighted[:, :, g].transpose(1, 2), C_c[:, :, g], out=d_state.view(by_group)[:, g])
+        d_update = torch.empty_like(dy)
+        _read_states(states.view(by_group), C_c, out=d_update.view(grouped))
+        d_cumulative = d_update.mul_(weighted.view_as(dy)).sum(-1)
 
         # The recurrence backwards: d_state becomes the gradient of the state at each chunk end.
-        grad = torch.zeros_like(final_state) if grad_final_state is None else grad_final_state.to(dtype)
+        grad = torch.zeros_like(states[:, 0]) if grad_final_state is None else grad_final_state.to(dtype)
         for c in reversed(range(states.shape[1])):
             at_start = torch.addcmul(d_state[:, c], decays.across[:, c], grad)
             d_state[:, c] = grad
             grad = at_start
-        ends = torch.cat([states[:, 1:], final_state.unsqueeze(1)], dim=1)
-        d_total = (d_state * ends).sum((-1, -2)).view(nchunks, nheads)
-        del ends
+        d_across = (d_state * states).sum((-1, -2)).mul_(decays.across[..., 0, 0]).view(nchunks, nheads)
 
-        # What the chunk-end states ask of B and of each update dt x.
+        # What the chunk-end states ask of B, of each update dt x and of its decay.
         update = x_c * dt_c.unsqueeze(-1)
         torch.mul(update, decays.to_end, out=weighted.view_as(update))
-        d_update = torch.empty_like(update)
         for g in range(ngroups):
             torch.bmm(weighted[:, :, g], d_state.view(by_group)[:, g], out=dB[:, :, g])
-            torch.bmm(B_c[:, :, g], d_state.view(by_group)[:, g].transpose(1, 2), out=d_update.view(grouped)[:, :, g])
+        _read_states(d_state.view(by_group), B_c, out=d_update.view(grouped))
         d_update.mul_(decays.to_end)
+        d_to_end = (d_update * update).sum(-1)[:, :-1]
+        d_cumulative[:, :-1] -= d_to_end
+        d_cumulative[:, -1] += d_to_end.sum(1) + d_across
         del weighted, d_state
 
         # Inside the chunks, one head's decay matrices at a time.
@@ -240,22 +250,22 @@ def backward(
             d_scores = torch.zeros_like(scores)
             for h in range(g * nheads // ngroups, (g + 1) * nheads // ngroups):
                 decay = decays.between(h)
-                d_scores.addcmul_(decay, torch.bmm(dy[:, :, h], update[:, :, h].transpose(1, 2)))
-                d_update[:, :, h].baddbmm_(decay.mul_(scores).transpose(1, 2), dy[:, :, h])
+                d_weights = torch.bmm(dy[:, :, h], update[:, :, h].transpose(1, 2))
+                d_scores.addcmul_(decay, d_weights)
+                weights = decay.mul_(scores)
+                d_update[:, :, h].baddbmm_(weights.transpose(1, 2), dy[:, :, h])
+                shares = weights.mul_(d_weights)
+                shares.diagonal(dim1=1, dim2=2).zero_()
+                d_cumulative[:, :, h] += shares.sum(2) - shares.sum(1)
             dC[:, :, g].baddbmm_(d_scores, B_c[:, :, g])
             dB[:, :, g].baddbmm_(d_scores.transpose(1, 2), C_c[:, :, g])
 
-        d_cumulative = (dy * _to_chunks(y, length, dtype)).sum(-1)
         d_step = (d_update * x_c).sum(-1)
         dx = d_update.mul_(dt_c.unsqueeze(-1))
         dD = A.new_zeros(nheads)
         if D is not None:
-            through_skip = (dy * x_c).sum(-1)
-            dD = through_skip.sum((0, 1)).to(D.dtype)
-            d_cumulative.addcmul_(through_skip, D.to(dtype), value=-1)
+            dD = (dy * x_c).sum((0, 1, 3)).to(D.dtype)
             dx.addcmul_(dy, D.to(dtype).unsqueeze(-1))
-        d_cumulative.addcmul_(d_step, dt_c, value=-1)
-        d_cumulative[:, -1] += d_total
         d_exponent = d_cumulative.flip(1).cumsum(1).flip(1)
         dA = (d_exponent * dt_c).sum((0, 1)).to(A.dtype)
         d_step.addcmul_(d_exponent, A.to(dtype))
