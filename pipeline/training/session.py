@@ -10,7 +10,7 @@ from pathlib import Path
 
 from model import HybridLM, save_pretrained
 from pipeline.params import LaunchParams, TrainParams
-from pipeline.rows import Rows, open_rows
+from pipeline.rows import Rows, Supervise, open_rows
 from pipeline.shards import publish_directory
 from pipeline.tracking import Run
 from pipeline.training.device import make_deterministic, pick_device
@@ -27,7 +27,7 @@ def training_rows(tokens: Path, prefer: str) -> tuple[Rows, Rows]:
     """
     other = {"documents": "conversations", "conversations": "documents"}[prefer]
     kind = prefer if (tokens / prefer / "train").exists() else other
-    supervise = "response" if kind == prefer else "all"
+    supervise: Supervise = "response" if kind == prefer else "all"
     for split in ("train", "validation"):
         if not (tokens / kind / split).exists():
             raise ValueError(
@@ -57,7 +57,7 @@ def run_training(
 
 def publish_model(target: Path, model: HybridLM, tokenizer: Path, history: History, run: Run) -> None:
     """Write the model with its tokenizer, the curves, and the figures of the run; all of it or nothing."""
-    metrics = {
+    metrics: dict[str, float] = {
         "parameters": model.config.num_parameters(),
         "steps": history.kept_step,
         "tokens": history.tokens,
