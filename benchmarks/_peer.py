@@ -12,7 +12,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout, nothing installed
 
-import model  # noqa: E402
+import model
 
 THREADS = 2
 OURS, THEIRS = "model", "transformers"

@@ -31,7 +31,9 @@ def main() -> None:
         minutes, pss = reproduce(clone)
         no_op = statistics.median(timed_no_op(clone) for _ in range(3))
         metrics = json.loads((clone / "artifacts/evaluate/metrics.json").read_text())
-        speeds = {name: json.loads((clone / f"artifacts/{name}/speed.json").read_text()) for name in ("base", "finetune")}
+        speeds = {
+            name: json.loads((clone / f"artifacts/{name}/speed.json").read_text()) for name in ("base", "finetune")
+        }
     print(describe_machine())
     print("\n| stage | minutes |\n|---|---|")
     for stage, value in minutes.items():

@@ -16,8 +16,6 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-
 from _peer import (
     OURS,
     THEIRS,
@@ -28,6 +26,7 @@ from _peer import (
     machine,
     make_checkpoint,
 )
+from torch import Tensor, nn
 
 BATCH, SEQLEN = 2, 1024
 

@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.hybrid import Block, HybridLM
+from model.hybrid import HybridLM
 from model.layers.mamba2 import Mamba2
 from model.ops._common import compute_dtype
 from model.ops.causal_conv1d import causal_conv1d_step
-from model.state import DecodeState, LayerState, MambaState
+from model.state import DecodeState, MambaState
 
 
 class Mamba2Step:

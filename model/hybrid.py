@@ -168,8 +168,12 @@ class HybridLM(nn.Module):
         """The state before the first token of `batch_size` rows, on the model's device."""
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: it must be at least 1")
-        make = {"M": self._new_mamba_state, "*": self._new_attention_state, "-": lambda batch_size: None}
-        return DecodeState(tuple(make[symbol](batch_size) for symbol in self.config.layers))
+        return DecodeState(tuple(self._new_layer_state(symbol, batch_size) for symbol in self.config.layers))
+
+    def _new_layer_state(self, symbol: str, batch_size: int) -> LayerState:
+        if symbol == "M":
+            return self._new_mamba_state(batch_size)
+        return self._new_attention_state(batch_size) if symbol == "*" else None
 
     def _new_mamba_state(self, batch_size: int) -> MambaState:
         config, weight = self.config, self.embedding.weight

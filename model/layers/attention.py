@@ -8,19 +8,26 @@ from model.config import HybridConfig
 from model.state import AttentionState
 
 
-def rotate(x: Tensor, start: int, theta: float) -> Tensor:
-    """Rotary embedding (Su et al. 2021, arXiv 2104.09864), halves rotated, of x (batch, heads, seqlen, head_dim).
+def rotate(x: Tensor, positions: Tensor, theta: float) -> Tensor:
+    """Rotary embedding (Su et al. 2021, arXiv 2104.09864), halves rotated.
 
-    `start` is the position of the first row. Attention sees position differences only, so packed documents
-    need no positions of their own.
+    x is (batch, heads, seqlen, head_dim), positions (seqlen,) or (batch, 1, seqlen).
     """
     half = x.shape[-1] // 2
     rates = theta ** -(torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    positions = torch.arange(start, start + x.shape[-2], device=x.device, dtype=torch.float32)
-    angles = torch.outer(positions, rates)
+    angles = positions.unsqueeze(-1) * rates
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def _positions(seqlen: int, past: int, seq_idx: Tensor | None, device: torch.device) -> Tensor:
+    """Positions after `past` earlier ones, (seqlen,), or within each document, (batch, 1, seqlen)."""
+    positions = torch.arange(past, past + seqlen, device=device)
+    if seq_idx is None:
+        return positions
+    starts = F.pad(seq_idx[:, 1:] != seq_idx[:, :-1], (1, 0))
+    return (positions - (positions * starts).cummax(1).values).unsqueeze(1)
 
 
 class Attention(nn.Module):
@@ -46,7 +53,8 @@ class Attention(nn.Module):
         )
         past = 0 if state is None else state.length
         if self.rope_theta is not None:
-            query, key = rotate(query, past, self.rope_theta), rotate(key, past, self.rope_theta)
+            positions = _positions(query.shape[2], past, seq_idx, query.device)
+            query, key = (rotate(x, positions, self.rope_theta) for x in (query, key))
         if state is not None:
             state = state.append(key, value)
             key, value = state.keys, state.values

@@ -266,7 +266,7 @@ def backward(
         if D is not None:
             dD = (dy * x_c).sum((0, 1, 3)).to(D.dtype)
             dx.addcmul_(dy, D.to(dtype).unsqueeze(-1))
-        d_exponent = d_cumulative.flip(1).cumsum(1).flip(1)
+        d_exponent = d_cumulative.flip(1).cumsum(1, dtype=torch.float64).flip(1).to(dtype)
         dA = (d_exponent * dt_c).sum((0, 1)).to(A.dtype)
         d_step.addcmul_(d_exponent, A.to(dtype))
         d_step = d_step.view(batch, -1, nheads)[:, :seqlen]

@@ -1,0 +1,21 @@
+"""Shared by the model's tests, which run on a CPU or a GPU machine."""
+
+import pytest
+import torch
+
+from model import HybridConfig
+
+
+@pytest.fixture
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny() -> HybridConfig:
+    return HybridConfig.preset("tiny")

@@ -1,0 +1,58 @@
+"""The linear cross-entropy against all logits at once."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.ops.cross_entropy import IGNORED, linear_cross_entropy
+from model.ops.cross_entropy import torch as blocks
+from tests.model.compare import assert_agree, outputs_and_gradients
+
+
+def make_inputs(device: torch.device, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
+    hidden = torch.randn(23, 6, dtype=dtype, device=device, requires_grad=True)
+    weight = torch.randn(11, 6, dtype=dtype, device=device, requires_grad=True)
+    targets = torch.randint(0, 11, (23,), device=device)
+    targets[::4] = IGNORED
+    return hidden, weight, targets
+
+
+@pytest.mark.parametrize("logits_per_block", [1, 40, 2**20])
+def test_agrees_with_all_logits(device: torch.device, monkeypatch: pytest.MonkeyPatch, logits_per_block: int) -> None:
+    monkeypatch.setattr(blocks, "LOGITS_PER_BLOCK", logits_per_block)
+    hidden, weight, targets = make_inputs(device)
+
+    def run(backend: str) -> list[Tensor]:
+        return outputs_and_gradients(
+            lambda: linear_cross_entropy(hidden, weight, targets, backend=backend), [hidden, weight]
+        )
+
+    assert_agree(run("torch"), run("reference"), 1e-12)
+
+
+def test_no_target_counts(device: torch.device) -> None:
+    hidden, weight, targets = make_inputs(device)
+    loss = linear_cross_entropy(hidden, weight, torch.full_like(targets, IGNORED))
+    loss.backward()
+    assert loss == 0
+    assert not hidden.grad.any()
+    assert not weight.grad.any()
+
+
+def test_without_gradients(device: torch.device) -> None:
+    hidden, weight, targets = make_inputs(device)
+    with torch.no_grad():
+        assert_agree(
+            [linear_cross_entropy(hidden, weight, targets)],
+            [linear_cross_entropy(hidden, weight, targets, backend="reference")],
+            1e-12,
+        )
+
+
+def test_gradcheck(device: torch.device) -> None:
+    hidden, weight, targets = make_inputs(device)
+    assert torch.autograd.gradcheck(lambda h, w: linear_cross_entropy(h, w, targets), (hidden, weight))
+
+
+def test_custom_op(device: torch.device) -> None:
+    torch.library.opcheck(torch.ops.mamba2.linear_cross_entropy.default, (*make_inputs(device, torch.float32), True))
