@@ -10,7 +10,7 @@ from model.config import PRESETS, HybridConfig
 
 if TYPE_CHECKING:
     from model.checkpoints import load_pretrained, save_pretrained
-    from model.generate import generate, generate_stream
+    from model.generation import generate, generate_stream
     from model.hybrid import HybridLM, HybridOutput
     from model.state import DecodeState
 
@@ -30,8 +30,8 @@ _HOMES = {
     "DecodeState": "model.state",
     "HybridLM": "model.hybrid",
     "HybridOutput": "model.hybrid",
-    "generate": "model.generate",
-    "generate_stream": "model.generate",
+    "generate": "model.generation",
+    "generate_stream": "model.generation",
     "load_pretrained": "model.checkpoints",
     "save_pretrained": "model.checkpoints",
 }
@@ -40,6 +40,5 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value  # also over a submodule of that name, such as `model.generate`
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
     return value

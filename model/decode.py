@@ -1,14 +1,17 @@
 """Token-by-token decoding with buffers packed once per generation."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from model.hybrid import HybridLM
+from model.hybrid import Block, HybridLM
 from model.layers.mamba2 import Mamba2
 from model.ops._common import compute_dtype
 from model.ops.causal_conv1d import causal_conv1d_step
-from model.state import DecodeState, MambaState
+from model.state import LayerState, MambaState
 
 
 class Mamba2Step:
@@ -43,33 +46,45 @@ class Mamba2Step:
 
 
 class Decoder:
-    """Continues a decode state one token at a time.
+    """Reads prompts and then continues them one token at a time.
 
     The packed weights are copies: make a new decoder when the model's weights have changed.
     """
 
-    def __init__(self, model: HybridLM, state: DecodeState) -> None:
+    def __init__(self, model: HybridLM) -> None:
         self.model = model
-        self.states = list(state.layers)
-        self.steps = [Mamba2Step(block.mixer) if isinstance(block.mixer, Mamba2) else None for block in model.layers]
+        self.blocks = [block for block in model.layers if isinstance(block, Block)]
+        self.mixers = [_one_position(block.mixer) for block in self.blocks]
+        self.states: list[LayerState] = []
+
+    def prefill(self, input_ids: Tensor) -> Tensor:
+        """Take prompts (batch, seqlen) int64 and return the next token's logits, (batch, vocab_size)."""
+        output = self.model(input_ids, state=self.model.new_state(input_ids.shape[0]))
+        self.states = list(output.state.layers)
+        return output.last_logits()
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Take one token per row, (batch,) int64, and return the next token's logits, (batch, vocab_size)."""
+        """Take one more token per row, (batch,) int64, and return the next token's logits."""
         model = self.model
-        residual = model.embedding(tokens)
-        if model.config.residual_in_fp32:
-            residual = residual.to(compute_dtype(residual))
-        for i, (block, step) in enumerate(zip(model.layers, self.steps, strict=True)):
-            hidden = block.norm(residual)
-            if step is None:
-                mixed, self.states[i] = block.mixer(hidden.unsqueeze(1), None, self.states[i])
-                mixed = mixed.squeeze(1)
-            else:
-                mixed, self.states[i] = step(hidden, self.states[i])
+        residual = model.embed(tokens)
+        for i, (block, mixer) in enumerate(zip(self.blocks, self.mixers, strict=True)):
+            mixed, self.states[i] = mixer(block.norm(residual), self.states[i])
             residual = residual + mixed.to(residual.dtype)
         hidden = model.norm(residual)
         logits = F.linear(hidden, model.head_weight.to(hidden.dtype))
         return logits.to(compute_dtype(logits))
+
+
+def _one_position(mixer: nn.Module) -> Callable[[Tensor, Any], tuple[Tensor, LayerState]]:
+    """The mixer as a function of (batch, d_model) and its state."""
+    if isinstance(mixer, Mamba2):
+        return Mamba2Step(mixer)
+
+    def step(hidden: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        mixed, state = mixer(hidden.unsqueeze(1), None, state)
+        return mixed.squeeze(1), state
+
+    return step
 
 
 def _cat_biases(biases: list[Tensor | None]) -> Tensor | None:

@@ -26,7 +26,7 @@ class Block(nn.Module):
     def __init__(self, symbol: str, config: HybridConfig) -> None:
         super().__init__()
         self.norm = RMSNorm(config.d_model, config.norm_eps)
-        self.mixer = _MIXERS[symbol](config)
+        self.mixer: nn.Module = _MIXERS[symbol](config)
 
     def forward(
         self, residual: Tensor, seq_idx: Tensor | None = None, state: LayerState = None
@@ -113,6 +113,11 @@ class HybridLM(nn.Module):
             f"{name}.weight" for name, module in self.named_modules() if isinstance(module, nn.Linear | nn.Embedding)
         }
 
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Token ids of any shape -> the residual stream, (..., d_model)."""
+        residual = self.embedding(input_ids)
+        return residual.to(compute_dtype(residual)) if self.config.residual_in_fp32 else residual
+
     def forward(
         self,
         input_ids: Tensor,
@@ -147,13 +152,11 @@ class HybridLM(nn.Module):
                 raise ValueError("a decode state holds one document per row: pass seq_idx or state, not both")
             seq_idx = _number_documents(seq_idx)
 
-        residual = self.embedding(input_ids)
-        if self.config.residual_in_fp32:
-            residual = residual.to(compute_dtype(residual))
+        residual = self.embed(input_ids)
         states = (None,) * len(self.layers) if state is None else state.layers
         after: list[LayerState] = []
-        for layer, layer_state in zip(self.layers, states, strict=True):
-            residual, layer_state = layer(residual, seq_idx, layer_state)
+        for block, layer_state in zip(self.layers, states, strict=True):
+            residual, layer_state = block(residual, seq_idx, layer_state)
             after.append(layer_state)
         hidden = self.norm(residual)
 

@@ -55,8 +55,9 @@ class TensorFiles:
             except (SafetensorError, OSError) as error:
                 raise ValueError(f"{path}: cannot be read as safetensors: {error}") from error
 
-    def keys(self) -> set[str]:
-        """Names of all tensors."""
+    @property
+    def names(self) -> set[str]:
+        """Keys of all tensors."""
         return set(self._file_of)
 
     def path(self, key: str) -> Path:

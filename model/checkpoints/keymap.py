@@ -1,6 +1,6 @@
 """Move tensors between a model and a file by a declarative key map."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,7 +40,7 @@ def load(model: HybridLM, files: TensorFiles, entries: Iterable[Entry], ignored:
     """
     parameters, mapped = dict(model.named_parameters()), entries_of(model, entries)
     expected = {entry.key for entry in mapped}
-    missing, unknown = sorted(expected - files.keys()), sorted(files.keys() - expected - ignored)
+    missing, unknown = sorted(expected - files.names), sorted(files.names - expected - ignored)
     if missing or unknown:
         raise ValueError(
             f"{files.directory}: the tensors do not match the configuration: "
@@ -70,6 +70,6 @@ def dump(model: HybridLM, entries: Iterable[Entry]) -> dict[str, Tensor]:
     return tensors
 
 
-def _file_shape(targets: list[Tensor], unit_dim: bool) -> tuple[int, ...]:
+def _file_shape(targets: Sequence[Tensor], unit_dim: bool) -> tuple[int, ...]:
     rows = sum(len(target) for target in targets)
     return (rows, 1, *targets[0].shape[1:]) if unit_dim else (rows, *targets[0].shape[1:])

@@ -5,6 +5,8 @@ import torch
 
 from model import HybridConfig
 
+torch.set_num_threads(1)  # the tests' tensors are too small to share between threads
+
 
 @pytest.fixture
 def device() -> torch.device:

@@ -33,10 +33,8 @@ def ssd(
         dt = F.softplus(dt)
     dt = dt.clamp(*dt_limit)
 
-    if initial_state is None:
-        state = x.new_zeros(batch, nheads, headdim, B.shape[-1])
-    else:
-        state = initial_state.double()
+    zeros = x.new_zeros(batch, nheads, headdim, B.shape[-1])
+    state = zeros if initial_state is None else initial_state.double()
     outputs = []
     for t in range(seqlen):
         if seq_idx is not None and t > 0:

@@ -80,21 +80,23 @@ def _decode(
     eos_token_id: int | None,
     generator: torch.Generator | None,
 ) -> Iterator[Tensor]:
+    if max_new_tokens == 0:
+        return
+    decoder = Decoder(model)
     ended = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
-    for step in range(max_new_tokens):
+    with torch.inference_mode():
+        logits = decoder.prefill(input_ids)
+    for remaining in reversed(range(max_new_tokens)):
         with torch.inference_mode():
-            if step == 0:
-                output = model(input_ids, state=model.new_state(input_ids.shape[0]))
-                logits, decoder = output.last_logits(), Decoder(model, output.state)
-            else:
-                logits = decoder.step(tokens)
             tokens = sample(logits, temperature, top_k, top_p, generator)
             if eos_token_id is not None:
                 tokens = tokens.masked_fill(ended, eos_token_id)
                 ended = ended | (tokens == eos_token_id)
         yield tokens
-        if eos_token_id is not None and bool(ended.all()):
+        if remaining == 0 or (eos_token_id is not None and bool(ended.all())):
             return
+        with torch.inference_mode():
+            logits = decoder.step(tokens)
 
 
 def sample(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from model import HybridConfig, HybridLM, generate, generate_stream
-from model.generate import sample
+from model.generation import sample
 
 
 @pytest.fixture
