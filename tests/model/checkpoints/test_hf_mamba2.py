@@ -11,7 +11,8 @@ import torch
 from model import HybridConfig, HybridLM, generate, load_pretrained, save_pretrained
 from tests.model.compare import assert_agree, error
 
-transformers = pytest.importorskip("transformers")
+# Older ones (seen: 5.17) compute another function where n_groups is above 1.
+transformers = pytest.importorskip("transformers", minversion="5.23")
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "one group": {"n_groups": 1, "tie_word_embeddings": True},
