@@ -11,6 +11,7 @@ from model.hybrid import Block, HybridLM
 from model.layers.mamba2 import Mamba2
 from model.ops._common import compute_dtype
 from model.ops.causal_conv1d import causal_conv1d_step
+from model.ops.ssd import ssd_step
 from model.state import LayerState, MambaState
 
 
@@ -25,6 +26,7 @@ class Mamba2Step:
         self.bias = _cat_biases([projection.bias for projection in projections])
         self.taps = torch.cat([conv.weight for conv in convs])
         self.conv_bias = _cat_biases([conv.bias for conv in convs])
+        self.A = -torch.exp(mixer.scan.A_log)
         d_inner, d_bc = mixer.x_proj.out_features, mixer.B_proj.out_features
         self.in_sizes = [d_inner, d_inner + 2 * d_bc, mixer.dt_proj.out_features]
         self.conv_sizes = [d_inner, d_bc, d_bc]
@@ -35,12 +37,17 @@ class Mamba2Step:
         z, xBC, dt = F.linear(hidden, self.weight, self.bias).split(self.in_sizes, dim=-1)
         xBC, conv = causal_conv1d_step(xBC, state.conv, self.taps, self.conv_bias)
         x, B, C = xBC.split(self.conv_sizes, dim=-1)
-        y, ssm = mixer.scan.step(
+        y, ssm = ssd_step(
             x.view(batch, -1, mixer.headdim),
             dt,
+            self.A,
             B.view(batch, -1, mixer.d_state),
             C.view(batch, -1, mixer.d_state),
             state.ssm,
+            D=mixer.scan.D,
+            dt_bias=mixer.scan.dt_bias,
+            dt_softplus=True,
+            dt_limit=mixer.scan.dt_limit,
         )
         return mixer.out_proj(mixer.norm(y.view(batch, -1), z)), MambaState(conv, ssm)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.config import HybridConfig
-from model.ops.ssd import ssd, ssd_step
+from model.ops.ssd import ssd
 
 
 class SelectiveScan(nn.Module):
@@ -64,18 +64,3 @@ class SelectiveScan(nn.Module):
             return_final_state=True,
         )
         return y, final_state
-
-    def step(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Advance by one position; shapes as in `ssd_step`."""
-        return ssd_step(
-            x,
-            dt,
-            -torch.exp(self.A_log),
-            B,
-            C,
-            state,
-            D=self.D,
-            dt_bias=self.dt_bias,
-            dt_softplus=True,
-            dt_limit=self.dt_limit,
-        )

@@ -1,10 +1,13 @@
 """Shared by the model's tests, which run on a CPU or a GPU machine."""
 
+import os
+
 import pytest
 import torch
 
 from model import HybridConfig
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic cuBLAS asks for
 torch.set_num_threads(1)  # the tests' tensors are too small to share between threads
 
 

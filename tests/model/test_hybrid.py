@@ -180,3 +180,19 @@ def test_needs_only_torch_and_safetensors() -> None:
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_step_repeats_bitwise_where_only_deterministic_operators_are_allowed(device: torch.device) -> None:
+    config = dataclasses.replace(HybridConfig.preset("tiny"), pattern="M*-M", d_ff=64, n_heads=4, n_kv_heads=2)
+    model, ids = HybridLM(config).to(device), make_ids(device, seqlen=150)
+    seq_idx = (torch.arange(150, device=device, dtype=torch.int32) // 60).expand(2, -1)
+    gradients = []
+    torch.use_deterministic_algorithms(True)
+    try:
+        for _ in range(2):
+            model.zero_grad()
+            model(ids, labels=ids, seq_idx=seq_idx).loss.backward()
+            gradients.append([parameter.grad for parameter in model.parameters()])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))

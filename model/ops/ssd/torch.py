@@ -62,13 +62,18 @@ class _Decays:
         return exponent.masked_fill_(self.hidden, -math.inf).exp_()
 
 
+def _triangle(length: int, device: torch.device) -> Tensor:
+    """Ones (l, l) fp64 to cut running sums from: as products, since a GPU's cumsum is not deterministic."""
+    return torch.ones(length, length, dtype=torch.float64, device=device)
+
+
 def _decays(dt: Tensor, A: Tensor, seq_idx: Tensor | None, batch: int) -> _Decays:
     """Decays from dt (b c, l, h) and A (h,), with the documents of seq_idx (b, seqlen) kept apart.
 
     The sums are fp64: in fp32 the difference of two long sums would lose the short one between them.
     """
     length, nheads = dt.shape[1:]
-    cumulative = torch.cumsum(dt.double() * A, dim=1)
+    cumulative = _triangle(length, dt.device).tril() @ (dt.double() * A)
     total = cumulative[:, -1:]
     factors = (cumulative.exp(), (total - cumulative).exp(), total[:, 0].exp())
     from_start, to_end, across = (factor.to(dt.dtype) for factor in factors)
@@ -266,7 +271,7 @@ def backward(
         if D is not None:
             dD = (dy * x_c).sum((0, 1, 3)).to(D.dtype)
             dx.addcmul_(dy, D.to(dtype).unsqueeze(-1))
-        d_exponent = d_cumulative.flip(1).cumsum(1, dtype=torch.float64).flip(1).to(dtype)
+        d_exponent = (_triangle(length, x.device).triu() @ d_cumulative.double()).to(dtype)
         dA = (d_exponent * dt_c).sum((0, 1)).to(A.dtype)
         d_step.addcmul_(d_exponent, A.to(dtype))
         d_step = d_step.view(batch, -1, nheads)[:, :seqlen]
