@@ -57,6 +57,10 @@ class Mamba2(nn.Module):
         self.norm = GatedRMSNorm(d_inner, config.n_groups, config.norm_eps, config.norm_before_gate)
         self.out_proj = nn.Linear(d_inner, d_model, bias=bias)
 
+    def projections(self) -> tuple[nn.Linear, ...]:
+        """z_proj, x_proj, B_proj, C_proj, dt_proj and out_proj."""
+        return self.z_proj, self.x_proj, self.B_proj, self.C_proj, self.dt_proj, self.out_proj
+
     def forward(
         self, hidden: Tensor, seq_idx: Tensor | None = None, state: MambaState | None = None
     ) -> tuple[Tensor, MambaState | None]:

@@ -23,8 +23,8 @@ def forward(
         x_f, weight_f = x.to(dtype), weight.to(dtype)
         opening = None if gate is None else F.silu(gate.to(dtype))
         value = x_f if opening is None or norm_before_gate else x_f * opening
-        groups, inverse = _inverse_rms(value, eps, group_size)
-        y = (groups * inverse).view(x.shape).mul_(weight_f)
+        groups = value.reshape(-1, group_size)
+        y = F.rms_norm(groups, (group_size,), eps=eps).view(x.shape).mul_(weight_f)
         if opening is not None and norm_before_gate:
             y.mul_(opening)
         return y.to(x.dtype)
