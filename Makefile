@@ -38,8 +38,8 @@ ui: $(READY) ## MLflow's pages about the runs so far, on http://127.0.0.1:5000
 	python -m pipeline.tracking ui
 
 bench: $(READY) ## measure against transformers, side by side
-	python benchmarks/train_step.py
-	python benchmarks/generate.py
+	python -m benchmarks.train_step
+	python -m benchmarks.generate
 
 lock: $(READY) ## pin the dependencies of pyproject.toml anew
 	python -m pip install --quiet uv

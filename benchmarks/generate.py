@@ -1,6 +1,6 @@
 """Greedy generation of one row against transformers on the same weights.
 
-    python benchmarks/generate.py [--rounds 5] [--new-tokens 64]
+    python -m benchmarks.generate [--rounds 5] [--new-tokens 64]
 
 Both in this process, taking turns, medians over whole generate() calls, prompt included.
 """
@@ -10,19 +10,11 @@ import time
 from pathlib import Path
 
 import torch
-from _peer import (
-    OURS,
-    THEIRS,
-    THREADS,
-    checkpoint_directory,
-    interleaved_medians,
-    load,
-    machine,
-    make_checkpoint,
-)
 from torch import Tensor, nn
 
 import model
+from benchmarks.machine import machine
+from benchmarks.peer import OURS, THEIRS, THREADS, checkpoint_directory, interleaved_medians, load, make_checkpoint
 
 PROMPT = 32
 

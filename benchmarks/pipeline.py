@@ -1,9 +1,9 @@
 """The default pipeline in a clean clone: minutes per stage, peak memory, the no-op, and what the models reach.
 
-    python benchmarks/pipeline.py
+    python -m benchmarks.pipeline
 
-Memory is the proportional set size (PSS) summed over dvc and all processes below it, sampled twice a second. Run it on a
-quiet machine, from a tree whose changes are committed: the clone has what HEAD has.
+Memory is the proportional set size (PSS) summed over dvc and all processes below it, sampled twice a second. Run it
+on a quiet machine, from a tree whose changes are committed: the clone has what HEAD has.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 import psutil
-from machine import describe_machine
+
+from benchmarks.machine import machine
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,7 +35,7 @@ def main() -> None:
         speeds = {
             name: json.loads((clone / f"artifacts/{name}/speed.json").read_text()) for name in ("base", "finetune")
         }
-    print(describe_machine())
+    print(machine())
     print("\n| stage | minutes |\n|---|---|")
     for stage, value in minutes.items():
         print(f"| {stage} | {value:.2f} |")
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 def reproduce(clone: Path) -> tuple[dict[str, float], int]:
-    """Run `dvc repro`: minutes per stage (the time of dvc's own work is in the stage it precedes), peak PSS in bytes."""
+    """Run `dvc repro`: minutes per stage (dvc's own work counts to the stage before it), peak PSS in bytes."""
     process = subprocess.Popen([dvc(), "repro"], cwd=clone, stdout=subprocess.PIPE, text=True)
     peak = PeakMemory(process.pid)
     assert process.stdout is not None

@@ -1,6 +1,6 @@
 """Training step (forward and backward with labels, fp32) against transformers on the same weights.
 
-    python benchmarks/train_step.py [--rounds 7]
+    python -m benchmarks.train_step [--rounds 7]
 
 Time: both in this process, taking turns, medians. Memory: each peer in a fresh process; the high-water mark of
 its resident memory (ru_maxrss) over one step, less the resident memory before that step. A first step on
@@ -16,17 +16,10 @@ import time
 from pathlib import Path
 
 import torch
-from _peer import (
-    OURS,
-    THEIRS,
-    THREADS,
-    checkpoint_directory,
-    interleaved_medians,
-    load,
-    machine,
-    make_checkpoint,
-)
 from torch import Tensor, nn
+
+from benchmarks.machine import machine
+from benchmarks.peer import OURS, THEIRS, THREADS, checkpoint_directory, interleaved_medians, load, make_checkpoint
 
 BATCH, SEQLEN = 2, 1024
 
@@ -53,7 +46,7 @@ def extra_memory(peer: str, directory: Path) -> float:
 
 def extra_memory_in_fresh_process(peer: str, directory: Path) -> float:
     """`extra_memory` measured in a process of its own."""
-    command = [sys.executable, __file__, "--memory-of", peer, "--checkpoint", str(directory)]
+    command = [sys.executable, "-m", "benchmarks.train_step", "--memory-of", peer, "--checkpoint", str(directory)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 

@@ -1,16 +1,12 @@
-"""What the benchmarks share: the models under comparison, on the same weights, and the machine."""
+"""The models under comparison, on the same weights, and how they take turns."""
 
-import platform
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout, nothing installed
 
 import model
 
@@ -40,16 +36,6 @@ def load(peer: str, directory: Path) -> nn.Module:
 def checkpoint_directory() -> tempfile.TemporaryDirectory[str]:
     """A directory that goes when its `with` block ends."""
     return tempfile.TemporaryDirectory(prefix="mamba2-benchmark-")
-
-
-def machine() -> str:
-    """CPU, threads and versions, in a line."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    return f"{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
 
 
 def interleaved_medians(steps: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
