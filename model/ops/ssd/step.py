@@ -30,11 +30,12 @@ def ssd_step(
         A: (nheads,).
         B: (batch, ngroups, dstate).
         C: (batch, ngroups, dstate).
-        state: (batch, nheads, headdim, dstate), fp32; not modified.
+        state: (batch, nheads, headdim, dstate), fp32; overwritten with the new state, since a new tensor of its
+            size at every step would cost more than the arithmetic.
         D, dt_bias, dt_softplus, dt_limit: as in `ssd`.
 
     Returns:
-        y (batch, nheads, headdim) in x's dtype and the new state.
+        y (batch, nheads, headdim) in x's dtype, and `state`.
     """
     with full_precision(x):
         dtype = state.dtype
@@ -47,11 +48,10 @@ def ssd_step(
             dt = dt.clamp(*dt_limit)
         x_now = x.to(dtype)
         update = (x_now * dt.unsqueeze(-1)).view(batch, ngroups, -1, 1)
-        decayed = state * (dt * A).exp_().view(batch, nheads, 1, 1)
-        grouped = decayed.view(batch, ngroups, -1, dstate).addcmul_(update, B.to(dtype).unsqueeze(2))
-        new_state = grouped.view(state.shape)
+        state.mul_((dt * A).exp_().view(batch, nheads, 1, 1))
+        grouped = state.view(batch, ngroups, -1, dstate).addcmul_(update, B.to(dtype).unsqueeze(2))
         columns = C.to(dtype).reshape(batch * ngroups, dstate, 1)
         y = torch.bmm(grouped.view(batch * ngroups, -1, dstate), columns).view(batch, nheads, headdim)
         if D is not None:
             y.addcmul_(x_now, D.unsqueeze(-1))
-        return y.to(x.dtype), new_state
+        return y.to(x.dtype), state
