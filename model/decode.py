@@ -59,10 +59,11 @@ class Mamba2Step:
         *projections, _ = mixer.projections()
         convs = (mixer.x_conv, mixer.B_conv, mixer.C_conv)
         self.mixer = mixer
-        self.in_proj = PackedLinear([projection.weight for projection in projections], _cat_biases(projections))
+        weights, biases = zip(*((projection.weight, projection.bias) for projection in projections), strict=True)
+        self.in_proj = PackedLinear(weights, _cat_biases(biases))
         self.out_proj = PackedLinear([mixer.out_proj.weight], mixer.out_proj.bias)
         self.taps = torch.cat([conv.weight for conv in convs])
-        self.conv_bias = _cat_biases(convs)
+        self.conv_bias = _cat_biases(conv.bias for conv in convs)
         self.A = -torch.exp(mixer.scan.A_log)
         self.norm = RowNorm(mixer.norm.weight, mixer.norm.eps, mixer.norm.group_size)
         d_inner, d_bc = mixer.x_proj.out_features, mixer.B_proj.out_features
@@ -139,6 +140,6 @@ def _row_norm(norm: RMSNorm) -> RowNorm:
     return RowNorm(norm.weight, norm.eps, norm.weight.shape[0])
 
 
-def _cat_biases(layers: Iterable[nn.Module]) -> Tensor | None:
-    present = [layer.bias for layer in layers if layer.bias is not None]
+def _cat_biases(biases: Iterable[Tensor | None]) -> Tensor | None:
+    present = [bias for bias in biases if bias is not None]
     return torch.cat(present) if present else None

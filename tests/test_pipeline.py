@@ -12,8 +12,10 @@ import time
 import urllib.request
 
 import pytest
+import torch
 from mlflow.tracking import MlflowClient
 
+from model import load_pretrained
 from tests.project import SMALL, Project, write_jsonl
 
 STAGES = ["ingest", "preprocess", "tokenize", "base", "finetune", "evaluate"]
@@ -137,6 +139,31 @@ def test_documents_alone_and_conversations_alone_go_all_the_way(tmp_path):
         metrics = project.read("artifacts/evaluate/metrics.json")
         assert ("bits_per_byte" in metrics["base"]) == (name == "documents")
         assert ("response_loss" in metrics["base"]) == (name == "conversations")
+
+
+def test_a_checkpoint_of_transformers_is_fine_tuned(own, tmp_path):
+    from transformers import Mamba2Config, Mamba2ForCausalLM
+
+    tokenizer = own.path / "data/tokens/tokenizer/tokenizer.json"
+    checkpoint = tmp_path / "checkpoint"
+    sizes = {"hidden_size": 32, "num_heads": 4, "head_dim": 16, "state_size": 8, "n_groups": 1, "num_hidden_layers": 2}
+    theirs = Mamba2ForCausalLM(Mamba2Config(vocab_size=528, tie_word_embeddings=True, **sizes))
+    theirs.save_pretrained(checkpoint)
+    project = Project(tmp_path / "clone")
+    write_jsonl(project.path / "data/input/mine.jsonl")
+    project.set_all(SMALL | {"ingest.source": "data/input/mine.jsonl", "model.checkpoint": str(checkpoint)})
+    done = project.run("dvc", "repro")
+    assert done.returncode != 0
+    assert "set tokenize.tokenizer" in done.stderr  # the checkpoint has no tokenizer of its own
+    project.set(tokenize__tokenizer=str(tokenizer))
+    assert project.repro() == ["tokenize", "base", "finetune", "evaluate"]
+    assert project.read("artifacts/base/metrics.json")["steps"] == 0
+    assert project.read("artifacts/finetune/metrics.json")["steps"] > 0
+    assert (project.path / "artifacts/finetune/model/tokenizer.json").read_bytes() == tokenizer.read_bytes()
+    base = load_pretrained(project.path / "artifacts/base/model")
+    ids = torch.arange(40)[None]
+    assert torch.allclose(base(ids).logits, theirs(ids).logits, atol=1e-5)
+    assert project.run("dvc", "plots", "show").returncode == 0
 
 
 @pytest.mark.parametrize(

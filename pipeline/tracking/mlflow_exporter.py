@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from pipeline.tracking.events import read_events
 
+logging.getLogger("mlflow").setLevel(logging.WARNING)  # a new database is no news to the user of a stage
 BATCH = 900  # metrics per request; the server refuses more than 1,000
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from model import HybridConfig, HybridLM
-from pipeline.params import BudgetUnit, Keep, TrainParams, load_params
+from pipeline.params import BudgetUnit, Keep, Precision, TrainParams, load_params
 from pipeline.rows import NEVER, RESPONSE, Rows
 from pipeline.training.device import make_deterministic
 from pipeline.training.loader import in_order, shuffled_indices
@@ -121,8 +121,9 @@ def test_accumulation_changes_nothing(params, tmp_path):
         assert cut.train[-1] == pytest.approx(whole.train[-1], rel=1e-2)
 
 
-def test_training_learns_and_repeats_bitwise(params, tmp_path):
-    params = dataclasses.replace(params, budget=60, lr=1e-2, validate_every=20)
+@pytest.mark.parametrize("precision", list(Precision))
+def test_training_learns_and_repeats_bitwise(params, tmp_path, precision):
+    params = dataclasses.replace(params, budget=60, lr=1e-2, validate_every=20, precision=precision)
     model, history, seen = run(params, tmp_path / "a")
     assert history.validation[-1]["loss"] < 0.7 * math.log(32)
     again, _, _ = run(params, tmp_path / "b")
