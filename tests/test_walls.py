@@ -54,7 +54,7 @@ def test_the_model_needs_torch_and_safetensors_only(graph):
 
 
 def test_the_layers_of_the_model_point_one_way(graph):
-    order = ["model.ops", "model.layers", "model.hybrid", "model.generate"]
+    order = ["model.ops", "model.layers", "model.hybrid", "model.decode", "model.generation"]
     for lower_rank, lower in enumerate(order):
         for upper in order[lower_rank + 1 :]:
             assert not graph.chain_exists(lower, upper, as_packages=True), f"{lower} reaches {upper}"
