@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import sacrebleu
 import torch
@@ -14,11 +11,12 @@ import torch
 from model import HybridLM, load_pretrained
 from pipeline.chat.tokenizer import Tokenizer, load_tokenizer
 from pipeline.evaluate.ngram import KneserNeyBigram, Unigram
+from pipeline.evaluate.publish import publish, table
 from pipeline.evaluate.responses import respond, sample_prompts
 from pipeline.evaluate.speed import decode_tokens_per_second
 from pipeline.params import EvaluateParams, LaunchParams, Precision
 from pipeline.rows import Rows, open_rows
-from pipeline.shards import publish_directory, read_manifest
+from pipeline.shards import read_manifest
 from pipeline.tracking import Run
 from pipeline.training.device import make_deterministic, pick_device
 from pipeline.training.loader import in_order
@@ -72,7 +70,8 @@ def evaluate(clean: Path, tokens: Path, params: EvaluateParams, launch: LaunchPa
             _test_bytes(tokens),
             params,
         )
-    _publish(Path("artifacts/evaluate"), metrics, speed, samples, run)
+    publish(Path("artifacts/evaluate"), metrics, speed, samples, run)
+    print(table(metrics), flush=True)
 
 
 def _loss(model: HybridLM, rows: Rows, params: EvaluateParams, device: torch.device) -> SetLoss:
@@ -93,41 +92,3 @@ def _baselines(
     bigram = KneserNeyBigram(train, tokenizer.vocab_size, params.kneser_ney_discount)
     nats = {"unigram": Unigram(train, tokenizer.vocab_size).nats(test), "bigram": bigram.nats(test)}
     return {name: {"bits_per_byte": value / math.log(2) / text_bytes} for name, value in nats.items()}
-
-
-def _publish(
-    target: Path,
-    metrics: dict[str, dict[str, float]],
-    speed: dict[str, dict[str, float]],
-    samples: list[dict[str, str]],
-    run: Run,
-) -> None:
-    with publish_directory(target) as building:
-        _write_json(building / "metrics.json", metrics)
-        _write_json(building / "speed.json", speed)
-        with (building / "samples.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
-        (building / "plots").mkdir()
-        for figure in ("bits_per_byte", "response_loss", "chrf"):
-            _write_bars(building / "plots" / f"{figure}.csv", figure, metrics)
-    run.log_metrics(
-        {
-            f"{name}/{key}": value
-            for group in (metrics, speed)
-            for name, figures in group.items()
-            for key, value in figures.items()
-        }
-    )
-    run.log_artifact(target / "samples.jsonl")
-    run.log_artifact(target / "plots")
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-
-
-def _write_bars(path: Path, figure: str, metrics: dict[str, dict[str, float]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["model", figure])
-        writer.writerows((name, figures[figure]) for name, figures in metrics.items() if figure in figures)
