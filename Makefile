@@ -20,6 +20,7 @@ $(READY): requirements.lock
 	@touch $(READY)
 
 repro: $(READY) ## run the pipeline: what changed, and what depends on it
+	@python -m pipeline.params
 	dvc repro
 
 test: $(READY) lint types unit ## everything that CI checks

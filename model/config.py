@@ -74,12 +74,17 @@ class HybridConfig:
     initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
+        self._check_types()
         object.__setattr__(self, "dt_limit", tuple(self.dt_limit))
         unknown = sorted(set(self.pattern) - set(_SYMBOLS))
         if unknown:
             raise ValueError(f"pattern {self.pattern!r} has unknown symbols {unknown}: use only M, *, - and |")
         if not self.layers:
             raise ValueError(f"pattern {self.pattern!r} has no layer: give at least one of M, * and -")
+        if "" in self.pattern.split("|"):
+            raise ValueError(
+                f"pattern {self.pattern!r} has an empty pipeline stage: put layers on both sides of each |"
+            )
         self._check_positive("vocab_size", "d_model", "chunk_size", "norm_eps", "initializer_range")
         if "M" in self.layers:
             self._check_mamba()
@@ -89,6 +94,16 @@ class HybridConfig:
             self._check_positive("d_ff")
             if self.mlp_activation not in ("gelu", "relu2", "silu-gated"):
                 raise ValueError(f"mlp_activation is {self.mlp_activation!r}: choose 'gelu', 'relu2' or 'silu-gated'")
+
+    def _check_types(self) -> None:
+        kinds: dict[str, type | tuple[type, ...]] = {"int": int, "str": str, "bool": bool, "float": (int, float)}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            name, _, optional = str(getattr(field.type, "__name__", field.type)).partition(" | ")
+            if name not in kinds or (optional and value is None):
+                continue
+            if not isinstance(value, kinds[name]) or (isinstance(value, bool) and name != "bool"):
+                raise ValueError(f"{field.name} is {value!r}: it must be of type {name}")
 
     def _check_positive(self, *names: str) -> None:
         for name in names:

@@ -92,7 +92,7 @@ def _decode(
             if eos_token_id is not None:
                 tokens = tokens.masked_fill(ended, eos_token_id)
                 ended = ended | (tokens == eos_token_id)
-        yield tokens
+        yield tokens.clone()  # outside of inference mode: a tensor like any other
         if remaining == 0 or (eos_token_id is not None and bool(ended.all())):
             return
         with torch.inference_mode():

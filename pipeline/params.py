@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -20,6 +21,10 @@ from model.config import HybridConfig
 
 EMBEDDED = "embedded"
 """In place of a path: what the repository brings itself (a committed folder, so that DVC can depend on it)."""
+
+
+MIN_VOCAB_SIZE = 256 + 5
+"""Of a tokenizer that is trained here: every byte, and the special tokens of pipeline/chat/tokenizer.py."""
 
 
 class LongDocuments(Enum):
@@ -77,6 +82,7 @@ class PreprocessParams:
         _require(self, "max_chars", self.max_chars >= self.min_chars, "must be at least min_chars")
         for name in ("validation_fraction", "test_fraction"):
             _require(self, name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
+        _require_seed(self)
         held_out = self.validation_fraction + self.test_fraction
         _require(self, "test_fraction", held_out < 1, "and validation_fraction together must stay below 1")
 
@@ -92,7 +98,7 @@ class TokenizeParams:
 
     def __post_init__(self) -> None:
         _require_path(self, "tokenizer")
-        least = 256 + 5  # every byte, and the special tokens of pipeline/chat/tokenizer.py
+        least = MIN_VOCAB_SIZE
         if self.tokenizer == EMBEDDED:
             _require(
                 self,
@@ -100,6 +106,7 @@ class TokenizeParams:
                 self.vocab_size >= least,
                 f"must be at least {least} (256 bytes + 5 special tokens)",
             )
+        _require_seed(self)
         _require(self, "seqlen", 8 <= self.seqlen <= 2**20, f"must be from 8 to {2**20}")
 
 
@@ -177,6 +184,7 @@ class TrainParams:
             _require(self, name, 0 <= getattr(self, name) <= 1, "must be from 0 to 1")
         for name in ("beta1", "beta2"):
             _require(self, name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
+        _require_seed(self)
         _require(self, "weight_decay", self.weight_decay >= 0, "must be at least 0")
         if self.budget_unit is not BudgetUnit.epochs:
             _require(
@@ -259,6 +267,14 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     return Params(**sections)
 
 
+def main() -> None:
+    """`python -m pipeline.params`: check params.yaml before DVC starts anything."""
+    try:
+        load_params()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
 def flatten(params: Any, prefix: str = "") -> dict[str, Any]:
     """`{"finetune.lr": 3e-4, …}`: every leaf of a (nested) dataclass under its full key, enums by name."""
     flat: dict[str, Any] = {}
@@ -275,6 +291,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ValueError(f"{path}: not found; run from the repository's root") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8: {error.reason}; write the file as UTF-8") from None
     if "${" in text:
         line = text[: text.index("${")].count("\n") + 1
         raise ValueError(
@@ -283,7 +301,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         raw = OmegaConf.to_container(OmegaConf.create(text))  # refuses a key that stands twice; reads 1e-3 as a number
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{path}: not valid YAML: {error}") from None
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"{path}: expected sections ({', '.join(f.name for f in fields(Params))}), found none")
     return raw  # type: ignore[return-value]
@@ -318,7 +336,16 @@ def _require(section: object, name: str, holds: bool, rule: str) -> None:
         raise ValueError(f"{name} {rule}; it is {value!r}")
 
 
+def _require_seed(section: object) -> None:
+    seed: int = section.seed  # type: ignore[attr-defined]
+    _require(section, "seed", 0 <= seed < 2**32, "must be from 0 to 4294967295")
+
+
 def _require_path(section: object, name: str) -> None:
     value = getattr(section, name)
     if value != EMBEDDED and not Path(value).exists():
         raise ValueError(f"{name}: no file or directory at {value!r} (nor is it the word {EMBEDDED!r})")
+
+
+if __name__ == "__main__":
+    main()

@@ -79,13 +79,15 @@ class Project:
             params[section][name] = value
         file.write_text(yaml.safe_dump(params, sort_keys=False))
 
-    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of the environment that the tests run in."""
+    def surroundings(self) -> dict[str, Any]:
+        """Where a command runs: this checkout, with the programs that the tests run with."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "DVC"))}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run(
-            command, cwd=self.path, env=inherited | {"PATH": path} | environment, capture_output=True, text=True
-        )
+        return {"cwd": self.path, "env": inherited | {"PATH": path}}
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(command, **self.surroundings(), capture_output=True, text=True)
 
     def repro(self) -> list[str]:
         """`dvc repro`: the stages that ran."""

@@ -11,6 +11,8 @@ import sys
 import time
 import urllib.request
 
+import polars as pl
+import psutil
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
@@ -46,6 +48,25 @@ def test_default_corpus_is_real_and_held_out_modules_are_not_trained_on(embedded
     assert records["conversations"] > 5000, records
     clean = embedded.read("data/clean/manifest.json")
     assert clean["records_in"] == clean["records_out"] + sum(clean["dropped"].values())
+    dropped = pl.read_parquet(embedded.path / "data/clean/dropped.parquet")
+    assert dict(dropped.group_by("reason").len().iter_rows()) == clean["dropped"]
+    groups = {split: groups_of(embedded, split) for split in ("train", "validation", "test")}
+    assert not groups["train"] & (groups["validation"] | groups["test"])
+    assert not groups["validation"] & groups["test"]
+    assert all(groups.values())
+
+
+def groups_of(project: Project, split: str) -> set[str]:
+    files = sorted((project.path / "data/clean" / split).glob("*.parquet"))
+    return set().union(*(pl.read_parquet(file)["group"].to_list() for file in files))
+
+
+def test_the_default_corpus_is_the_same_bytes_elsewhere_and_with_one_worker(embedded, tmp_path):
+    other = Project(tmp_path / "else where")
+    other.set_all(SMALL | {"launch.workers": 1})
+    assert other.run("dvc", "repro", "tokenize").returncode == 0
+    folders = ("data/ingested", "data/clean", "data/tokens")
+    assert other.hashes(*folders) == embedded.hashes(*folders)
 
 
 def test_metrics_have_both_models_and_both_baselines(embedded):
@@ -184,7 +205,24 @@ def test_a_mistake_anywhere_stops_the_first_stage_and_leaves_what_was(own, mista
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert "Running stage 'preprocess'" not in done.stdout
-    assert own.hashes("artifacts/evaluate").items() <= before.items()
+    after = own.hashes("artifacts/evaluate")
+    assert after == {path: sha for path, sha in before.items() if path in after}
+    assert "artifacts/evaluate/metrics.json" in after
+
+
+def test_a_killed_dvc_takes_its_stage_along(own):
+    dvc = subprocess.Popen(["dvc", "repro", "--force", "finetune"], **own.surroundings(), start_new_session=True)
+    stages = []
+    deadline = time.monotonic() + 120
+    while not stages:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        children = psutil.Process(dvc.pid).children(recursive=True)
+        stages = [child for child in children if any("pipeline." in word for word in child.cmdline())]
+    dvc.kill()
+    dvc.wait()
+    assert not psutil.wait_procs(stages, timeout=20)[1]
+    own.repro()
 
 
 def test_a_malformed_line_is_named_and_nothing_is_half_written(own):

@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("ingest", "preprocess", "tokenize", "base", "finetune", "evaluate")
-NO_EFFECT = ("pipeline.params", "pipeline.command", "pipeline.tracking", "pipeline.progress")
+NO_EFFECT = ("pipeline.params", "pipeline.command", "pipeline.process", "pipeline.tracking", "pipeline.progress")
 """What stages import that does not change what they make."""
 
 

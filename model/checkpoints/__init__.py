@@ -49,7 +49,8 @@ def load_pretrained(
     entries = list(format.entries(model))
     if dtype is None:
         embedding = next(entry.key for entry in entries if entry.parameters == ("embedding.weight",))
-        dtype = files.read(embedding).dtype if embedding in files.names else torch.float32
+        stored = files.read(embedding).dtype if embedding in files.names else torch.float32
+        dtype = stored if stored.is_floating_point else torch.float32
     model.to(dtype).to_empty(device=device or "cpu")
     keymap.load(model, files, entries, format.ignored(config))
     return model

@@ -24,6 +24,10 @@ def read_json(path: Path) -> dict[str, Any]:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist: give the directory of a checkpoint") from error
+    except NotADirectoryError as error:
+        raise ValueError(f"{path.parent} is a file: give the directory of a checkpoint") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8: {error.reason}") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
     if not isinstance(fields, dict):
@@ -40,8 +44,10 @@ class TensorFiles:
             paths: Iterable[Path] = [single]
         elif index.exists():
             names = read_json(index).get("weight_map")
-            if not isinstance(names, dict):
-                raise ValueError(f"{index}: 'weight_map' is missing: the index is damaged, fetch it again")
+            if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+                raise ValueError(
+                    f"{index}: 'weight_map' is missing or no map to file names: the index is damaged, fetch it again"
+                )
             # A shard is a file of this directory: a stranger's index may not point elsewhere.
             paths = [directory / Path(name).name for name in sorted(set(names.values()))]
         else:

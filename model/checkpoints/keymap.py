@@ -55,6 +55,8 @@ def load(model: HybridLM, files: TensorFiles, entries: Iterable[Entry], ignored:
                 f"{files.path(entry.key)}: {entry.key} has shape {tuple(tensor.shape)}, expected {shape}: "
                 f"the configuration and the tensors differ"
             )
+        if not tensor.is_floating_point():
+            raise ValueError(f"{files.path(entry.key)}: {entry.key} is {tensor.dtype}, expected floating point")
         rows = tensor.squeeze(1) if entry.unit_dim else tensor
         for target, part in zip(targets, rows.split([len(target) for target in targets]), strict=True):
             target.copy_(part)

@@ -134,7 +134,13 @@ def _keep_control_tokens_out_of_text(backend: tokenizers.Tokenizer, names: Itera
         if token_id is None:
             continue
         backend.add_special_tokens([tokenizers.AddedToken(name, special=True, normalized=False)])
-        if any(token_id in backend.encode(text, add_special_tokens=False).ids for text in (name, f"a {name} b")):
+        try:
+            forged = any(
+                token_id in backend.encode(text, add_special_tokens=False).ids for text in (name, f"a {name} b")
+            )
+        except Exception as error:  # the binding raises nothing narrower
+            raise ValueError(f"{file}: it cannot encode plain text: {error}") from None
+        if forged:
             raise ValueError(
                 f"{file}: the text {name!r} encodes to the control token itself, so any input could forge it"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.command import stage
+from pipeline.command import report, stage
 
 if TYPE_CHECKING:
     from pipeline.params import Params
@@ -18,7 +18,7 @@ def main(params: Params, run: Run) -> None:
 
     from pipeline.ingest.run import ingest
 
-    run.log_metrics(ingest(Path("data/ingested"), params.ingest, workers=params.launch.workers))
+    report("ingest", run, ingest(Path("data/ingested"), params.ingest, workers=params.launch.workers))
 
 
 if __name__ == "__main__":

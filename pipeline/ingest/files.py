@@ -11,13 +11,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from pipeline.ingest.formats import FORMATS, File
 from pipeline.ingest.pieces import Piece
 
-_FIXES_SPLIT = re.compile(r"(?:(validation|valid|val|dev)|test)([-_.]\d+(-of-\d+)?)*")
+_FIXES_SPLIT = re.compile(r"(?:(validation|valid|val|dev)|test)([-_.]\d+(-of-\d+)?)*", re.IGNORECASE)
 
 
 def file_pieces(source: Path, shard_bytes: int) -> list[Piece]:
@@ -47,9 +48,13 @@ def fixed_split(name: str) -> str | None:
 
 
 def _walk(source: Path) -> list[str]:
-    paths = (path.relative_to(source) for path in source.rglob("*") if path.is_file())
-    names = {path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)}
-    return sorted(names - {"README.md"})
+    names = []
+    for folder, folders, files in os.walk(source, followlinks=True):
+        if Path(folder).resolve() in {parent.resolve() for parent in Path(folder).parents}:
+            raise ValueError(f"{folder} is a link to a folder above it: take it away")
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names += [(Path(folder) / name).relative_to(source).as_posix() for name in files if not name.startswith(".")]
+    return sorted(set(names) - {"README.md"})
 
 
 def _file_pieces(root: Path, name: str, split: str | None, shard_bytes: int) -> list[Piece]:
@@ -57,6 +62,8 @@ def _file_pieces(root: Path, name: str, split: str | None, shard_bytes: int) -> 
     cut = FORMATS.get(path.suffix.lower())
     if cut is None:
         raise ValueError(f"{path}: unknown format {path.suffix!r}; known are {', '.join(FORMATS)}")
+    if not path.exists():
+        raise ValueError(f"{path} is a broken link: mend it or take it away")
     pieces = list(cut(File(path, name, split), shard_bytes))
     if not any(piece.size for piece in pieces):
         raise ValueError(f"{path} is empty: fill it or take it away")

@@ -52,6 +52,8 @@ class JsonLines:
             fields = json.loads(line.decode("utf-8"))
         except UnicodeDecodeError as error:
             raise ValueError(f"{where}: not UTF-8: {error.reason}; write the file as UTF-8") from error
+        except RecursionError as error:
+            raise ValueError(f"{where}: nested too deeply to be read") from error
         except ValueError as error:
             raise ValueError(f"{where}: not JSON: {error}; each line must be one whole JSON object") from error
         if not isinstance(fields, dict):
@@ -70,7 +72,7 @@ class ParquetRows:
 
     def read(self) -> Reading:
         """Read it."""
-        table = pl.scan_parquet(self.file.path)
+        table = pl.scan_parquet(self.file.path, glob=False)
         wanted = [name for name in table.collect_schema().names() if name in FIELDS | {"group"}]
         rows = table.select(wanted).slice(self.start, self.count).collect().iter_rows(named=True)
         numbered = enumerate(rows, start=self.start + 1)
@@ -114,7 +116,7 @@ def cut_parquet(file: File, shard_bytes: int) -> Iterator[Piece]:
         ValueError: the file is not Parquet, or its columns fit no schema.
     """
     try:
-        table = pl.scan_parquet(file.path)
+        table = pl.scan_parquet(file.path, glob=False)
         total = table.select(pl.len()).collect().item()
         sample = table.head(SAMPLE_ROWS).collect()
     except PolarsError as error:
@@ -148,8 +150,12 @@ FORMATS: dict[str, Cut] = {
 def _parse(file: File, number: int, fields: Mapping[str, Any], where: str) -> Record:
     record_id = f"{file.name}:{number}"
     with _located(where):
-        group = record_id if fields.get("group") is None else string_field(fields, "group")
-        return Record(record_id, group, file.split, parse_record(fields))
+        group = fields.get("group")
+        if group is None:
+            group = record_id
+        elif not isinstance(group, int):  # a number names a group as well as a word does
+            group = string_field(fields, "group")
+        return Record(record_id, str(group), file.split, parse_record(fields))
 
 
 @contextmanager

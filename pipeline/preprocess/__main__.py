@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.command import stage
+from pipeline.command import report, stage
 
 if TYPE_CHECKING:
     from pipeline.params import Params
@@ -19,7 +19,7 @@ def main(params: Params, run: Run) -> None:
     from pipeline.preprocess.run import preprocess
 
     source, out = Path("data/ingested"), Path("data/clean")
-    run.log_metrics(preprocess(source, out, params.preprocess, workers=params.launch.workers))
+    report("preprocess", run, preprocess(source, out, params.preprocess, workers=params.launch.workers))
 
 
 if __name__ == "__main__":

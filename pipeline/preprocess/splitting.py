@@ -103,17 +103,28 @@ def _fraction(params: PreprocessParams, split: str) -> float:
     return {"test": params.test_fraction, "validation": params.validation_fraction}[split]
 
 
+def _remedy(split: str, brought: bool, groups: int, params: PreprocessParams) -> str:
+    if brought:
+        return (
+            "all of your own are dropped, or in groups or with contents of another of your splits; "
+            "data/README.md says how records are kept apart"
+        )
+    if split != "train" and _fraction(params, split) == 0:
+        return f"raise preprocess.{split}_fraction above 0, or bring a {split} file of your own"
+    return (
+        f"{groups} groups of them are kept, of which what you hold out takes its share first; "
+        "add records, or lower preprocess.validation_fraction and preprocess.test_fraction"
+    )
+
+
 def _require_splits(kept: pl.DataFrame, own: dict[str, set[str]], params: PreprocessParams) -> None:
     if not kept.height:
         raise ValueError("every record was dropped: loosen preprocess.min_chars and preprocess.max_chars")
     present = set(kept.select("kind", "split").unique().iter_rows())
     for kind in sorted({kind for kind, _ in present}):
         for split in SPLITS:
-            wanted = split == "train" or split in own[kind] or _fraction(params, split) > 0
-            if wanted and (kind, split) not in present:
+            if (kind, split) not in present:
                 groups = kept.filter(pl.col("kind") == kind)["group"].n_unique()
                 raise ValueError(
-                    f"no {kind} are left for the split {split}: there are {groups} groups of them; "
-                    f"add {kind} to the source, or lower what is held out "
-                    "(preprocess.validation_fraction and preprocess.test_fraction, 0 for none)"
+                    f"no {kind} are left for the split {split}: {_remedy(split, split in own[kind], groups, params)}"
                 )

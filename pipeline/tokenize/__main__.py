@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.command import stage
+from pipeline.command import report, stage
 
 if TYPE_CHECKING:
     from pipeline.params import Params
@@ -21,14 +21,14 @@ def main(params: Params, run: Run) -> None:
 
     from pipeline.tokenize.run import tokenize
 
-    summary = tokenize(
+    totals = tokenize(
         Path("data/clean"),
         Path("data/tokens"),
         params.tokenize,
         checkpoint=params.model.checkpoint,
         workers=params.launch.workers,
     )
-    run.log_metrics(summary)
+    report("tokenize", run, totals)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import polars as pl
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pipeline.chat.tokenizer import SPECIAL_TOKENS
+from pipeline.params import MIN_VOCAB_SIZE
 
-MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
 SAMPLE_BYTES = 64 * 10**6
 """Of a larger corpus, evenly spaced records of about this size in all are read: more text hardly moves the merges."""
 

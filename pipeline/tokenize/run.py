@@ -106,11 +106,14 @@ def _pack(
             long=params.long_documents if kind == DOCUMENTS else params.long_conversations,
             rng=np.random.default_rng(params.seed) if split == "train" else None,
         )
-    if not any(splits["train"]["rows"] for splits in figures.values() if "train" in splits):
-        raise ValueError(
-            f"tokenize.seqlen is {params.seqlen}: every training record is longer than a row and was dropped; "
-            "raise it, or set tokenize.long_documents to split"
-        )
+    for kind, splits in figures.items():
+        for split, found in splits.items():
+            if not found["rows"]:
+                remedy = " or set tokenize.long_documents to split" if kind == DOCUMENTS else ""
+                raise ValueError(
+                    f"tokenize.seqlen is {params.seqlen}: none of the {found['records_in']} {kind} for {split} "
+                    f"fits into a row; raise it{remedy}"
+                )
     return figures
 
 

@@ -50,6 +50,7 @@ def run_training(
     device = pick_device(launch.device)
     make_deterministic(params.seed)
     work = Path("work") / stage
+    shutil.rmtree(work, ignore_errors=True)  # what a killed run left behind
     model, history = train(build().to(device), *rows, params, device, work, run.log_metrics)
     publish_model(Path("artifacts") / stage, model, tokenizer, history, run)
     shutil.rmtree(work, ignore_errors=True)

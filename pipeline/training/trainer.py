@@ -84,13 +84,14 @@ def train(
             history.tokens += params.batch_size * rows.seqlen
             last = step == steps - 1
             if step % params.log_every == 0 or last:
-                point = {"loss": _finite(loss, step), "grad_norm": norm.item(), "lr": rate}
+                point = {"loss": _finite("training loss", loss.item(), step), "grad_norm": norm.item(), "lr": rate}
                 history.train.append({"step": step + 1, "tokens": history.tokens, **point})
                 observe(point, history.tokens)
                 progress.note(loss=point["loss"])
             history.seconds += time.perf_counter() - start
             if (step + 1) % params.validate_every == 0 or last:
                 measured = _validate(model, validation, params, device)
+                _finite("validation loss", measured.mean, step)
                 history.validation.append({"step": step + 1, "tokens": history.tokens, "loss": measured.mean})
                 observe({"validation_loss": measured.mean}, history.tokens)
                 progress.line(
@@ -140,8 +141,7 @@ def _validate(model: HybridLM, validation: Rows, params: TrainParams, device: to
     return set_loss(model, validation, batches, device, params.precision)
 
 
-def _finite(loss: torch.Tensor, step: int) -> float:
-    value = loss.item()
+def _finite(name: str, value: float, step: int) -> float:
     if not math.isfinite(value):
-        raise ValueError(f"the training loss is {value} at step {step + 1}; lower lr or grad_clip")
+        raise ValueError(f"the {name} is {value} at step {step + 1}; lower lr or grad_clip")
     return value

@@ -75,6 +75,9 @@ def test_every_field_is_commented_where_it_first_stands():
         ({"model__pattern": "MXM"}, ["model.", "pattern", "X"]),
         ({"model__headdim": 48}, ["model.", "headdim"]),
         ({"model__mlp_activation": "tanh"}, ["model.", "activation", "tanh"]),
+        ({"base__seed": -1}, ["base.seed must be from 0"]),
+        ({"tokenize__seed": 2**64}, ["tokenize.seed"]),
+        ({"model__d_model": 128.5}, ["model.d_model"]),
         ({"launch__workers": -1}, ["launch.workers"]),
     ],
 )

@@ -79,7 +79,7 @@ def _decays(dt: Tensor, A: Tensor, seq_idx: Tensor | None, batch: int) -> _Decay
     from_start, to_end, across = (factor.to(dt.dtype) for factor in factors)
     hidden = torch.ones(length, length, dtype=torch.bool, device=dt.device).triu_(1)
     if seq_idx is not None:
-        seq_idx = F.pad(seq_idx[:, None].float(), (0, -seq_idx.shape[1] % length), mode="replicate")
+        seq_idx = F.pad(seq_idx[:, None].double(), (0, -seq_idx.shape[1] % length), mode="replicate")
         documents = seq_idx.reshape(batch, -1, length)
         last = documents[:, :, -1:]
         before = torch.cat([documents[:, :1, :1], last[:, :-1]], dim=1)

@@ -95,6 +95,7 @@ def test_one_file_is_a_source(source: Path, tmp_path: Path) -> None:
         ("deep/validation/a.txt", None),
         ("testing.jsonl", None),
         ("test-cases.jsonl", None),
+        ("Test.jsonl", "test"),
         ("my-test.jsonl", None),
         ("a.jsonl", None),
     ],
@@ -150,7 +151,7 @@ def _damage_parquet(root: Path) -> None:
         (lambda root: (root / "a.txt").write_bytes(b"a\nb\n\xff\n"), r"a\.txt:3: not UTF-8"),
         (lambda root: (root / "a.jsonl").write_text('{"body": "x"}\n'), r"a\.jsonl:1: the fields fit no schema"),
         (lambda root: (root / "a.jsonl").write_text('{"text": 1}\n'), r"a\.jsonl:1: field text must be"),
-        (lambda root: (root / "a.jsonl").write_text('{"text": "x", "group": 1}\n'), r":1: field group must be"),
+        (lambda root: (root / "a.jsonl").write_text('{"text": "x", "group": [1]}\n'), r":1: field group must be"),
         (lambda root: (root / "a.jsonl").write_text(""), r"a\.jsonl is empty"),
         (lambda root: pl.DataFrame({"text": []}).write_parquet(root / "b.parquet"), r"b\.parquet is empty"),
         (lambda root: pl.DataFrame({"text": ["x", None]}).write_parquet(root / "b.parquet"), r"row 2: field text"),
@@ -197,3 +198,34 @@ def test_running_again_makes_the_same(source: Path, tmp_path: Path) -> None:
     ingest(tmp_path / "out", params(source, shard_mb=1e-5), workers=1)
     assert (tmp_path / "out" / "manifest.json").read_bytes() == before
     verify_manifest(tmp_path / "out")
+
+
+def test_a_parquet_name_is_no_pattern(tmp_path: Path) -> None:
+    pl.DataFrame({"text": ["right"] * 5}).write_parquet(tmp_path / "data[1].parquet")
+    pl.DataFrame({"text": ["wrong"] * 3}).write_parquet(tmp_path / "data1.parquet")
+    ingest(tmp_path / "out", params(tmp_path / "data[1].parquet"), workers=1)
+    assert [row[3] for row in rows(tmp_path / "out", "documents")] == ["right"] * 5
+
+
+def test_links_are_followed_and_broken_or_circular_ones_named(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    write_jsonl(tmp_path / "elsewhere" / "a.jsonl", [{"text": "linked", "group": 7}])
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "folder").symlink_to(tmp_path / "elsewhere")
+    (source / "b.jsonl").symlink_to(tmp_path / "elsewhere" / "a.jsonl")
+    ingest(tmp_path / "out", params(source), workers=1)
+    assert [row[:2] for row in rows(tmp_path / "out", "documents")] == [("b.jsonl:1", "7"), ("folder/a.jsonl:1", "7")]
+    (source / "c.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
+    with pytest.raises(ValueError, match=r"c\.jsonl is a broken link"):
+        ingest(tmp_path / "out", params(source), workers=1)
+    (source / "c.jsonl").unlink()
+    (source / "up").symlink_to(source)
+    with pytest.raises(ValueError, match="up is a link to a folder above it"):
+        ingest(tmp_path / "out", params(source), workers=1)
+
+
+def test_deep_nesting_is_an_error_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n{"text": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
+    with pytest.raises(ValueError, match=r"a\.jsonl:2: nested too deeply"):
+        ingest(tmp_path / "out", params(tmp_path / "a.jsonl"), workers=1)

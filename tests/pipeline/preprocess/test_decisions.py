@@ -165,7 +165,6 @@ def test_each_kind_has_its_share() -> None:
     rows = [record(number) for number in range(97)] + [record(100 + number, "conversations") for number in range(3)]
     decided = assign_splits(table(rows), params(0.01, 0.01))
     assert set(decided.filter(pl.col("kind") == "conversations")["split"]) == set(SPLITS)
-    assert assign_splits(table(rows), params(0, 0))["split"].unique().to_list() == ["train"]
 
 
 def test_own_splits_are_not_added_to() -> None:
@@ -186,20 +185,29 @@ def test_own_splits_of_one_kind_leave_the_other_its_share() -> None:
     ("rows", "message"),
     [
         ([record(0, reason="too_short")], r"every record was dropped: loosen preprocess\.min_chars"),
-        ([record(0)], r"no documents are left for the split validation: there are 1 groups"),
+        ([record(0)], r"no documents are left for the split validation: 1 groups of them are kept"),
         ([record(0), record(1)], "no documents are left for the split validation"),
         ([record(n, group="one") for n in range(9)], "no documents are left for the split validation"),
         ([record(n, split="test") for n in range(9)], "no documents are left for the split train"),
         ([*(record(n) for n in range(9)), record(9, "conversations")], "no conversations are left"),
         (
             [*(record(n) for n in range(9)), record(9, split="test", reason="too_long")],
-            r"split test.*preprocess\.test_fraction",
+            r"split test: all of your own are dropped",
         ),
     ],
 )
 def test_an_empty_split_is_an_error(rows: Rows, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         assign_splits(table(rows), params())
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_nothing_held_out_is_an_error_before_any_training(split: str) -> None:
+    fractions = {"validation": 0.1, "test": 0.1, split: 0.0}
+    with pytest.raises(ValueError, match=rf"split {split}: raise preprocess\.{split}_fraction above 0, or bring"):
+        assign_splits(table([record(n) for n in range(20)]), params(**fractions))
+    brought = [*(record(n) for n in range(20)), record(20, split=split)]
+    assert set(assign_splits(table(brought), params(**fractions))["split"]) == set(SPLITS)
 
 
 def test_keys_tell_contents_and_kinds_apart() -> None:

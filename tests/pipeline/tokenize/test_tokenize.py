@@ -216,12 +216,10 @@ def test_one_kind_only(tmp_path: Path) -> None:
     assert "documents" not in manifest
 
 
-def test_a_split_of_which_nothing_is_kept_has_no_directory(tmp_path: Path) -> None:
+def test_a_split_of_which_nothing_is_kept_is_an_error(tmp_path: Path) -> None:
     clean: Clean = {"documents": {"train": [["a b"] * 9], "test": [["x" * 99]]}}
-    tokens, manifest = run(tmp_path, clean, replace(PARAMS, long_documents=LongDocuments.drop))
-    assert not (tokens / "documents" / "test").exists()
-    assert manifest["documents"]["test"]["rows"] == 0
-    assert manifest["documents"]["test"]["dropped"] == {"too_long": 1}
+    message = failing(tmp_path, clean, replace(PARAMS, long_documents=LongDocuments.drop))
+    assert "none of the 1 documents for test fits into a row; raise it or set tokenize.long_documents" in message
 
 
 def test_a_given_tokenizer_travels_along(tmp_path: Path) -> None:
@@ -264,7 +262,7 @@ def test_no_training_records(tmp_path: Path) -> None:
 def test_every_training_record_dropped(tmp_path: Path) -> None:
     params = replace(PARAMS, seqlen=8, long_documents=LongDocuments.drop)
     message = failing(tmp_path, {"documents": {"train": [["no word comes twice 12345"]]}}, params)
-    assert message.startswith("tokenize.seqlen is 8: every training record is longer than a row")
+    assert message.startswith("tokenize.seqlen is 8: none of the 1 documents for train fits into a row")
 
 
 def test_a_checkpoint_without_a_tokenizer(tmp_path: Path) -> None:

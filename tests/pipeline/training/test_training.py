@@ -154,6 +154,10 @@ def test_a_loss_that_is_not_finite_stops_training(params, tmp_path):
         next(iter(model.parameters())).fill_(float("nan"))
     with pytest.raises(ValueError, match=r"training loss is nan at step 1; lower lr"):
         train(model, make_rows(4), make_rows(4), params, CPU, tmp_path, lambda *event: None)
+    params = dataclasses.replace(params, lr=1e30, budget=1, warmup_fraction=0.0)  # the first step overflows
+    with pytest.raises(ValueError, match=r"validation loss is (nan|inf) at step 1; lower lr"):
+        run(params, tmp_path)
+    assert not (tmp_path / "best").exists()
 
 
 def test_weight_decay_spares_scales_and_biases(params):
