@@ -75,10 +75,6 @@ class Rows:
         labels = np.where(self._is_target(self.loss_mask[indices]), input_ids, IGNORED)
         return Batch(input_ids, labels, self.seq_idx[indices].astype(np.int32))
 
-    def num_targets(self) -> int:
-        """How many tokens of all rows are predicted: a count of the mask, no id is read."""
-        return sum(int(np.count_nonzero(self._is_target(mask))) for mask in self.loss_mask)
-
     def _is_target(self, mask: np.ndarray) -> np.ndarray:
         return mask == RESPONSE if self.supervise == "response" else mask != NEVER
 
