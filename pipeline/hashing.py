@@ -1,0 +1,30 @@
+"""What a file or a folder holds, as one sha256."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+COMPILED = "__pycache__"
+
+
+def file_sha256(path: Path) -> str:
+    """Of the bytes of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text_sha256(text: str) -> str:
+    """Of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def content_sha256(path: Path) -> str:
+    """Of a file; of a directory's manifest, which has the hash of each file; without one, of all its files by name."""
+    if (path / MANIFEST).is_file():
+        path = path / MANIFEST
+    if path.is_file():
+        return file_sha256(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and COMPILED not in file.parts)
+    return text_sha256("".join(f"{file_sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in files))
