@@ -1,37 +1,83 @@
-"""What every stage's command shares: --help, params.yaml, one run at a time, tracking, log lines, errors for people."""
+"""What every stage's command shares: --help, params.yaml, its work folder, tracking, log lines, errors for people."""
 
 from __future__ import annotations
 
 import argparse
+import errno
+import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+from pipeline.dvcfile import read_stages
 from pipeline.params import Params, load_params
-from pipeline.process import end_with_parent, only_one
+from pipeline.process import Interrupted, end_with_parent, stop_on_signals
 from pipeline.tracking import Run, content_hashes, track
+from pipeline.work import WorkFolder, open_work, prune, work_root
+
+Main = Callable[[Params, Run, WorkFolder], None]
+"""Fills `work.out` with the stage's outputs; what it keeps in `work.scratch` is there again after a stop."""
+
+DISK_FULL = re.compile(r"No space left on device|\d+ requested and \d+ written|inline_container.*unexpected pos")
+"""How libraries word it: the system's own words; NumPy; torch.save."""
 
 
-def stage(name: str, work: Callable[[Params, Run], None], doc: str | None) -> None:
-    """Run `work(params, run)` as the command of stage `name`; a user's mistake ends in one line and exit status 1."""
+def stage(name: str, target: str, main: Main, doc: str | None) -> None:
+    """Run `main` as the command of stage `name` and publish what it made as `target`.
+
+    A user's mistake ends in one line and exit status 1; Ctrl-C and SIGTERM in 130 and 143.
+    """
     argparse.ArgumentParser(
         prog=f"python -m pipeline.{name}",
         description=doc,
         epilog="Its parameters are in params.yaml; `dvc repro` runs it when its dependencies change.",
     ).parse_args()
+    stop_on_signals()
     end_with_parent()
     try:
-        params = load_params()
-        start = time.perf_counter()
-        with only_one(name), track(name, params) as run:
-            say(name, "start")
-            work(params, run)
-            run.log_tags(content_hashes(name))
-        say(name, f"done in {time.perf_counter() - start:.1f} s")
+        _run(name, Path(target), main)
     except ValueError as error:
         sys.exit(f"{name}: error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"{name}: interrupted")
+    except Interrupted as stop:
+        print(f"{name}: interrupted{stop}; `dvc repro` goes on", file=sys.stderr)
+        sys.exit(stop.exit_status)
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        free = shutil.disk_usage(work_root()).free / 1e6
+        sys.exit(
+            f"{name}: error: the disk of {work_root().resolve()} is full ({free:,.0f} MB left); free some space, for "
+            "example with `python -m pipeline.work prune --all` or `dvc gc --workspace`; `dvc repro` then goes on"
+        )
+
+
+def _run(name: str, target: Path, main: Main) -> None:
+    params = load_params()
+    start = time.perf_counter()
+    inputs = " ".join(read_stages()[name].inputs) or params.ingest.source
+    with open_work(name, params.launch.device.name, lambda line: say(name, line)) as work, track(name, params) as run:
+        if work.finished(lambda line: say(name, line)):
+            say(name, f"{work.out} is whole, from a run that was stopped before DVC took note of it")
+            run.replay(work.told)
+        else:
+            say(name, f"{inputs} -> {target}")
+            main(params, run, work)
+            work.finish(run.log_path)
+        work.publish(target)
+        run.log_tags(content_hashes(name))
+    say(name, f"done: {target} in {time.perf_counter() - start:.1f} s")
+    prune(work_root())
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether this is what lies behind an error."""
+    while error is not None:
+        if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or DISK_FULL.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def say(name: str, message: str) -> None:

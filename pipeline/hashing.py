@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 MANIFEST = "manifest.json"
@@ -26,5 +28,18 @@ def content_sha256(path: Path) -> str:
         path = path / MANIFEST
     if path.is_file():
         return file_sha256(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file() and COMPILED not in file.parts)
+    files = sorted(file for file in walk(path) if COMPILED not in file.parts)
     return text_sha256("".join(f"{file_sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in files))
+
+
+def walk(directory: Path) -> Iterator[Path]:
+    """Every file below, through links to directories too, but each directory once."""
+    seen = set()
+    for folder, below, names in os.walk(directory, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below.sort()
+        yield from (Path(folder, name) for name in names if Path(folder, name).is_file())

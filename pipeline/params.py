@@ -215,9 +215,11 @@ class EvaluateParams:
 class LaunchParams:
     workers: int
     device: Device
+    checkpoint_seconds: float
 
     def __post_init__(self) -> None:
         _require(self, "workers", self.workers >= 0, "must be at least 0 (0: one per core)")
+        _require(self, "checkpoint_seconds", self.checkpoint_seconds >= 0, "must be at least 0")
 
 
 @dataclass(frozen=True)

@@ -1,49 +1,114 @@
-"""A stage as a process: it ends with whoever started it, and only one of a kind runs at a time."""
+"""A stage as a process: it ends with whoever started it, and stops where it can go on from when it is told to."""
 
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from types import FrameType
+
+import psutil
 
 PR_SET_PDEATHSIG = 1
 """Of linux/prctl.h."""
 
-LOCKS = Path("work/locks")
+SECONDS_TO_STOP = 20
+"""What a stage has to save its work in when whoever started it is gone."""
 
 
-def end_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends: no trainer goes on behind a dvc that was killed.
+class Interrupted(KeyboardInterrupt):
+    """SIGTERM or Ctrl-C; `signal` is its number."""
 
-    Linux only; elsewhere the stage goes on until it is done.
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message)
+        self.signal = number
+
+    @property
+    def exit_status(self) -> int:
+        """As a shell has it."""
+        return 128 + self.signal
+
+
+_stopping = False
+"""A signal has come."""
+_pending: list[int] | None = None
+"""Signals held back, where something holds them back."""
+
+
+def stop_on_signals() -> None:
+    """Let SIGTERM and SIGINT raise `Interrupted`, at once or after the block of `held_back`.
+
+    It is raised once: a batch system, dvc's end and the kernel may each send SIGTERM for the same reason. Only a
+    further Ctrl-C, of somebody who does not want to wait, cuts the saving short.
     """
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before the call
-            os.kill(os.getpid(), signal.SIGKILL)
+    global _stopping
+    _stopping = False
+    signal.signal(signal.SIGTERM, _on_signal)
+    signal.signal(signal.SIGINT, _on_signal)
 
 
 @contextmanager
-def only_one(stage: str) -> Iterator[None]:
-    """Hold the lock of `stage` in this directory; the kernel releases it however the process ends.
+def held_back() -> Iterator[Callable[[], int | None]]:
+    """Hold signals back to the end of the block; the function that is yielded tells of one that came."""
+    global _pending
+    pending: list[int] = []
+    _pending = pending
+    try:
+        yield lambda: pending[0] if pending else None
+    finally:
+        _pending = None
+    if pending:
+        raise Interrupted(pending[0])
 
-    Raises:
-        ValueError: another process holds it.
+
+def end_with_parent() -> None:
+    """Send this process SIGTERM when the one that started it, or the `dvc` above it, ends; and SIGKILL soon after.
+
+    No trainer goes on behind a dvc that was killed. On Linux the kernel sends the signal; elsewhere a thread looks.
     """
-    LOCKS.mkdir(parents=True, exist_ok=True)
-    with (LOCKS / stage).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ValueError(f"{stage} is running here already, as process {file.read()}; wait for it") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    watched = [psutil.Process(parent)] if psutil.pid_exists(parent) else []
+    watched += [process for process in psutil.Process().parents() if is_dvc(process) and process.pid != parent]
+    threading.Thread(target=_watch, args=(parent, watched), daemon=True).start()
+
+
+def is_dvc(process: psutil.Process) -> bool:
+    """Whether a process is the command `dvc`."""
+    try:
+        words = process.cmdline()[:3]
+    except psutil.Error:
+        return False
+    return any(word.rsplit("/", 1)[-1] == "dvc" for word in words)
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    global _stopping
+    impatient = _stopping and number == signal.SIGINT
+    if _pending is not None and not impatient:
+        _pending.append(number)
+    elif impatient or not _stopping:
+        _stopping = True
+        raise Interrupted(number)
+    _stopping = True
+
+
+def _watch(parent: int, watched: list[psutil.Process]) -> None:
+    while os.getppid() == parent and all(_lives(process) for process in watched):
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(SECONDS_TO_STOP)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -12,15 +12,20 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class Progress:
-    """Counts up to `total`; use as a context manager."""
+    """Counts up to `total`; use as a context manager.
 
-    def __init__(self, what: str, total: int, unit: str) -> None:
+    `done` are done already: by a run that was stopped.
+    """
+
+    def __init__(self, what: str, total: int, unit: str, done: int = 0) -> None:
         self._what, self._total, self._unit = what, total, unit
-        self._done = 0
+        self._done = self._first = done
         self._notes: dict[str, float] = {}
         self._start = self._last_line = time.monotonic()
         self._terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=total, desc=what, unit=unit, disable=not self._terminal, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=total, initial=done, desc=what, unit=unit, disable=not self._terminal, dynamic_ncols=True
+        )
 
     def __enter__(self) -> Progress:
         return self
@@ -42,9 +47,13 @@ class Progress:
         now = time.monotonic()
         if not self._terminal and now - self._last_line > SECONDS_BETWEEN_LINES and self._done < self._total:
             self._last_line = now
-            left = (now - self._start) / self._done * (self._total - self._done)
+            rate = (self._done - self._first) / (now - self._start)
+            left = (self._total - self._done) / rate
             notes = "".join(f", {name} {value:.4g}" for name, value in self._notes.items())
-            self.line(f"{self._what}: {self._done}/{self._total} {self._unit}s{notes}, about {left:.0f} s left")
+            self.line(
+                f"{self._what}: {self._done}/{self._total} {self._unit}s{notes}, "
+                f"{rate:.3g} {self._unit}s/s, about {left:.0f} s left"
+            )
 
     def line(self, text: str) -> None:
         """Print a line without breaking the bar."""

@@ -12,15 +12,16 @@ from pipeline.command import stage
 if TYPE_CHECKING:
     from pipeline.params import Params
     from pipeline.tracking import Run
+    from pipeline.work import WorkFolder
 
 
-def main(params: Params, run: Run) -> None:
+def main(params: Params, run: Run, work: WorkFolder) -> None:
     from pathlib import Path
 
     from pipeline.base.run import make_base
 
-    make_base(Path("data/tokens"), params, run)
+    make_base(Path("data/tokens"), params, run, work)
 
 
 if __name__ == "__main__":
-    stage("base", main, __doc__)
+    stage("base", "artifacts/base", main, __doc__)

@@ -10,12 +10,13 @@ from model import HybridLM, load_pretrained
 from pipeline.chat.tokenizer import load_tokenizer
 from pipeline.params import EMBEDDED, Params
 from pipeline.tracking import Run
-from pipeline.training.session import publish_model, run_training, training_rows
-from pipeline.training.trainer import History
+from pipeline.training.history import History
+from pipeline.training.session import run_training, training_rows, write_model
+from pipeline.work import WorkFolder
 
 
-def make_base(tokens: Path, params: Params, run: Run) -> None:
-    """Publish the base model under artifacts/base/.
+def make_base(tokens: Path, params: Params, run: Run, work: WorkFolder) -> None:
+    """Write the base model to `work.out`.
 
     Raises:
         ValueError: the checkpoint's vocabulary is smaller than the tokenizer's, or a split is empty.
@@ -30,8 +31,8 @@ def make_base(tokens: Path, params: Params, run: Run) -> None:
                 f"{checkpoint}: its vocabulary has {model.config.vocab_size} entries, the tokenizer {vocab_size}; "
                 "set tokenize.tokenizer to the tokenizer that the checkpoint was trained with"
             )
-        publish_model(Path("artifacts/base"), model, tokenizer, History(), run)
+        write_model(work.out, model, tokenizer, History(), run)
         return
     config = params.model.hybrid_config(vocab_size)
     rows = training_rows(tokens, prefer="documents")
-    run_training("base", lambda: HybridLM(config), rows, tokenizer, params.base, params.launch, run)
+    run_training(lambda: HybridLM(config), rows, tokenizer, params.base, params.launch, run, work)

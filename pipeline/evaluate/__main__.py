@@ -12,15 +12,16 @@ from pipeline.command import stage
 if TYPE_CHECKING:
     from pipeline.params import Params
     from pipeline.tracking import Run
+    from pipeline.work import WorkFolder
 
 
-def main(params: Params, run: Run) -> None:
+def main(params: Params, run: Run, work: WorkFolder) -> None:
     from pathlib import Path
 
     from pipeline.evaluate.run import evaluate
 
-    evaluate(Path("data/clean"), Path("data/tokens"), params.evaluate, params.launch, run)
+    evaluate(Path("data/clean"), Path("data/tokens"), work.out, params.evaluate, params.launch, run)
 
 
 if __name__ == "__main__":
-    stage("evaluate", main, __doc__)
+    stage("evaluate", "artifacts/evaluate", main, __doc__)

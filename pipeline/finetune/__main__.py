@@ -12,15 +12,16 @@ from pipeline.command import stage
 if TYPE_CHECKING:
     from pipeline.params import Params
     from pipeline.tracking import Run
+    from pipeline.work import WorkFolder
 
 
-def main(params: Params, run: Run) -> None:
+def main(params: Params, run: Run, work: WorkFolder) -> None:
     from pathlib import Path
 
     from pipeline.finetune.run import finetune
 
-    finetune(Path("data/tokens"), Path("artifacts/base/model"), params, run)
+    finetune(Path("data/tokens"), Path("artifacts/base/model"), params, run, work)
 
 
 if __name__ == "__main__":
-    stage("finetune", main, __doc__)
+    stage("finetune", "artifacts/finetune", main, __doc__)

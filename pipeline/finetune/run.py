@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from model import load_pretrained
 from pipeline.params import Params
 from pipeline.tracking import Run
 from pipeline.training.session import run_training, training_rows
+from pipeline.work import WorkFolder
 
 
-def finetune(tokens: Path, base: Path, params: Params, run: Run) -> None:
-    """Publish the fine-tuned model under artifacts/finetune/."""
+def finetune(tokens: Path, base: Path, params: Params, run: Run, work: WorkFolder) -> None:
+    """Write the fine-tuned model to `work.out`."""
     rows = training_rows(tokens, prefer="conversations")
-    run_training(
-        "finetune",
-        lambda: load_pretrained(base),
-        rows,
-        tokens / "tokenizer",
-        params.finetune,
-        params.launch,
-        run,
-    )
+    build = partial(load_pretrained, base)
+    run_training(build, rows, tokens / "tokenizer", params.finetune, params.launch, run, work)

@@ -10,16 +10,15 @@ from pipeline.command import report, stage
 if TYPE_CHECKING:
     from pipeline.params import Params
     from pipeline.tracking import Run
+    from pipeline.work import WorkFolder
 
 
-def main(params: Params, run: Run) -> None:
+def main(params: Params, run: Run, work: WorkFolder) -> None:
     """Run the stage and log its totals."""
-    from pathlib import Path
-
     from pipeline.ingest.run import ingest
 
-    report("ingest", run, ingest(Path("data/ingested"), params.ingest, workers=params.launch.workers))
+    report("ingest", run, ingest(work.out, params.ingest, workers=params.launch.workers))
 
 
 if __name__ == "__main__":
-    stage("ingest", main, __doc__)
+    stage("ingest", "data/ingested", main, __doc__)

@@ -12,7 +12,7 @@ import polars as pl
 from pipeline.ingest.embedded import embedded_pieces
 from pipeline.ingest.files import file_pieces
 from pipeline.ingest.pieces import Piece, Record, pack
-from pipeline.shards import publish_directory, run_shards, write_manifest
+from pipeline.shards import run_shards, write_manifest
 from pipeline.shards.tables import (
     CONVERSATIONS,
     DOCUMENTS,
@@ -23,6 +23,7 @@ from pipeline.shards.tables import (
     shard_file,
     write_table,
 )
+from pipeline.work import publish_directory
 
 if TYPE_CHECKING:
     from pipeline.params import IngestParams
@@ -33,11 +34,12 @@ LOCK = Path("requirements.lock")
 
 @dataclass(frozen=True)
 class ShardJob:
-    """Shard `index`: read `pieces`, write into `directory`."""
+    """Shard `index`: read `pieces`, write into `directory`, which all jobs share."""
 
     index: int
     pieces: list[Piece]
     directory: Path
+    folder: None = None
 
     @property
     def name(self) -> str:

@@ -10,17 +10,18 @@ from pipeline.command import report, stage
 if TYPE_CHECKING:
     from pipeline.params import Params
     from pipeline.tracking import Run
+    from pipeline.work import WorkFolder
 
 
-def main(params: Params, run: Run) -> None:
+def main(params: Params, run: Run, work: WorkFolder) -> None:
     """Run the stage and log its totals."""
     from pathlib import Path
 
     from pipeline.preprocess.run import preprocess
 
-    source, out = Path("data/ingested"), Path("data/clean")
-    report("preprocess", run, preprocess(source, out, params.preprocess, workers=params.launch.workers))
+    totals = preprocess(Path("data/ingested"), work, params.preprocess, workers=params.launch.workers)
+    report("preprocess", run, totals)
 
 
 if __name__ == "__main__":
-    stage("preprocess", main, __doc__)
+    stage("preprocess", "data/clean", main, __doc__)

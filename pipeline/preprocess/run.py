@@ -1,7 +1,7 @@
 """Preprocess in three steps: survey each shard, decide over all records, write each shard.
 
 Surveying and writing clean a shard each for itself: cleaning twice is cheaper than keeping a copy. What goes
-between them is one short row per record.
+between them is one short row per record. Both keep what is done, so that a stopped stage goes on shard by shard.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import polars as pl
 from pipeline.preprocess.cleaning import clean, judge
 from pipeline.preprocess.duplicates import content_keys, mark_duplicates
 from pipeline.preprocess.splitting import assign_splits
-from pipeline.shards import publish_directory, run_shards, verify_manifest, write_manifest
+from pipeline.shards import Kept, run_shards, verify_manifest, write_manifest
 from pipeline.shards.tables import KINDS, SPLITS, characters, columns, describe, write_table
+from pipeline.work import WorkFolder, link_tree, publish_directory
 
 if TYPE_CHECKING:
     from pipeline.params import PreprocessParams
@@ -33,6 +34,7 @@ class Survey:
     kind: str
     min_chars: int
     max_chars: int
+    folder: None = None
 
     @property
     def name(self) -> str:
@@ -42,12 +44,12 @@ class Survey:
 
 @dataclass(frozen=True)
 class Write:
-    """Write the records of one shard into the splits of `directory`; `splits` has one for each row, or null."""
+    """Write the records of one shard into the splits of `folder`; `splits` has one for each row, or null."""
 
     path: Path
     kind: str
     splits: pl.Series
-    directory: Path
+    folder: Path
 
     @property
     def name(self) -> str:
@@ -55,12 +57,11 @@ class Write:
         return self.path.name
 
 
-def preprocess(source: Path, out: Path, params: PreprocessParams, *, workers: int) -> dict[str, float]:
-    """Clean, bound, deduplicate and split what ingest wrote.
+def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, workers: int) -> dict[str, float]:
+    """Clean, bound, deduplicate and split what ingest wrote; `work.out` is described in data/README.md.
 
     Args:
         source: the directory that ingest wrote.
-        out: the directory to write, see data/README.md; it appears only when all of it is written.
         params: the section `preprocess` of params.yaml.
         workers: how many processes; 0 for one per core. The bytes do not depend on it.
 
@@ -74,23 +75,25 @@ def preprocess(source: Path, out: Path, params: PreprocessParams, *, workers: in
         Survey(source / name, name.partition("-")[0], params.min_chars, params.max_chars)
         for name in verify_manifest(source)["files"]
     ]
-    surveyed = run_shards(survey_shard, surveys, title="preprocess: survey", workers=workers)
+    kept = Kept(work.scratch / "surveyed", work.progress)
+    surveyed = run_shards(survey_shard, surveys, title="preprocess: survey", workers=workers, kept=kept)
     records = pl.concat([table.with_columns(shard=pl.lit(index)) for index, table in enumerate(surveyed)])
     records = assign_splits(mark_duplicates(records), params)
     dropped = records.filter(pl.col("reason").is_not_null())
     splits = records.with_columns(split=pl.when(pl.col("reason").is_null()).then("split"))
     of_shard = splits.partition_by("shard", as_dict=True)
-    with publish_directory(out) as building:
-        for split in splits["split"].drop_nulls().unique():
-            (building / split).mkdir()
-        jobs = [
-            Write(survey.path, survey.kind, of_shard[(index,)]["split"], building)
-            for index, survey in enumerate(surveys)
-        ]
-        written = run_shards(write_shard, jobs, title="preprocess: write", workers=workers)
-        files = {name: figures for shard in written for name, figures in shard.items()}
+    jobs = [
+        Write(survey.path, survey.kind, of_shard[(index,)]["split"], work.scratch / "shards" / survey.path.stem)
+        for index, survey in enumerate(surveys)
+    ]
+    kept = Kept(work.scratch / "written", work.progress)
+    written = run_shards(write_shard, jobs, title="preprocess: write", workers=workers, kept=kept)
+    files = {name: figures for shard in written for name, figures in shard.items()}
+    facts = _facts(files, dropped, records.height)
+    with publish_directory(work.out) as building:
+        for job in jobs:
+            link_tree(job.folder, building)
         write_table(dropped.select("id", "kind", "group", "reason", "detail"), building / DROPPED)
-        facts = _facts(files, dropped, records.height)
         counts = {name: figures["records"] for name, figures in files.items()}
         write_manifest(building, {**counts, DROPPED: dropped.height}, facts)
     return _summary(facts)
@@ -114,7 +117,8 @@ def write_shard(job: Write) -> dict[str, dict[str, int]]:
         part = table.filter(pl.col("split") == split).drop("split")
         if part.height:
             name = f"{split}/{job.path.name}"
-            write_table(part, job.directory / name)
+            (job.folder / split).mkdir()
+            write_table(part, job.folder / name)
             text = part.select(characters(job.kind).sum()).item()
             files[name] = {"records": part.height, "characters": text}
     return files

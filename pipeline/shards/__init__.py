@@ -1,18 +1,18 @@
-"""One pure function per shard: run it over all shards, close their directory with a manifest, publish it.
+"""One pure function per shard: run it over all shards, close their directory with a manifest.
 
 `pipeline.shards.tables` (the tables that stages hand on) is imported by its own name: it needs Polars, and a
 worker process sets Polars' thread count before it loads it.
 """
 
-from pipeline.shards.executor import Executor, Job, local, run_shards
+from pipeline.shards.executor import Executor, local, run_shards
+from pipeline.shards.kept import Job, Kept
 from pipeline.shards.manifest import read_manifest, verify_manifest, write_manifest
-from pipeline.shards.publish import publish_directory
 
 __all__ = [
     "Executor",
     "Job",
+    "Kept",
     "local",
-    "publish_directory",
     "read_manifest",
     "run_shards",
     "verify_manifest",

@@ -14,24 +14,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from pipeline.progress import Progress
-
-
-class Job(Protocol):
-    """What a shard's function is called with: any picklable value that can say which shard it is."""
-
-    @property
-    def name(self) -> str:
-        """The shard, as an error names it."""
-        ...
-
-
-J = TypeVar("J", bound=Job)
-R = TypeVar("R")
+from pipeline.shards.kept import J, Job, Kept, R, run_and_keep
 
 
 class Executor(Protocol):
@@ -83,6 +72,7 @@ def run_shards(
     *,
     title: str,
     workers: int = 0,
+    kept: Kept | None = None,
     executor: Executor = local,
 ) -> list[R]:
     """Call `function` on every job and return the results in the order of the jobs.
@@ -92,21 +82,26 @@ def run_shards(
         jobs: one per shard.
         title: what the progress is called.
         workers: how many processes; 0 for one per core.
+        kept: where results outlive a stop: only the jobs without one run.
         executor: where to run.
 
     Raises:
         Exception: whatever `function` raised, for the first shard that failed, with a note naming the shard.
         RuntimeError: a worker process died.
     """
-    results = []
+    results = kept.load(jobs) if kept else {}
+    todo = [index for index in range(len(jobs)) if index not in results]
+    work = partial(run_and_keep, function, kept.directory) if kept else function
     with (
-        closing(executor(function, jobs, workers)) as stream,
-        Progress(title, len(jobs), "shard") as bar,
+        closing(executor(work, [jobs[index] for index in todo], workers)) as stream,
+        Progress(title, len(jobs), "shard", done=len(results)) as bar,
     ):
-        for result in stream:
-            results.append(result)
+        for index, result in zip(todo, stream, strict=True):
+            results[index] = result
             bar.advance()
-    return results
+            if kept:
+                kept.progress(len(results), len(jobs), "shard")
+    return [results[index] for index in range(len(jobs))]
 
 
 @contextmanager

@@ -14,16 +14,17 @@ from pipeline.command import report, stage
 if TYPE_CHECKING:
     from pipeline.params import Params
     from pipeline.tracking import Run
+    from pipeline.work import WorkFolder
 
 
-def main(params: Params, run: Run) -> None:
+def main(params: Params, run: Run, work: WorkFolder) -> None:
     from pathlib import Path
 
     from pipeline.tokenize.run import tokenize
 
     totals = tokenize(
         Path("data/clean"),
-        Path("data/tokens"),
+        work,
         params.tokenize,
         checkpoint=params.model.checkpoint,
         workers=params.launch.workers,
@@ -32,4 +33,4 @@ def main(params: Params, run: Run) -> None:
 
 
 if __name__ == "__main__":
-    stage("tokenize", main, __doc__)
+    stage("tokenize", "data/tokens", main, __doc__)

@@ -1,7 +1,7 @@
 """One shard of clean records -> its tokens: the part of the work that is spread over processes.
 
 A shard's tokens are five arrays in a directory of its own, `ids` and `mask` of all its tokens one record after another,
-`lengths`, `first_response` and `text_bytes` of its records. They live while the stage runs.
+`lengths`, `first_response` and `text_bytes` of its records. They live until the stage has finished.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ RECORDS_AT_A_TIME = 256
 
 @dataclass(frozen=True)
 class EncodeJob:
-    """One shard: the Parquet file `source` becomes arrays in the directory `target`."""
+    """One shard: the Parquet file `source` becomes arrays in the directory `folder`."""
 
     source: Path
-    target: Path
+    folder: Path
     tokenizer: Path
 
     @property
@@ -46,13 +46,12 @@ def encode_shard(job: EncodeJob) -> None:
         sequences = list(_conversations(table["messages"], tokenizer))
         content = pl.element().struct.field("content")
         text_bytes = pl.col("messages").list.eval(content.str.len_bytes()).list.sum()
-    job.target.mkdir(parents=True)
     ids = np.concatenate([ids for ids, _ in sequences])
-    np.save(job.target / "ids.npy", ids.astype(smallest_uint(tokenizer.vocab_size)))
-    np.save(job.target / "mask.npy", np.concatenate([mask for _, mask in sequences]))
-    np.save(job.target / "lengths.npy", np.array([len(ids) for ids, _ in sequences]))
-    np.save(job.target / "first_response.npy", np.array([np.argmax(mask == RESPONSE) for _, mask in sequences]))
-    np.save(job.target / "text_bytes.npy", table.select(text_bytes.cast(pl.Int64)).to_series().to_numpy())
+    np.save(job.folder / "ids.npy", ids.astype(smallest_uint(tokenizer.vocab_size)))
+    np.save(job.folder / "mask.npy", np.concatenate([mask for _, mask in sequences]))
+    np.save(job.folder / "lengths.npy", np.array([len(ids) for ids, _ in sequences]))
+    np.save(job.folder / "first_response.npy", np.array([np.argmax(mask == RESPONSE) for _, mask in sequences]))
+    np.save(job.folder / "text_bytes.npy", table.select(text_bytes.cast(pl.Int64)).to_series().to_numpy())
 
 
 def _documents(texts: pl.Series, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,35 @@ import numpy as np
 from pipeline.chat.template import ChatTemplate
 from pipeline.chat.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from pipeline.params import TokenizeParams
-from pipeline.shards import publish_directory, read_manifest, run_shards, write_manifest
+from pipeline.shards import Kept, read_manifest, run_shards, write_manifest
 from pipeline.shards.tables import DOCUMENTS, KINDS, SPLITS
 from pipeline.tokenize.bpe import sample_texts, train_bpe
 from pipeline.tokenize.choice import copy_tokenizer, given_tokenizer
 from pipeline.tokenize.encode import Encoded, EncodeJob, encode_shard
 from pipeline.tokenize.pack import pack
+from pipeline.work import WorkFolder, link_tree, publish_directory
 
 Shards = dict[tuple[str, str], list[str]]
 """By (kind, split): its shards in order, as paths in the directory of clean records."""
 
 
-def tokenize(clean: Path, target: Path, params: TokenizeParams, *, checkpoint: str, workers: int) -> dict[str, float]:
-    """Turn the clean records into packed rows and publish them as `target`, whole or not at all (data/README.md).
+@dataclass(frozen=True)
+class Provision:
+    """The tokenizer `given`, or one that is trained on the shards of `training`."""
+
+    given: Path | None
+    training: list[Path]
+    vocab_size: int
+    folder: Path
+    name: str = "tokenizer"
+
+
+def tokenize(
+    clean: Path, work: WorkFolder, params: TokenizeParams, *, checkpoint: str, workers: int
+) -> dict[str, float]:
+    """Turn the clean records into packed rows; `work.out` is described in data/README.md.
+
+    After a stop, the tokenizer and the shards that are done are taken as they are; packing starts anew.
 
     Args:
         clean: what preprocess wrote.
@@ -38,12 +55,17 @@ def tokenize(clean: Path, target: Path, params: TokenizeParams, *, checkpoint: s
     """
     shards = clean_shards(clean)
     given = given_tokenizer(params.tokenizer, checkpoint)
-    with publish_directory(target) as building:
-        tokenizer = _provide_tokenizer(given, building / "tokenizer", clean, shards, params.vocab_size)
-        encoded = building / "encoded"
-        _encode(clean, encoded, shards, building / "tokenizer", workers)
+    kept = Kept(work.scratch / "kept", work.progress)
+    training = [clean / name for kind in KINDS for name in shards.get((kind, "train"), [])]
+    provision = Provision(given, training, params.vocab_size, work.scratch / "tokenizer")
+    run_shards(provide, [provision], title="tokenizer", kept=kept)
+    tokenizer = load_tokenizer(provision.folder)
+    encoded = work.scratch / "encoded"
+    jobs = [EncodeJob(clean / name, encoded / name, provision.folder) for group in shards.values() for name in group]
+    run_shards(encode_shard, jobs, title="tokenize", workers=workers, kept=kept)
+    with publish_directory(work.out) as building:
+        link_tree(provision.folder, building / "tokenizer")
         figures = _pack(encoded, building, shards, tokenizer, params)
-        shutil.rmtree(encoded)
         facts = {"tokenizer": _describe(tokenizer), **figures}
         write_manifest(building, _records(building, figures), facts)
     return {
@@ -76,20 +98,12 @@ def clean_shards(clean: Path) -> Shards:
     return shards
 
 
-def _provide_tokenizer(given: Path | None, directory: Path, clean: Path, shards: Shards, vocab_size: int) -> Tokenizer:
-    directory.mkdir()
-    if given:
-        copy_tokenizer(given, directory)
+def provide(job: Provision) -> None:
+    """Copy or train the tokenizer."""
+    if job.given:
+        copy_tokenizer(job.given, job.folder)
     else:
-        training = [clean / name for kind in KINDS for name in shards.get((kind, "train"), [])]
-        train_bpe(sample_texts(training), vocab_size).save(str(directory / TOKENIZER_FILE))
-    return load_tokenizer(directory)
-
-
-def _encode(clean: Path, encoded: Path, shards: Shards, tokenizer: Path, workers: int) -> None:
-    names = [name for group in shards.values() for name in group]
-    jobs = [EncodeJob(clean / name, encoded / name, tokenizer) for name in names]
-    run_shards(encode_shard, jobs, title="tokenize", workers=workers)
+        train_bpe(sample_texts(job.training), job.vocab_size).save(str(job.folder / TOKENIZER_FILE))
 
 
 def _pack(
@@ -97,15 +111,17 @@ def _pack(
 ) -> dict[str, dict[str, Any]]:
     """The rows of every kind and split below `target`, and their figures by kind and split."""
     figures: dict[str, dict[str, Any]] = {}
+    joined = target / "joined"
     for (kind, split), names in shards.items():
         figures.setdefault(kind, {})[split] = pack(
-            Encoded([encoded / name for name in names], scratch=encoded / kind / split),
+            Encoded([encoded / name for name in names], scratch=joined / kind / split),
             target / kind / split,
             tokenizer,
             seqlen=params.seqlen,
             long=params.long_documents if kind == DOCUMENTS else params.long_conversations,
             rng=np.random.default_rng(params.seed) if split == "train" else None,
         )
+    shutil.rmtree(joined)
     for kind, splits in figures.items():
         for split, found in splits.items():
             if not found["rows"]:

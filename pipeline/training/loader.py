@@ -21,16 +21,20 @@ class Batch:
         self.seq_idx = torch.from_numpy(arrays.seq_idx).to(device, non_blocking=True)
 
 
-def shuffled_indices(rows: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
-    """Endless batches of row indices: each epoch a new permutation, a batch may straddle two epochs."""
-    left = np.empty(0, dtype=np.int64)
-    epoch = 0
+def shuffled_indices(rows: int, batch_size: int, seed: int, start: int = 0) -> Iterator[np.ndarray]:
+    """Endless batches of row indices from batch `start` on: each epoch a new permutation, a batch may straddle two."""
+    epoch, skip = divmod(start * batch_size, rows)
+    left = _permutation(rows, seed, epoch)[skip:]
     while True:
         while len(left) < batch_size:
-            left = np.concatenate([left, np.random.default_rng([seed, epoch]).permutation(rows)])
             epoch += 1
+            left = np.concatenate([left, _permutation(rows, seed, epoch)])
         yield left[:batch_size]
         left = left[batch_size:]
+
+
+def _permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
 def in_order(rows: int, batch_size: int) -> Iterator[np.ndarray]:

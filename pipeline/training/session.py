@@ -11,10 +11,12 @@ from pathlib import Path
 from model import HybridLM, save_pretrained
 from pipeline.params import LaunchParams, TrainParams
 from pipeline.rows import Rows, Supervise, open_rows
-from pipeline.shards import publish_directory
 from pipeline.tracking import Run
+from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.device import make_deterministic, pick_device
-from pipeline.training.trainer import History, train
+from pipeline.training.history import History
+from pipeline.training.trainer import total_steps, train
+from pipeline.work import WorkFolder, publish_directory
 
 
 def training_rows(tokens: Path, prefer: str) -> tuple[Rows, Rows]:
@@ -38,25 +40,27 @@ def training_rows(tokens: Path, prefer: str) -> tuple[Rows, Rows]:
 
 
 def run_training(
-    stage: str,
     build: Callable[[], HybridLM],
     rows: tuple[Rows, Rows],
     tokenizer: Path,
     params: TrainParams,
     launch: LaunchParams,
     run: Run,
+    work: WorkFolder,
 ) -> None:
-    """Train what `build` returns and publish it under artifacts/<stage>/ (layout: docs/artifacts.md)."""
+    """Train what `build` returns and write it to `work.out` (layout: docs/artifacts.md)."""
     device = pick_device(launch.device)
     make_deterministic(params.seed)
-    work = Path("work") / stage
-    shutil.rmtree(work, ignore_errors=True)  # what a killed run left behind
-    model, history = train(build().to(device), *rows, params, device, work, run.log_metrics)
-    publish_model(Path("artifacts") / stage, model, tokenizer, history, run)
-    shutil.rmtree(work, ignore_errors=True)
+    model = build().to(device)
+    steps = total_steps(params, rows[0])
+    checkpoints = Checkpoints(
+        work.scratch / "checkpoints", launch.checkpoint_seconds, lambda step: work.progress(step, steps, "step")
+    )
+    history = train(model, *rows, params, device, checkpoints, run.log_metrics)
+    write_model(work.out, model, tokenizer, history, run)
 
 
-def publish_model(target: Path, model: HybridLM, tokenizer: Path, history: History, run: Run) -> None:
+def write_model(target: Path, model: HybridLM, tokenizer: Path, history: History, run: Run) -> None:
     """Write the model with its tokenizer, the curves, and the figures of the run; all of it or nothing."""
     metrics: dict[str, float] = {
         "parameters": model.config.num_parameters(),

@@ -5,32 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
 
-from model import HybridLM, load_pretrained, save_pretrained
+from model import HybridLM
 from pipeline.params import BudgetUnit, Keep, TrainParams
+from pipeline.process import Interrupted, held_back
 from pipeline.progress import Progress
 from pipeline.rows import Rows
+from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.device import autocast, peak_memory_mb
+from pipeline.training.history import History, Point
 from pipeline.training.loader import Batch, in_order, shuffled_indices
 from pipeline.training.loss import SetLoss, set_loss
 from pipeline.training.optimizer import build_optimizer, learning_rate
-
-
-@dataclass
-class History:
-    """What a run went through. Deterministic but for `seconds` and `peak_memory_mb`."""
-
-    train: list[dict[str, float]] = field(default_factory=list)
-    validation: list[dict[str, float]] = field(default_factory=list)
-    kept_step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0  # of training steps alone
-    peak_memory_mb: float = 0.0
 
 
 def total_steps(params: TrainParams, rows: Rows) -> int:
@@ -51,31 +42,35 @@ def train(
     validation: Rows,
     params: TrainParams,
     device: torch.device,
-    work: Path,
-    observe: Callable[[dict[str, float], int], None],
-) -> tuple[HybridLM, History]:
-    """Train `model` on the supervised tokens of `rows`.
+    checkpoints: Checkpoints,
+    observe: Callable[[Point, int], None],
+) -> History:
+    """Train `model`, in place, on the supervised tokens of `rows`; it ends with the weights of `params.keep`.
+
+    Where `checkpoints` has one, training goes on from there, to the same bits as without a stop.
 
     Args:
-        model: on `device`, fp32; trained in place.
+        model: on `device`, fp32.
         validation: rows whose loss decides which weights are the best.
-        work: a directory of our own for the best weights so far.
-        observe: called with metrics and the tokens seen so far.
-
-    Returns:
-        The model with the weights that `params.keep` asks for, and the run's history.
+        observe: called with metrics and the tokens seen so far; after a stop with those from before it, too.
 
     Raises:
         ValueError: the loss is no longer a finite number.
+        Interrupted: by a signal, once a checkpoint is written.
     """
     steps = total_steps(params, rows)
     optimizer = build_optimizer(model, params)
-    history = History()
-    best = math.inf
+    first, history, best = _restore(checkpoints, model, optimizer)
+    for tokens, metrics in history.observations():
+        observe(metrics, tokens)
+
+    def save(step: int) -> None:
+        checkpoints.save(step, _state(step, model, optimizer, history), {"best": best})
+
     model.train()
-    order = shuffled_indices(len(rows), params.batch_size, params.seed)
-    with Progress("training", steps, unit="step") as progress:
-        for step in range(steps):
+    order = shuffled_indices(len(rows), params.batch_size, params.seed, start=first)
+    with held_back() as told_to_stop, Progress("training", steps, unit="step", done=first) as progress:
+        for step in range(first, steps):
             start = time.perf_counter()
             rate = learning_rate(step, steps, params)
             for group in optimizer.param_groups:
@@ -92,23 +87,29 @@ def train(
             if (step + 1) % params.validate_every == 0 or last:
                 measured = _validate(model, validation, params, device)
                 _finite("validation loss", measured.mean, step)
+                if params.keep is Keep.best and measured.mean < _best_loss(history):
+                    history.kept_step = step + 1
+                    best = _weights(model)
                 history.validation.append({"step": step + 1, "tokens": history.tokens, "loss": measured.mean})
-                observe({"validation_loss": measured.mean}, history.tokens)
+                observe(history.validated(), history.tokens)
                 progress.line(
                     f"step {step + 1}/{steps}: validation loss {measured.mean:.4f}, "
                     f"{history.tokens / history.seconds:,.0f} tokens/s"
                 )
-                if params.keep is Keep.best and measured.mean < best:
-                    best = measured.mean
-                    history.kept_step = step + 1
-                    save_pretrained(model, work / "best")
             progress.advance()
+            if signal := told_to_stop():
+                save(step + 1)
+                checkpoints.wait()
+                raise Interrupted(signal, f" at step {step + 1} of {steps}")
+            if checkpoints.due():
+                save(step + 1)
+    checkpoints.wait()
     if params.keep is Keep.last:
         history.kept_step = steps
-    elif history.kept_step != steps:
-        model = load_pretrained(work / "best", device=device)
+    elif history.kept_step != steps and best:
+        model.load_state_dict(best)
     history.peak_memory_mb = peak_memory_mb(device)
-    return model, history
+    return history
 
 
 def _step(
@@ -139,6 +140,40 @@ def _step(
 def _validate(model: HybridLM, validation: Rows, params: TrainParams, device: torch.device) -> SetLoss:
     batches = in_order(min(len(validation), params.validation_rows), params.micro_batch_size)
     return set_loss(model, validation, batches, device, params.precision)
+
+
+def _best_loss(history: History) -> float:
+    return min((point["loss"] for point in history.validation), default=math.inf)
+
+
+def _weights(model: HybridLM) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+
+
+def _state(step: int, model: HybridLM, optimizer: torch.optim.Optimizer, history: History) -> dict[str, Any]:
+    """All that training needs to go on to the same bits, but for what never changes."""
+    return {
+        "step": step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "generators": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
+        "history": asdict(history),
+    }
+
+
+def _restore(
+    checkpoints: Checkpoints, model: HybridLM, optimizer: torch.optim.Optimizer
+) -> tuple[int, History, dict[str, torch.Tensor] | None]:
+    """The step to go on from, what happened before it, and the best weights so far."""
+    state = checkpoints.newest()
+    if state is None:
+        return 0, History(), None
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    cpu, *gpus = state["generators"]
+    torch.set_rng_state(cpu)
+    torch.cuda.set_rng_state_all(gpus)
+    return state["step"], History(**state["history"]), state["best"]
 
 
 def _finite(name: str, value: float, step: int) -> float:

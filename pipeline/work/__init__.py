@@ -1,1 +1,27 @@
-"""Work in progress: a folder for each stage and fingerprint, so that a stage that was stopped goes on."""
+"""Work in progress: a folder for each stage and fingerprint, so that a stage that was stopped goes on.
+
+Nothing here decides what a stage makes; it decides only what need not be made again.
+"""
+
+from pipeline.work.fingerprint import portable_fingerprint
+from pipeline.work.folder import WorkFolder, open_work
+from pipeline.work.pruning import WorkState, list_work, prune
+from pipeline.work.publish import link_or_copy, link_tree, publish_directory
+from pipeline.work.root import work_root
+from pipeline.work.seal import DamagedError, check_seal, seal
+
+__all__ = [
+    "DamagedError",
+    "WorkFolder",
+    "WorkState",
+    "check_seal",
+    "link_or_copy",
+    "link_tree",
+    "list_work",
+    "open_work",
+    "portable_fingerprint",
+    "prune",
+    "publish_directory",
+    "seal",
+    "work_root",
+]

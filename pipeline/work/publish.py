@@ -34,6 +34,26 @@ def publish_directory(target: Path) -> Iterator[Path]:
         shutil.rmtree(retired, ignore_errors=True)
 
 
+def link_tree(source: Path, target: Path) -> None:
+    """Add the files of `source` to `target` as hard links, so that both names outlive each other; copies elsewhere.
+
+    A finished file is never written to again: what is made anew is written beside it and renamed.
+    """
+    for folder, _, names in os.walk(source):
+        into = target / Path(folder).relative_to(source)
+        into.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            link_or_copy(Path(folder, name), into / name)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A second name for a file, or a copy where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
 def _remove_leftovers(target: Path) -> None:
     prefix = f".{target.name}.tmp-"
     for leftover in target.parent.glob(f"{prefix}*"):

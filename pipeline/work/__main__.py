@@ -1,0 +1,52 @@
+"""Show what is in work/, the work in progress, and free it: finished work goes after a day, stopped work after 14."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from pipeline.work.pruning import WorkState, list_work, prune
+from pipeline.work.root import work_root
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.work", description=__doc__)
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("show", help="list it (the default)")
+    pruning = commands.add_parser("prune", help="remove what is older than that; what is in use stays")
+    pruning.add_argument("--all", action="store_true", help="remove all that is not in use, whatever its age")
+    arguments = parser.parse_args()
+    root = work_root()
+    if arguments.command == "prune":
+        gone = prune(root, everything=arguments.all)
+        for state in gone:
+            print(f"removed {state.path} ({_size(state)})")
+        print(f"{sum(state.bytes for state in gone) / 1e6:,.1f} MB freed")
+        return
+    states = list_work(root)
+    for state in states:
+        print(f"{state.path}  {_size(state):>12}  {_age(state):>12}  {_progress(state)}")
+    total = sum(state.bytes for state in states) / 1e6
+    print(f"{total:,.1f} MB of work in progress in {root}/; `python -m pipeline.work prune` frees it")
+
+
+def _size(state: WorkState) -> str:
+    return f"{state.bytes / 1e6:,.1f} MB"
+
+
+def _age(state: WorkState) -> str:
+    seconds = time.time() - state.used
+    for length, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
+def _progress(state: WorkState) -> str:
+    at = f" at {state.unit} {state.done} of {state.total}" if state.total and state.state != "finished" else ""
+    return f"running as process {state.pid}{at}" if state.state == "running" else f"{state.state}{at}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What a stage's result depends on, as a hash: work in progress is gone on with only where it is the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.dvcfile import StageDefinition, param_values, read_params
+from pipeline.hashing import content_sha256, text_sha256
+
+
+def depends_on(stage: StageDefinition, root: Path = Path()) -> dict[str, Any]:
+    """Content of every dependency of dvc.yaml (data, code, your files), and the stage's own parameters.
+
+    What `launch` and `tracking` say is left out: it does not change what a stage makes.
+    """
+    return {
+        "deps": {path: content_sha256(root / path) for path in sorted(stage.deps)},
+        "params": param_values(stage.params, read_params(root)),
+    }
+
+
+def digest(parts: Any) -> str:
+    """A short name for any JSON value."""
+    return text_sha256(json.dumps(parts, sort_keys=True))[:16]
+
+
+def portable_fingerprint(stage: StageDefinition, root: Path = Path()) -> str:
+    """The same on every machine."""
+    return digest(depends_on(stage, root))
+
+
+def machine(stage: StageDefinition, device: str) -> dict[str, Any]:
+    """What else decides the bits of a stage that computes with the model; nothing for the others.
+
+    Args:
+        device: `launch.device`, by name.
+    """
+    if "model" not in stage.deps:
+        return {}
+    import torch
+
+    use_cuda = device != "cpu" and torch.cuda.is_available()
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if use_cuda else "cpu",
+    }

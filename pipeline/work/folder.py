@@ -1,0 +1,90 @@
+"""The folder of work in progress of one stage and one fingerprint: work/<stage>/<fingerprint>/.
+
+about.json      what the fingerprint is made of
+lock            held by the process that works here
+progress.json   how far the work has come, for people
+scratch/        what the stage keeps to go on from after a stop
+done/out/       the finished outputs; done/sha256.json seals them
+done/run.jsonl  what the run that made them told tracking
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.dvcfile import read_stages
+from pipeline.work.fingerprint import depends_on, digest, machine
+from pipeline.work.lock import locked
+from pipeline.work.publish import link_tree, publish_directory
+from pipeline.work.root import work_root
+from pipeline.work.seal import SEAL, DamagedError, check_seal, seal
+
+
+class WorkFolder:
+    """Where a stage works; the process that has it holds its lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.scratch = path / "scratch"
+        self.out = path / "done" / "out"
+        self.told = path / "done" / "run.jsonl"
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Say how far the work that would survive a stop has come."""
+        write_json(self.path / "progress.json", {"done": done, "total": total, "unit": unit})
+
+    def finish(self, told: Path) -> None:
+        """Close the outputs, which are complete, and drop what was kept to go on from.
+
+        Args:
+            told: the event log of the run that made them.
+        """
+        shutil.copyfile(told, self.told)
+        seal(self.out.parent)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def finished(self, warn: Callable[[str], None]) -> bool:
+        """Whether the outputs are there already, whole: made by a run that ended before DVC took note of it."""
+        if not (self.out.parent / SEAL).exists():
+            return False
+        try:
+            check_seal(self.out.parent)
+        except DamagedError as damage:
+            warn(f"warning: {damage}; made anew")
+            shutil.rmtree(self.out.parent)
+            return False
+        return True
+
+    def publish(self, target: Path) -> None:
+        """Give the outputs their place; they stay here too, until they are pruned (DVC may die before it has them)."""
+        with publish_directory(target) as building:
+            link_tree(self.out, building)
+
+
+@contextmanager
+def open_work(stage: str, device: str, say: Callable[[str], None]) -> Iterator[WorkFolder]:
+    """The work folder of `stage` for the present data, parameters, code and machine, held until the block ends."""
+    definition = read_stages()[stage]
+    parts: dict[str, Any] = depends_on(definition)
+    about = {"portable": digest(parts), **parts, "machine": machine(definition, device)}
+    folder = work_root() / stage / digest([about["portable"], about["machine"]])
+
+    def wait(who: str) -> None:
+        say(f"{who} works on the same in {folder}; waiting for it to end")
+
+    with locked(folder, wait):
+        write_json(folder / "about.json", about)
+        yield WorkFolder(folder)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a small file whole or not at all."""
+    draft = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    draft.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    os.replace(draft, path)
