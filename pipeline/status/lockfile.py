@@ -1,0 +1,63 @@
+"""What dvc.lock says of the last run of each stage, and params.yaml as DVC reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PARAMS = "params.yaml"
+
+
+@dataclass(frozen=True)
+class LockedStage:
+    """A stage as it last ended well."""
+
+    command: str
+    deps: dict[str, str]
+    """The md5 by path."""
+    params: dict[str, Any]
+    """The value of each section or full key."""
+    outs: dict[str, str]
+
+
+def read_lock(root: Path) -> dict[str, LockedStage]:
+    """The stages of dvc.lock by name; none where there is no such file yet.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    file = root / "dvc.lock"
+    if not file.exists():
+        return {}
+    content = read_yaml(file)
+    try:
+        return {name: _locked(stage) for name, stage in content.get("stages", {}).items()}
+    except (AttributeError, LookupError, TypeError):
+        raise ValueError(f"{file}: not what DVC writes; restore it (`git restore dvc.lock`) or delete it") from None
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A file of YAML 1.2, which is what DVC reads: `1e-3` is a number and `off` a word."""
+    from ruamel.yaml import YAML, YAMLError
+
+    try:
+        content = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: expected sections, found {'nothing' if content is None else repr(content)}")
+    return content
+
+
+def _locked(stage: dict[str, Any]) -> LockedStage:
+    return LockedStage(
+        command=stage["cmd"],
+        deps=_hashes(stage.get("deps", [])),
+        params=stage.get("params", {}).get(PARAMS, {}),
+        outs=_hashes(stage.get("outs", [])),
+    )
+
+
+def _hashes(entries: list[dict[str, Any]]) -> dict[str, str]:
+    return {entry["path"]: entry["md5"] for entry in entries}
