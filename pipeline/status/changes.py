@@ -23,7 +23,7 @@ class Change:
     missing: str | None = None
     """The path, when nothing is there any more."""
     restorable: bool = False
-    """Whether DVC's cache has what is not there, so that the stage need not run."""
+    """Whether DVC's cache has what is not there, so that it need not be made."""
 
 
 def changes(
@@ -42,7 +42,9 @@ def changes(
     for path in dict.fromkeys(stage.deps):
         found += _of_path(path, locked.deps.get(path), contents.of(path), listings)
     for path in (*stage.outs, *stage.uncached):
-        found += _of_output(path, locked.outs.get(path), contents.of(path), listings, kept=path in stage.outs)
+        found += _of_path(path, locked.outs.get(path), contents.of(path), listings)
+    for path in stage.outs:
+        found += _of_cache(path, locked.outs.get(path), contents.of(path), listings)
     return found
 
 
@@ -61,7 +63,9 @@ def _of_value(key: str, old: Any, new: Any) -> Iterator[str]:
 
 def _of_path(path: str, old: str | None, new: Content | None, listings: Listings) -> Iterator[Change]:
     if new is None:
-        yield Change(f"{path} is missing", missing=path)
+        restorable = old is not None and listings.in_cache(old)
+        where = "; DVC's cache has it" if restorable else ""
+        yield Change(f"{path} is missing{where}", missing=path, restorable=restorable)
     elif old is None:
         yield Change(f"{path} is new in dvc.yaml")
     elif old != new.md5:
@@ -72,14 +76,8 @@ def _of_path(path: str, old: str | None, new: Content | None, listings: Listings
             yield from map(Change, _of_files(path, before, new.files))
 
 
-def _of_output(path: str, old: str | None, new: Content | None, listings: Listings, *, kept: bool) -> Iterator[Change]:
-    restorable = kept and old is not None and listings.in_cache(old)
-    if new is None:
-        where = "; DVC's cache has it" if restorable else ""
-        yield Change(f"{path} is missing{where}", missing=path, restorable=restorable)
-        return
-    yield from _of_path(path, old, new, listings)
-    if kept and old == new.md5 and not restorable:
+def _of_cache(path: str, old: str | None, new: Content | None, listings: Listings) -> Iterator[Change]:
+    if new and new.md5 == old and not listings.in_cache(old):
         yield Change(f"{path} is not in DVC's cache")
 
 
@@ -90,7 +88,7 @@ def _of_files(directory: str, old: dict[str, str], new: dict[str, str]) -> Itera
         how = "added" if name not in old else "removed" if name not in new else "changed"
         yield f"{directory}/{name} {how}"
     if len(differing) > len(named):
-        yield f"and {len(differing) - len(named)} more files of {directory}"
+        yield f"and {len(differing) - len(named)} more files in {directory}"
 
 
 def _shown(value: Any) -> str:

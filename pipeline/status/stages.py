@@ -40,11 +40,6 @@ class Standing:
         return not self.recorded or bool(self.changes)
 
     @property
-    def reasons(self) -> list[str]:
-        """The changes in words, but for what is missing only until the stages before have run."""
-        return [change.text for change in self.changes if change.missing not in self.awaited]
-
-    @property
     def running(self) -> bool:
         return self.work is not None and self.work.state == "running"
 
@@ -53,9 +48,19 @@ class Standing:
         return not (self.outdated or self.waits_for or self.running)
 
     @property
-    def restorable(self) -> bool:
-        """Whether DVC only has to put back what it has in its cache."""
-        return self.recorded and bool(self.changes) and all(change.restorable for change in self.changes)
+    def reasons(self) -> list[Change]:
+        """The changes, but for what is missing only until the stages before have run."""
+        return [change for change in self.changes if change.missing not in self.awaited]
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has to run, whatever the stages before it make."""
+        return not self.recorded or not all(change.restorable for change in self.reasons)
+
+    @property
+    def may_change(self) -> bool:
+        """Whether what it makes may come out different."""
+        return self.running or self.runs or bool(self.waits_for)
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def look(root: Path, work: Path, stages: Mapping[str, StageDefinition]) -> Proje
     for name, above in _upstream(stages).items():
         stage, lock = stages[name], locked.get(name)
         differences = changes(stage, lock, params, contents, listings) if lock else []
-        waits_for = tuple(other for other in above if not standings[other].fresh)
+        waits_for = tuple(other for other in above if standings[other].may_change)
         awaited = frozenset(path for other in waits_for for path in _taken(stage, stages[other]))
         standing = Standing(name, bool(lock), tuple(differences), waits_for, awaited, _work_on(stage, found, root))
         standings[name] = standing

@@ -21,7 +21,7 @@ def render(project: Project, *, colour: bool) -> Iterator[str]:
         state, note = _state(stage)
         painted = _painted(state, COLOURS[state], colour)
         yield f"{stage.name:<{width}}  {painted}{' ' * (max(map(len, COLOURS)) - len(state))}  {note}".rstrip()
-        for reason in (*stage.reasons, *_other_runs(stage, project.other_work)):
+        for reason in (*(change.text for change in stage.reasons), *_other_runs(stage, project.other_work)):
             yield f"{'':<{width}}    {_painted(reason, DIM, colour)}"
     yield ""
     if older := [state for state in project.other_work if state.state == "interrupted"]:
@@ -47,7 +47,7 @@ def _state(stage: Standing) -> tuple[str, str]:
         return state, f"but done in {stage.work.path}; `dvc repro` takes that"
     if stage.waits_for and stage.recorded:
         waits = f"waits for {_listed(stage.waits_for)}"
-        return state, waits if stage.reasons else f"{waits}; runs only if what comes from there is different"
+        return state, waits if stage.runs else f"{waits}; runs only if what comes from there is different"
     return state, ""
 
 
@@ -82,12 +82,12 @@ def _since(pid: int) -> str:
 def _next(stages: tuple[Standing, ...]) -> str:
     if running := [stage.name for stage in stages if stage.running]:
         return f"{_listed(running)} {'is' if len(running) == 1 else 'are'} running; nothing to do meanwhile"
-    back = [stage.name for stage in stages if stage.restorable]
-    run = [stage.name for stage in stages if stage.outdated and not stage.restorable]
-    touched = [stage.name for stage in stages if stage.waits_for and not stage.outdated]
+    run = [stage.name for stage in stages if stage.runs]
+    touched = [stage.name for stage in stages if stage.may_change and not stage.runs]
+    missing = [change.missing for stage in stages if not stage.may_change for change in stage.changes if change.missing]
     steps = []
-    if back:
-        steps.append(f"put back from its cache what {_listed(back)} made")
+    if missing:
+        steps.append(f"put back {_listed(dict.fromkeys(missing))} from its cache")
     if run:
         steps.append(f"run {_listed(run)}")
     if touched:
