@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 Point = dict[str, float]
@@ -20,12 +19,11 @@ class History:
     seconds: float = 0.0  # of training steps alone
     peak_memory_mb: float = 0.0
 
-    def observations(self) -> Iterator[tuple[int, Point]]:
-        """Tokens and metrics of every point, as a run is told of them: the same names in every run."""
-        for point in self.train:
-            yield int(point["tokens"]), {name: point[name] for name in ("loss", "grad_norm", "lr")}
-        for index in range(len(self.validation)):
-            yield int(self.validation[index]["tokens"]), self.validated(index)
+    def observations(self) -> list[tuple[int, Point]]:
+        """Tokens and metrics of every point, in order, as a run is told of them: the same names in every run."""
+        steps = [(int(p["tokens"]), {name: p[name] for name in ("loss", "grad_norm", "lr")}) for p in self.train]
+        validations = [(int(point["tokens"]), self.validated(at)) for at, point in enumerate(self.validation)]
+        return sorted(steps + validations, key=lambda observation: observation[0])
 
     def validated(self, index: int = -1) -> Point:
         """The metrics of a validation point: its loss, and the best so far."""

@@ -36,5 +36,5 @@ def test_a_log_has_plain_lines_now_and_then(monkeypatch, capsys):
     captured = capsys.readouterr()
     assert captured.err == ""
     first, second = captured.out.splitlines()  # the last step needs none: the stage says that it is done
-    assert first.startswith("training: 1/3 steps, loss 2.5, about ")
+    assert first.startswith("training: 1/3 steps, loss 2.5, ")
     assert second.startswith("training: 2/3 steps")

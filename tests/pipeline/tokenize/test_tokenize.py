@@ -21,6 +21,7 @@ from pipeline.shards import verify_manifest, write_manifest
 from pipeline.shards.tables import columns, shard_file, write_table
 from pipeline.tokenize.bpe import train_bpe
 from pipeline.tokenize.run import tokenize
+from pipeline.work import WorkFolder
 
 WORDS = ["the ", " cat", "\n", "    ", "return", " x=1", "naïve", "🙂", "<|end|>", "<|endoftext|>"]
 PARAMS = TokenizeParams(
@@ -75,12 +76,12 @@ def write_clean(directory: Path, clean: Clean) -> Path:
 
 def run(tmp_path: Path, clean: Clean, params: TokenizeParams = PARAMS, **options: Any) -> tuple[Path, dict[str, Any]]:
     """The published directory and its verified manifest."""
-    target = tmp_path / "tokens"
+    work = WorkFolder(tmp_path / "work")
     tokenize(
-        write_clean(tmp_path / "clean", clean), target, params, **({"checkpoint": "embedded", "workers": 1} | options)
+        write_clean(tmp_path / "clean", clean), work, params, **({"checkpoint": "embedded", "workers": 1} | options)
     )
-    assert {path.name for path in tmp_path.iterdir()} == {"clean", "tokens"}
-    return target, verify_manifest(target)
+    assert {path.name for path in work.out.parent.iterdir()} == {"out"}
+    return work.out, verify_manifest(work.out)
 
 
 def sequences(directory: Path) -> list[tuple[list[int], list[int]]]:
@@ -245,15 +246,11 @@ def test_a_given_tokenizer_travels_along(tmp_path: Path) -> None:
 
 
 def failing(tmp_path: Path, clean: Clean, params: TokenizeParams = PARAMS, checkpoint: str = "embedded") -> str:
-    """The message of the ValueError; an earlier result stays, and nothing half-written is left."""
-    target = tmp_path / "tokens"
-    target.mkdir()
-    (target / "earlier").touch()
-    before = sorted(tmp_path.iterdir())
+    """The message of the ValueError; no output, half-written or whole, is there."""
+    work = WorkFolder(tmp_path / "work")
     with pytest.raises(ValueError) as caught:  # noqa: PT011  the callers match the message
-        tokenize(write_clean(tmp_path / "clean", clean), target, params, checkpoint=checkpoint, workers=1)
-    assert sorted(path for path in tmp_path.iterdir() if path.name != "clean") == before
-    assert (target / "earlier").exists()
+        tokenize(write_clean(tmp_path / "clean", clean), work, params, checkpoint=checkpoint, workers=1)
+    assert not work.out.parent.exists() or not list(work.out.parent.iterdir())
     return str(caught.value)
 
 
@@ -288,5 +285,5 @@ def test_an_unusable_tokenizer(tmp_path: Path, content: str | None, problem: str
 
 def test_preprocess_has_not_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"clean/manifest\.json is missing|manifest\.json is missing"):
-        tokenize(tmp_path / "clean", tmp_path / "tokens", PARAMS, checkpoint="embedded", workers=1)
+        tokenize(tmp_path / "clean", WorkFolder(tmp_path / "work"), PARAMS, checkpoint="embedded", workers=1)
     assert not list(tmp_path.iterdir())

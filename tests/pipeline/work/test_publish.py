@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.shards import publish_directory
+from pipeline.work import publish_directory
 
 
 def _publish(target: Path, text: str, error: type[BaseException] | None = None) -> None:
@@ -43,7 +43,7 @@ def test_a_kill_leaves_the_old_and_the_next_run_cleans_up(tmp_path: Path) -> Non
     target = tmp_path / "out"
     _publish(target, "old")
     code = (
-        "import os, pathlib\nfrom pipeline.shards import publish_directory\n"
+        "import os, pathlib\nfrom pipeline.work import publish_directory\n"
         f"with publish_directory(pathlib.Path({str(target)!r})) as building:\n"
         "    (building / 'half').write_text('half')\n    os._exit(9)\n"
     )
