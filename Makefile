@@ -6,7 +6,7 @@ READY := .venv/.ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint types unit ui bench lock clean
+.PHONY: help setup repro test lint types unit status ui bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,8 +20,7 @@ $(READY): requirements.lock
 	@touch $(READY)
 
 repro: $(READY) ## run the pipeline: what changed, and what depends on it
-	@python -m pipeline.params
-	dvc repro
+	@exec python -m pipeline.repro
 
 test: $(READY) lint types unit ## everything that CI checks
 
@@ -35,8 +34,11 @@ types: $(READY) ## mypy
 unit: $(READY) ## the tests, with a real run of the pipeline at a small setting
 	python -m pytest
 
+status: $(READY) ## what is fresh, stale (and why), running or interrupted
+	@exec python -m pipeline.status
+
 ui: $(READY) ## MLflow's pages about the runs so far, on http://127.0.0.1:5000
-	python -m pipeline.tracking ui
+	@exec python -m pipeline.tracking ui
 
 bench: $(READY) ## measure against transformers, side by side
 	python -m benchmarks.train_step

@@ -72,11 +72,16 @@ def end_with_parent() -> None:
     No trainer goes on behind a dvc that was killed. On Linux the kernel sends the signal; elsewhere a thread looks.
     """
     parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent_by_kernel()
     watched = [psutil.Process(parent)] if psutil.pid_exists(parent) else []
     watched += [process for process in psutil.Process().parents() if is_dvc(process) and process.pid != parent]
     threading.Thread(target=_watch, args=(parent, watched), daemon=True).start()
+
+
+def end_with_parent_by_kernel() -> None:
+    """The kernel's part of `end_with_parent`; of use between fork and exec, too."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def is_dvc(process: psutil.Process) -> bool:

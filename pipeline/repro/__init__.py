@@ -1,0 +1,1 @@
+"""`make repro`: one run of the pipeline as a whole."""

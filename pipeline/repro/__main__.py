@@ -1,0 +1,30 @@
+"""Check params.yaml, open the run in the tracking that all stages share, and run `dvc repro` with the given arguments.
+
+What `dvc repro` by itself does, and besides: a mistake in params.yaml is named before DVC starts; Ctrl-C, SIGTERM and
+the end of whoever started this stop the stage that runs, which saves its work first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pipeline.params import load_params
+from pipeline.process import end_with_parent, stop_on_signals
+from pipeline.repro.run import repro
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.repro", description=__doc__)
+    _, arguments = parser.parse_known_args()
+    stop_on_signals()
+    end_with_parent()
+    try:
+        load_params()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(repro(arguments))
+
+
+if __name__ == "__main__":
+    main()

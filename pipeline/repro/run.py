@@ -1,0 +1,56 @@
+"""`dvc repro` as a child that is told to stop in the way it understands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from pipeline.dvcfile import read_stages
+from pipeline.process import Interrupted, end_with_parent_by_kernel
+from pipeline.tracking import close_execution, open_execution
+
+SECONDS_TO_STOP = 60
+
+
+def repro(arguments: Sequence[str]) -> int:
+    """Run `dvc repro` and return its exit status; that of the signal where one came."""
+    execution = open_execution("repro")
+    dvc = subprocess.Popen(
+        [Path(sys.executable).with_name("dvc"), "repro", *arguments],
+        env=os.environ | execution.environment(),
+        start_new_session=True,  # Ctrl-C comes to this process alone, which passes it on: once, and to the stage only
+        preexec_fn=end_with_parent_by_kernel,
+    )
+    try:
+        status = dvc.wait()
+    except Interrupted as stop:
+        _stop(dvc, stop.signal)
+        close_execution(execution, "KILLED")
+        return stop.exit_status
+    close_execution(execution, "FAILED" if status else "FINISHED")
+    return status
+
+
+def _stop(dvc: subprocess.Popen[bytes], number: int) -> None:
+    """Pass the signal to the stage that runs; DVC ends when its stage does. DVC itself dies of SIGTERM."""
+    stages = _stages(dvc.pid)
+    if not stages:
+        dvc.terminate()
+    for stage in stages:
+        stage.send_signal(number)
+    try:
+        dvc.wait(SECONDS_TO_STOP)
+    except (subprocess.TimeoutExpired, Interrupted):
+        dvc.kill()
+        dvc.wait()
+
+
+def _stages(dvc: int) -> list[psutil.Process]:
+    """The stages' own processes below dvc, not the workers below those."""
+    commands = [["-m", f"pipeline.{name}"] for name in read_stages()]
+    return [child for child in psutil.Process(dvc).children(recursive=True) if child.cmdline()[1:3] in commands]
