@@ -1,0 +1,198 @@
+"""Event logs -> MLflow: a parent run per execution, a nested run per stage. The one place that writes to MLflow.
+
+A delivery goes on where the last one ended; one that is repeated from the start changes nothing: runs are found
+by their tags, MLflow drops a metric that it has (same key, step, time and value), and everything else is written over
+with the same.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+from mlflow.entities import LifecycleStage, Run
+from mlflow.tracking import MlflowClient
+
+from pipeline.tracking.artifacts import folder_of
+from pipeline.tracking.cached import Maker, cached_stages, last_runs, lock_facts, makers
+from pipeline.tracking.cursor import Cursor, LogCursor
+from pipeline.tracking.entries import log_dataset, log_metrics, log_params, log_tags, milliseconds
+from pipeline.tracking.events import Event, first_event, last_event, read_events, read_from
+from pipeline.tracking.logs import RUNNING, ExecutionLogs, stage_of, stage_status
+from pipeline.tracking.runs import (
+    all_parents,
+    find_child,
+    find_children,
+    find_experiment,
+    find_parent,
+    make_child,
+    make_experiment,
+    make_parent,
+)
+from pipeline.tracking.store import make_database, store_key
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)  # a new database is no news
+CHUNK = 2000
+"""Events after which a long delivery notes how far it is."""
+
+EVENTS = "log.events"
+"""The tag of a parent run that says how many events MLflow has."""
+
+
+class Exporter:
+    """Delivers the logs of executions to one store. Whatever MLflow raises comes out; nothing is lost by it."""
+
+    def __init__(self, uri: str, progress: Callable[[], None] = lambda: None) -> None:
+        """`progress` is called whenever MLflow has taken something."""
+        make_database(uri)
+        self._client = MlflowClient(tracking_uri=uri)
+        self._store = store_key(uri)
+        self._progress = progress
+        self._confirmed: dict[Path, Cursor] = {}
+        self._parents: dict[str, dict[str, Run]] = {}
+        self._makers: dict[tuple[str, str], Maker] | None = None
+
+    def look_ahead(self, experiment: str) -> None:
+        """Ask once for all executions that MLflow has, where many are about to be delivered."""
+        found = find_experiment(self._client, experiment)
+        self._parents[experiment] = all_parents(self._client, found) if found else {}
+
+    def deliver(self, logs: ExecutionLogs) -> int:
+        """Deliver what is new; returns the number of events."""
+        with (logs.folder / "delivery.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            cursor = self._confirmed.pop(logs.folder, None) or self._confirm(logs)
+            if cursor is None:
+                return 0
+            before = cursor.events
+            for path in logs.all():
+                self._deliver_log(logs, path, cursor)
+            self._conclude(logs, cursor, news=cursor.events > before)
+            self._confirmed[logs.folder] = cursor  # not reached if something is raised: then MLflow is asked again
+            return cursor.events - before
+
+    def _confirm(self, logs: ExecutionLogs) -> Cursor | None:
+        """The cursor that MLflow agrees with; None if somebody has deleted the run there."""
+        start = _first(logs.own)
+        name, execution = start["experiment"], start["execution"]
+        parent = self._parents.get(name, {}).get(execution)
+        experiment = find_experiment(self._client, name) if parent is None else parent.info.experiment_id
+        if parent is None and experiment is not None:
+            parent = find_parent(self._client, experiment, execution)
+        if parent is None:
+            return Cursor()
+        if parent.info.lifecycle_stage == LifecycleStage.DELETED:
+            return None
+        cursor = Cursor.load(logs.folder, self._store)
+        if cursor.run == parent.info.run_id and parent.data.tags.get(EVENTS) == str(cursor.events):
+            return cursor
+        children = find_children(self._client, parent.info.experiment_id, parent.info.run_id)
+        return Cursor(parent.info.run_id, logs={stem: LogCursor(run) for stem, run in children.items()})
+
+    def _deliver_log(self, logs: ExecutionLogs, path: Path, cursor: Cursor) -> None:
+        mine = cursor.of(path)
+        status = "" if path == logs.own else stage_status(path)  # asked first: then all that led to it is read below
+        events = read_from(path, mine.offset)
+        while chunk := list(islice(events, CHUNK)):
+            if not mine.run:
+                mine.run = self._make_run(logs, path, cursor)
+            self._write(path, mine.run, [event for event, _ in chunk])
+            if path != logs.own:  # the parent shows what its stages came to, so that executions compare in one table
+                metrics = [event for event, _ in chunk if event["kind"] == "metrics"]
+                log_metrics(self._client, cursor.run, metrics, prefix=f"{stage_of(path)}/")
+            mine.offset = chunk[-1][1]
+            cursor.events += len(chunk)
+            self._commit(logs, cursor)
+        if status != mine.status:
+            self._tell_status(mine.run, status, path)
+            mine.status = status
+            self._commit(logs, cursor)
+
+    def _make_run(self, logs: ExecutionLogs, path: Path, cursor: Cursor) -> str:
+        start = _first(logs.own)
+        experiment = make_experiment(self._client, start["experiment"])
+        if path == logs.own:
+            cursor.run = cursor.run or make_parent(self._client, experiment, start)
+            return cursor.run
+        return make_child(self._client, experiment, cursor.run, path.stem, _first(path))
+
+    def _write(self, path: Path, run: str, events: list[Event]) -> None:
+        log_metrics(self._client, run, [event for event in events if event["kind"] in ("metrics", "system")])
+        tags: dict[str, str] = {}
+        for event in events:
+            match event["kind"]:
+                case "start":
+                    log_params(self._client, run, event["params"])
+                case "tags":
+                    tags |= event["values"]
+                case "artifact":
+                    self._upload(run, folder_of(path) / event["name"])
+                case "dataset":
+                    log_dataset(self._client, run, event)
+                case "end" if event.get("error"):
+                    tags["error"] = event["error"]
+        log_tags(self._client, run, tags)
+
+    def _upload(self, run: str, path: Path) -> None:
+        if path.is_dir():
+            self._client.log_artifacts(run, str(path), artifact_path=path.name)
+        else:
+            self._client.log_artifact(run, str(path))
+        self._progress()
+
+    def _tell_status(self, run: str, status: str, *logs: Path) -> None:
+        if status == RUNNING:
+            self._client.update_run(run, RUNNING)
+            return
+        ended = max(event["time"] for path in logs if (event := last_event(path)))
+        self._client.set_terminated(run, status, end_time=milliseconds(ended))
+
+    def _conclude(self, logs: ExecutionLogs, cursor: Cursor, news: bool) -> None:
+        """Tell how the execution stands; when it is over, also what its stages have made and taken from the cache."""
+        status = logs.status()
+        if status != RUNNING and (news or "" in cursor.cached.values() or status != cursor.status):
+            lock, entries = lock_facts(logs)
+            log_tags(self._client, cursor.run, {"dvc.lock": lock} if lock else {})
+            for stage, log in last_runs(logs).items():
+                if stage in entries:
+                    log_tags(self._client, cursor.of(log).run, {"dvc.stage": entries[stage]})
+            for stage, entry in cached_stages(logs).items():
+                cursor.cached[stage] = self._link(logs, cursor.run, stage, entry)
+        elif status == cursor.status:
+            return
+        self._tell_status(cursor.run, status, *logs.all())
+        cursor.status = status
+        self._commit(logs, cursor)
+
+    def _link(self, logs: ExecutionLogs, run: str, stage: str, entry: str) -> str:
+        """Show in an execution's run what another made of `stage`; returns that one's run, "" if it is not known."""
+        if self._makers is None:
+            self._makers = makers(logs.folder.parent)
+        maker = self._makers.get((stage, entry))
+        if maker is None:
+            return ""
+        start = _first(maker.logs.own)
+        experiment = find_experiment(self._client, start["experiment"])
+        found = find_child(self._client, experiment, start["execution"], maker.log.stem) if experiment else None
+        if found is None:
+            return ""
+        last = {key: event for event in read_events(maker.log) if event["kind"] == "metrics" for key in event["values"]}
+        finals = [event | {"values": {key: event["values"][key]}} for key, event in last.items()]
+        log_metrics(self._client, run, finals, prefix=f"{stage}/")
+        log_tags(self._client, run, {f"cached/{stage}": found, f"cached/{stage}/from": start["execution_name"]})
+        return found
+
+    def _commit(self, logs: ExecutionLogs, cursor: Cursor) -> None:
+        """MLflow first: where it has more than the cursor tells, all is delivered again, and no harm done."""
+        self._client.set_tag(cursor.run, EVENTS, str(cursor.events))
+        cursor.save(logs.folder, self._store)
+        self._progress()
+
+
+def _first(log: Path) -> Event:
+    event = first_event(log)
+    assert event is not None, log
+    return event

@@ -1,0 +1,149 @@
+"""The feeder: a process beside an execution that delivers its logs to MLflow as they grow.
+
+It ends by itself: soon after the execution, or, where MLflow does not answer, a few seconds later. What is left then
+stays in the logs until `python -m pipeline.tracking sync`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from io import TextIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from pipeline.tracking.cached import note_lock
+from pipeline.tracking.cursor import Cursor
+from pipeline.tracking.events import last_event
+from pipeline.tracking.feeding import DONE, DOWN, UP, FeederStatus
+from pipeline.tracking.logs import ExecutionLogs
+from pipeline.tracking.redact import redact
+from pipeline.tracking.store import QUIET, check, store_key
+
+if TYPE_CHECKING:
+    from pipeline.tracking.exporter import Exporter
+
+POLL = 0.5
+"""Seconds between two looks at the logs; a look costs a millisecond."""
+INTERVAL = 5.0
+"""Seconds between two deliveries while a stage goes on."""
+TIMEOUT = 3.0
+"""Seconds in which a server has to answer before anything is sent to it."""
+LONGEST_PAUSE = 60.0
+"""Seconds between two attempts when MLflow is down."""
+LAST_WORDS = 10.0
+"""Seconds after the end of the execution in which MLflow has to take something, or the feeder ends."""
+LONGEST_REASON = 300
+
+
+class Feeder:
+    """Delivers the logs in `folder` to `uri` until the execution is over."""
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        self._logs = ExecutionLogs(folder)
+        self._uri = uri
+        self._exporter: Exporter | None = None
+        self._delivered: dict[Path, int] = {}
+        self._failures = 0
+        self._next = 0.0
+        self._progress = time.monotonic()
+        self._lock_seen: tuple[int, int] | None = None
+
+    def run(self) -> None:
+        threading.Thread(target=self._give_up_when_stuck, name="watch", daemon=True).start()
+        while True:
+            over = self._logs.is_over()
+            self._note_lock(over)
+            sizes = {path: path.stat().st_size for path in self._logs.all()}
+            new = [path for path in sizes if sizes[path] != self._delivered.get(path)]
+            hurry = not self._failures and any(_has_ended(path) for path in new)
+            if over or hurry or (new and time.monotonic() >= self._next):
+                self._deliver(sizes, over)
+            if over:
+                return
+            time.sleep(POLL)
+
+    def _deliver(self, sizes: dict[Path, int], over: bool) -> None:
+        try:
+            check(self._uri, TIMEOUT)
+            if self._exporter is None:
+                from pipeline.tracking.exporter import Exporter
+
+                self._exporter = Exporter(self._uri, self._note_progress)
+            self._exporter.deliver(self._logs)
+        except Exception as error:  # whatever it is, it must not end the feeder: there is a next time
+            self._failures += 1
+            self._next = time.monotonic() + min(LONGEST_PAUSE, 2.0 ** (self._failures - 1))
+            self._say(DOWN, f"{type(error).__name__}: {error}")
+        else:
+            self._failures = 0
+            self._next = time.monotonic() + INTERVAL
+            self._delivered = sizes
+            self._say(DONE if over else UP)
+
+    def _note_lock(self, over: bool) -> None:
+        """Note a dvc.lock that has changed; DVC writes it after the stage, and once more at the very end."""
+        start = self._logs.start()
+        assert start is not None
+        try:
+            stat = (Path(start["workspace"]) / "dvc.lock").stat()
+        except OSError:
+            return
+        if over or self._lock_seen != (stat.st_mtime_ns, stat.st_size):
+            self._lock_seen = (stat.st_mtime_ns, stat.st_size)
+            note_lock(self._logs)
+
+    def _note_progress(self) -> None:
+        self._progress = time.monotonic()
+
+    def _give_up_when_stuck(self) -> None:
+        """End the process when the execution is over and MLflow has taken nothing for a while."""
+        while True:
+            while not self._logs.is_over():
+                self._note_progress()
+                time.sleep(1)
+            if time.monotonic() - self._progress > LAST_WORDS:
+                self._say(DOWN, "it does not answer")
+                os._exit(1)
+            time.sleep(1)
+
+    def _say(self, state: str, why: str = "") -> None:
+        logs = Cursor.load(self._logs.folder, store_key(self._uri)).logs
+        why = redact(" ".join(why.split()))[:LONGEST_REASON]
+        FeederStatus(state, why, {stem: log.offset for stem, log in logs.items()}).write(self._logs.folder)
+        if why:
+            print(time.strftime("%Y-%m-%d %H:%M:%S"), state, why, flush=True)
+
+
+def _has_ended(log: Path) -> bool:
+    last = last_event(log)
+    return last is not None and last["kind"] == "end"
+
+
+class _RedactedText(TextIOBase):
+    """A stream that no secret passes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(redact(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def main() -> None:
+    """`python -m pipeline.tracking.feeder FOLDER`, started by `start_feeder`, which hands it the lock and the store."""
+    os.nice(10)
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    sys.stdout, sys.stderr = _RedactedText(sys.stdout), _RedactedText(sys.stderr)
+    Feeder(Path(sys.argv[1]), os.environ["MLFLOW_TRACKING_URI"]).run()
+
+
+if __name__ == "__main__":
+    main()

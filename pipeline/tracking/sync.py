@@ -1,0 +1,64 @@
+"""Bring over to MLflow what it does not have yet: after an outage, or from a machine without a network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pipeline.tracking.cached import note_lock
+from pipeline.tracking.logs import ExecutionLogs, find_executions
+from pipeline.tracking.redact import redact
+from pipeline.tracking.store import QUIET, check
+
+TIMEOUT = 10.0
+"""Seconds in which the server has to answer at all."""
+
+
+def sync(root: Path, uri: str) -> None:
+    """Deliver every execution in `root` to `uri`, a line for each.
+
+    Raises:
+        ValueError: there is nothing here, or MLflow does not answer or does not take it.
+    """
+    executions = list(find_executions(root))
+    if not executions:
+        raise ValueError(f"{root}: no event logs here; give the folder work/events of the runs")
+    try:
+        check(uri, TIMEOUT)
+    except ConnectionError as error:
+        raise ValueError(f"MLflow at {redact(uri)} does not answer: {error}; nothing was sent") from None
+    _note_present_lock(executions)
+    for name, value in {**QUIET, "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}.items():
+        os.environ.setdefault(name, value)
+    from pipeline.tracking.exporter import Exporter
+
+    exporter = Exporter(uri)
+    for experiment in sorted({_name(logs, "experiment") for logs in executions}):
+        exporter.look_ahead(experiment)
+    total, refused = 0, 0
+    for logs in executions:
+        try:
+            events = exporter.deliver(logs)
+            outcome = f"{events:,} events delivered" if events else "already there"
+        except Exception as error:  # the next execution may fare better
+            events, refused = 0, refused + 1
+            outcome = f"MLflow does not take it: {redact(' '.join(str(error).split()))}"
+        total += events
+        print(f"{_name(logs, 'execution_name')} ({logs.folder.name}): {outcome}", flush=True)
+    print(f"{len(executions)} executions, {total:,} events delivered to {redact(uri)}", flush=True)
+    if refused:
+        raise ValueError(f"{refused} of {len(executions)} executions are not at MLflow yet; sync again later")
+
+
+def _note_present_lock(executions: list[ExecutionLogs]) -> None:
+    """dvc.lock as it is says what the last execution in this folder ended with, should its feeder have missed that."""
+    here = str(Path.cwd())
+    last = next((logs for logs in reversed(executions) if _name(logs, "workspace") == here), None)
+    if last is not None and last.is_over():
+        note_lock(last)
+
+
+def _name(logs: ExecutionLogs, key: str) -> str:
+    start = logs.start()
+    assert start is not None, logs.folder
+    return str(start[key])
