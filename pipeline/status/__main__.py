@@ -24,7 +24,7 @@ def main() -> None:
     ).parse_args()
     try:
         project = look(Path(), work_root(), stages(Path()))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"status: error: {error}")
     print("\n".join(render(project, colour=wants_colour(sys.stdout))))
 

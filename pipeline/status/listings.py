@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import configparser
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.status.content import Content, listing, read_listing
+from pipeline.status.memory import note
 
 KEPT = 200
 
@@ -31,16 +33,11 @@ class Listings:
         if content.files is None or self._cached(content.md5).exists():
             return
         file = self._own / content.md5
-        if file.exists():
-            file.touch()  # so that it is among the latest
-            return
-        self._own.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f".{file.name}.tmp-{os.getpid()}")
-        draft.write_bytes(listing(content.files))
-        os.replace(draft, file)
-        latest_first = sorted(self._own.glob("*.dir"), key=lambda kept: kept.stat().st_mtime, reverse=True)
-        for old in latest_first[KEPT:]:
-            old.unlink(missing_ok=True)
+        note(file, listing(content.files))  # anew if it was there, so that it is among the latest
+        with suppress(FileNotFoundError):  # another process may do the same
+            latest_first = sorted(self._own.glob("*.dir"), key=lambda kept: kept.stat().st_mtime, reverse=True)
+            for old in latest_first[KEPT:]:
+                old.unlink()
 
     def in_cache(self, md5: str) -> bool:
         """Whether DVC's cache has a file, or a directory with all its files."""

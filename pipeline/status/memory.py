@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 SETTLED_NS = 2 * 10**9
@@ -44,10 +45,19 @@ class Memory:
         if not self._changed:
             return
         kept = {key: value for key, value in self._known.items() if key in self._asked or os.path.exists(key)}
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._file.with_name(f".{self._file.name}.tmp-{os.getpid()}")
-        draft.write_text(json.dumps(kept))
-        os.replace(draft, self._file)
+        note(self._file, json.dumps(kept).encode())
+
+
+def note(file: Path, content: bytes) -> None:
+    """Write a file whole or not at all; a disk that is full or not ours to write to costs time later, and no more."""
+    draft = file.with_name(f".{file.name}.tmp-{os.getpid()}")
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            draft.write_bytes(content)
+            os.replace(draft, file)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def _read(file: Path) -> dict[str, list[str | int]]:

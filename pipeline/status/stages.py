@@ -96,12 +96,16 @@ def look(root: Path, work: Path, stages: Mapping[str, StageDefinition]) -> Proje
     return Project(tuple(standings[name] for name in stages), tuple(state for state in found if state not in taken))
 
 
-def remember(stage: StageDefinition, root: Path, work: Path) -> None:
-    """Keep what the directories of code and of your data hold that `stage` reads, so that a change can be named."""
+def remember(name: str, root: Path, work: Path, stages: Mapping[str, StageDefinition]) -> None:
+    """Keep what the directories hold that a stage reads and no stage made (code, your data), to name changes later.
+
+    Called when the stage starts; what DVC then writes into dvc.lock is this.
+    """
     memory, listings = Memory(work / MEMORY), Listings(root, work)
     contents = Contents(root, memory)
-    for path in stage.deps:
-        if path not in stage.inputs and (content := contents.of(path)):
+    made = {path for other in stages.values() for path in _taken(stages[name], other)}
+    for path in stages[name].deps:
+        if path not in made and (content := contents.of(path)):
             listings.keep(content)
     memory.save()
 
