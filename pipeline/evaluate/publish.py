@@ -1,36 +1,39 @@
-"""The figures of an evaluation as files, as a tracked run, and as a table to read."""
+"""An evaluation as files, as a tracked run, and as a table to read."""
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.shards import publish_directory
+import torch
+
+from pipeline.evaluate.measured import Figures, Measured
+from pipeline.evaluate.report.content import gather
+from pipeline.evaluate.report.data import read_data
+from pipeline.evaluate.report.page import render
+from pipeline.evaluate.report.tables import write_tables
 from pipeline.tracking import Run
+from pipeline.work import publish_directory
 
-PLOTTED = ("bits_per_byte", "response_loss", "chrf")
-
-Figures = dict[str, dict[str, float]]
-"""By model (or baseline), then by figure."""
+REPORT = "report.html"
 
 
-def publish(target: Path, metrics: Figures, speed: Figures, samples: list[dict[str, str]], run: Run) -> None:
-    """Write `target` whole or not at all (layout: docs/artifacts.md), and tell the run."""
-    with publish_directory(target) as building:
-        _write_json(building / "metrics.json", metrics)
-        _write_json(building / "speed.json", speed)
-        with (building / "samples.jsonl").open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
-        (building / "plots").mkdir()
-        for figure in PLOTTED:
-            _write_bars(building / "plots" / f"{figure}.csv", figure, metrics)
-    for group in (metrics, speed):
+def publish(out: Path, measured: Measured, clean: Path, tokens: Path, device: torch.device, run: Run) -> None:
+    """Write `out` whole or not at all (layout: docs/artifacts.md), and tell the run."""
+    for group in (measured.metrics, measured.speed):
         for name, figures in group.items():
             run.log_metrics({f"{name}/{figure}": value for figure, value in figures.items()})
-    run.log_artifact(target / "samples.jsonl")
-    run.log_artifact(target / "plots")
+    data = read_data(Path("data/ingested"), clean, tokens)
+    with publish_directory(out) as building:
+        _write_json(building / "metrics.json", measured.metrics)
+        _write_json(building / "speed.json", measured.speed)
+        with (building / "samples.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in measured.samples)
+        write_tables(building / "plots", measured.metrics, data)
+        (building / REPORT).write_text(render(gather(measured, data, device, run.log_path)), encoding="utf-8")
+    for name in ("samples.jsonl", "plots", REPORT):
+        run.log_artifact(out / name)
 
 
 def table(metrics: Figures) -> str:
@@ -45,10 +48,3 @@ def table(metrics: Figures) -> str:
 
 def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-
-
-def _write_bars(path: Path, figure: str, metrics: Figures) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["model", figure])
-        writer.writerows((name, figures[figure]) for name, figures in metrics.items() if figure in figures)

@@ -10,6 +10,7 @@ import torch
 
 from model import HybridLM, load_pretrained
 from pipeline.chat.tokenizer import Tokenizer, load_tokenizer
+from pipeline.evaluate.measured import Measured
 from pipeline.evaluate.ngram import KneserNeyBigram, Unigram
 from pipeline.evaluate.publish import publish, table
 from pipeline.evaluate.responses import respond, sample_prompts
@@ -25,8 +26,8 @@ from pipeline.training.loss import SetLoss, set_loss
 MODELS = {"base": Path("artifacts/base/model"), "finetuned": Path("artifacts/finetune/model")}
 
 
-def evaluate(clean: Path, tokens: Path, params: EvaluateParams, launch: LaunchParams, run: Run) -> None:
-    """Publish artifacts/evaluate/: metrics.json, samples.jsonl, plots, speed.json.
+def evaluate(clean: Path, tokens: Path, out: Path, params: EvaluateParams, launch: LaunchParams, run: Run) -> None:
+    """Write `out`: metrics.json, samples.jsonl, plots, speed.json, report.html.
 
     Raises:
         ValueError: there is no test split.
@@ -70,7 +71,7 @@ def evaluate(clean: Path, tokens: Path, params: EvaluateParams, launch: LaunchPa
             _test_bytes(tokens),
             params,
         )
-    publish(Path("artifacts/evaluate"), metrics, speed, samples, run)
+    publish(out, Measured(metrics, speed, samples), clean, tokens, device, run)
     print(table(metrics), flush=True)
 
 
