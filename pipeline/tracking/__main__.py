@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from pipeline.params import load_params
+from pipeline.tracking.execution import events_root
 from pipeline.tracking.store import store_uri
-from pipeline.work.root import work_root
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
         else:
             from pipeline.tracking.sync import sync as deliver
 
-            deliver(arguments.folder or work_root() / "events", uri)
+            deliver(arguments.folder or events_root(), uri)
     except ValueError as error:
         sys.exit(f"tracking: error: {error}")
 

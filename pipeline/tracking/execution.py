@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from pipeline.params import Params, flatten
+from pipeline.process import is_dvc
 from pipeline.tracking.artifacts import keep_text
 from pipeline.tracking.events import EventLog
 from pipeline.tracking.lineage import code_facts
@@ -23,6 +24,11 @@ from pipeline.work.root import work_root
 
 VARIABLE = "PIPELINE_EXECUTION"
 """Of the environment: the key of the execution that the stages of a process belong to."""
+
+
+def events_root() -> Path:
+    """The folder of all executions."""
+    return work_root() / "events"
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ def join_execution(stage: str, params: Params) -> Execution:
     if key and not re.fullmatch(r"\w[\w.-]*", key):
         raise ValueError(f"{VARIABLE} is {key!r}, which is no execution's key; unset it")
     this = psutil.Process()
-    dvc = next((process for process in this.parents() if _is_dvc(process)), None)
+    dvc = next((process for process in this.parents() if is_dvc(process)), None)
     owner = dvc or this
     name = "repro" if dvc or key else stage
     key = key or _key(owner.create_time(), ProcessIdentity.of(owner), os.environ.get("DVC_EXP_NAME", ""))
@@ -63,13 +69,13 @@ def join_execution(stage: str, params: Params) -> Execution:
 def _key(began: float, owner: ProcessIdentity, more: str) -> str:
     """Time first, for people; but clocks change: what an execution is found again by is the hash."""
     digest = hashlib.sha256(repr((owner, more)).encode()).hexdigest()[:12]
-    found = next((work_root() / "events").glob(f"*-{digest}"), None)
+    found = next(events_root().glob(f"*-{digest}"), None)
     return found.name if found else f"{time.strftime('%Y%m%dT%H%M%S', time.localtime(began))}-{digest}"
 
 
 def _enter(owner: psutil.Process, name: str, params: Params, key: str) -> Execution:
     """Open the execution with `key`; the first to come writes how it began."""
-    root = work_root() / "events"
+    root = events_root()
     execution = Execution(key, root / key)
     execution.folder.mkdir(parents=True, exist_ok=True)
     with (root / "lock").open("a") as lock:
@@ -98,11 +104,3 @@ def _begin(execution: Execution, owner: ProcessIdentity, name: str, params: Para
     if config.is_file():
         keep_text(log, config.name, redact(config.read_text(encoding="utf-8")))
     log.close()
-
-
-def _is_dvc(process: psutil.Process) -> bool:
-    try:
-        words = process.cmdline()[:3]
-    except psutil.Error:
-        return False
-    return any(word.rsplit("/", 1)[-1] == "dvc" for word in words)

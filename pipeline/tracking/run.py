@@ -17,7 +17,7 @@ import psutil
 from pipeline.params import Params, flatten
 from pipeline.tracking.artifacts import folder_of, keep
 from pipeline.tracking.events import EventLog, read_events
-from pipeline.tracking.execution import VARIABLE, Execution, join_execution
+from pipeline.tracking.execution import VARIABLE, Execution, events_root, join_execution
 from pipeline.tracking.feeding import start_feeder, wait_for_delivery
 from pipeline.tracking.lineage import code_facts, datasets, describe_dataset
 from pipeline.tracking.logs import FAILED, FINISHED, KILLED
@@ -69,12 +69,19 @@ class Run:
             self._append("dataset", context=context, **asdict(describe_dataset(name, path)))
 
     def replay(self, events_file: Path) -> None:
-        """Record again what another log of the stage tells: its work is published anew, and nothing is computed."""
+        """Record again what another log of the stage tells: its work is published anew, and nothing is computed.
+
+        Args:
+            events_file: the log or a copy of it; its artifacts are taken from beside the log itself, if still there.
+        """
+        artifacts = Path()
         for event in read_events(events_file):
             kind = event.pop("kind")
             event.pop("time")
-            if kind == "artifact":
-                self.log_artifact(folder_of(events_file) / event["name"])
+            if kind == "start":
+                artifacts = folder_of(events_root() / event["execution"] / event["log"])
+            elif kind == "artifact" and (artifacts / event["name"]).exists():
+                self.log_artifact(artifacts / event["name"])
             elif kind in ("metrics", "tags", "dataset"):
                 self._append(kind, **event)
 
@@ -113,7 +120,9 @@ def track(stage: str, params: Params) -> Iterator[Run]:
         raise
     finally:
         _end(log, status, error)
-        if VARIABLE not in os.environ:  # else whoever handed the execution down waits, once for all its stages
+        if (
+            status != KILLED and VARIABLE not in os.environ
+        ):  # who handed the execution down waits, for all stages at once
             wait_for_delivery(execution.folder, log.path)
 
 
@@ -134,6 +143,7 @@ def _begin(log: EventLog, stage: str, execution: Execution, params: Params) -> N
         "start",
         stage=stage,
         execution=execution.key,
+        log=log.path.name,
         process=ProcessIdentity.of(psutil.Process()).fields(),
         params=redact_values(flatten(params)),
         code=code_facts(),
