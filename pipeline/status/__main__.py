@@ -36,13 +36,16 @@ def stages(root: Path) -> Mapping[str, StageDefinition]:
         ValueError: there is none here, or it cannot be read.
     """
     try:
-        return read_stages(root)
+        found = read_stages(root)
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename}: not found; run from the repository's root") from None
     except yaml.YAMLError as error:
         raise ValueError(f"dvc.yaml or params.yaml: not valid YAML: {' '.join(str(error).split())}") from None
     except (AttributeError, LookupError, TypeError) as error:
         raise ValueError(f"dvc.yaml: not a pipeline as DVC knows them ({error!r})") from None
+    if not found:
+        raise ValueError("dvc.yaml: it has no stages")
+    return found
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Project:
-    """All stages in the order of dvc.yaml, and the work that belongs to none of them as they are now."""
+    """All stages in the order of dvc.yaml, and the work that none of them would take up now."""
 
     stages: tuple[Standing, ...]
     other_work: tuple[WorkState, ...]
@@ -92,8 +92,8 @@ def look(root: Path, work: Path, stages: Mapping[str, StageDefinition]) -> Proje
         if lock:
             _keep_unchanged(stage, lock, contents, listings)
     memory.save()
-    taken = [standing.work for standing in standings.values()]
-    return Project(tuple(standings[name] for name in stages), tuple(state for state in found if state not in taken))
+    shown = [standing.work for standing in standings.values() if not standing.fresh]
+    return Project(tuple(standings[name] for name in stages), tuple(state for state in found if state not in shown))
 
 
 def remember(name: str, root: Path, work: Path, stages: Mapping[str, StageDefinition]) -> None:

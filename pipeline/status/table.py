@@ -21,7 +21,7 @@ def render(project: Project, *, colour: bool) -> Iterator[str]:
         state, note = _state(stage)
         painted = _painted(state, COLOURS[state], colour)
         yield f"{stage.name:<{width}}  {painted}{' ' * (max(map(len, COLOURS)) - len(state))}  {note}".rstrip()
-        for reason in (*(change.text for change in stage.reasons), *_other_runs(stage, project.other_work)):
+        for reason in (*_reasons(stage, state), *_other_runs(stage, project.other_work)):
             yield f"{'':<{width}}    {_painted(reason, DIM, colour)}"
     yield ""
     if older := [state for state in project.other_work if state.state == "interrupted"]:
@@ -49,6 +49,12 @@ def _state(stage: Standing) -> tuple[str, str]:
         waits = f"waits for {_listed(stage.waits_for)}"
         return state, waits if stage.runs else f"{waits}; runs only if what comes from there is different"
     return state, ""
+
+
+def _reasons(stage: Standing, state: str) -> Iterator[str]:
+    """What changed; that a stage that has begun has not made its outputs yet is no news."""
+    begun = state in ("running", "interrupted")
+    yield from (change.text for change in stage.reasons if not (begun and change.missing))
 
 
 def _other_runs(stage: Standing, work: Iterable[WorkState]) -> Iterator[str]:

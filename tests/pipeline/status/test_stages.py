@@ -11,6 +11,7 @@ from pipeline.dvcfile import read_stages
 from pipeline.status.content import directory
 from pipeline.status.listings import Listings
 from pipeline.status.stages import Standing, look, remember
+from pipeline.work import open_work
 
 DVC_YAML = """
 stages:
@@ -24,6 +25,7 @@ stages:
 def project(tmp_path, monkeypatch):
     """Three stages, recorded as they are now, but with outputs that exist nowhere."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
     Path("dvc.yaml").write_text(DVC_YAML)
     Path("params.yaml").write_text("{}")
     for name in ("recipes/bread", "knives/long", "oven.txt"):
@@ -94,6 +96,18 @@ def test_what_dvc_has_in_its_cache_runs_nothing():
     assert [name for name, stage in found.items() if stage.runs] == ["bake"]
     assert found["slice"].waits_for == ("bake",)
     assert found["eat"].waits_for == ("slice",)
+
+
+def test_work_that_was_stopped_is_of_no_use_to_a_stage_that_is_fresh():
+    with open_work("bake", "cpu", print) as work:
+        work.progress(1, 2, "loaf")
+    assert look(Path(), Path("work"), read_stages()).other_work == ()
+    Path("data/bread").parent.mkdir()
+    Path("data/bread").write_text("data/bread")
+    into_cache("data/bread")
+    project = look(Path(), Path("work"), read_stages())
+    assert [stage.name for stage in project.stages if stage.fresh] == ["bake"]
+    assert [state.stage for state in project.other_work] == ["bake"]
 
 
 def test_a_folder_of_which_nothing_is_known_is_named_as_a_whole():

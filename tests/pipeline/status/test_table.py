@@ -84,6 +84,18 @@ def test_a_stage_that_was_stopped_goes_on_only_with_what_it_began_with():
     assert table()[0] == "bake   not run yet"
 
 
+def test_a_stage_that_has_begun_says_why_but_not_that_its_output_is_missing():
+    Path("dvc.lock").write_text(
+        "stages:\n  bake:\n    cmd: bake\n    deps: [{path: wheat, md5: b8fe8e3e24a5b9a4f1b1ba3a5d6a8bd2}]\n"
+        "    params: {params.yaml: {bake: {flour: wheat, minutes: 30}}}\n"
+    )
+    with baking():
+        running = table()
+    for first, *reasons, _, _, _ in (running, table()):
+        assert first.startswith(("bake   running", "bake   interrupted"))
+        assert [reason.strip() for reason in reasons] == ["bake.minutes 30 -> 40", "wheat changed"]
+
+
 def test_a_run_with_other_parameters_is_shown_beside():
     with baking() as work:
         work.progress(10, 40, "minute")
@@ -132,6 +144,7 @@ def test_a_terminal_gets_colour_unless_it_asks_for_none():
         ("dvc.yaml", None, "dvc.yaml: not found; run from the repository's root"),
         ("dvc.yaml", "stages: [", "not valid YAML"),
         ("dvc.yaml", "{}", "dvc.yaml: not a pipeline"),
+        ("dvc.yaml", "stages: {}", "dvc.yaml: it has no stages"),
         ("dvc.yaml", DVC_YAML.replace('"${bake.flour}"', "data/slices"), "stages wait for each other"),
         ("params.yaml", None, "params.yaml: not found"),
         ("dvc.lock", "stages: {bake: 1}", "dvc.lock: not what DVC writes"),
