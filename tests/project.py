@@ -16,6 +16,8 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 
+STAGES = ["ingest", "preprocess", "tokenize", "base", "finetune", "evaluate"]
+
 SMALL = {
     "preprocess.validation_fraction": 0.1,
     "preprocess.test_fraction": 0.1,

@@ -18,9 +18,7 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from model import load_pretrained
-from tests.project import SMALL, Project, write_jsonl
-
-STAGES = ["ingest", "preprocess", "tokenize", "base", "finetune", "evaluate"]
+from tests.project import SMALL, STAGES, Project, write_jsonl
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,167 @@
+"""SIGKILL at random moments of every stage: what is made in the end is what an uninterrupted run makes."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import time
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.project import SMALL, STAGES, Project, write_jsonl
+
+LONGER = {
+    "ingest.source": "data/input/mine.jsonl",
+    "ingest.shard_mb": 0.02,
+    "base.budget": 150,
+    "base.validate_every": 20,
+    "finetune.budget": 150,
+    "finetune.validate_every": 20,
+    "evaluate.samples": 20,
+    "evaluate.max_new_tokens": 32,
+    "launch.checkpoint_seconds": 0,
+}
+MADE = ("data/ingested", "data/clean", "data/tokens", "artifacts/base/model", "artifacts/finetune/model")
+VICTIMS = ("stage", "dvc", "make", "tree", "stage")
+"""Each stage is hit five times: thirty kills."""
+
+
+def project(path: Path) -> Project:
+    made = Project(path)
+    write_jsonl(made.path / "data/input/mine.jsonl", count=1500)
+    made.set_all(SMALL | LONGER)
+    return made
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Project:
+    """A run that nothing interrupted."""
+    made = project(tmp_path_factory.mktemp("whole") / "clone")
+    assert made.repro() == STAGES
+    return made
+
+
+def test_thirty_kills_at_random_moments_change_nothing(whole, tmp_path):
+    killed = project(tmp_path / "clone")
+    draw = random.Random(0)
+    for stage in STAGES:
+        for victim in VICTIMS:
+            moment = draw.uniform(0, seconds(whole, stage))
+            started, process = start(killed, stage)
+            time.sleep(moment)
+            kill(victim, process, started)
+            if victim == "dvc":  # and on at once: what is left of the stage must not be in the way
+                killed.run("dvc", "repro", "--dry")
+            else:
+                assert_all_gone(killed)
+            started.wait(60)
+    done = killed.run("dvc", "repro", "--no-run-cache")
+    assert done.returncode == 0, done.stderr
+    assert_all_gone(killed)
+    assert killed.hashes(*MADE) == whole.hashes(*MADE)
+    for name in ("metrics.json", "samples.jsonl"):
+        assert (killed.path / "artifacts/evaluate" / name).read_bytes() == (
+            whole.path / "artifacts/evaluate" / name
+        ).read_bytes()
+    assert_one_at_a_time(killed)
+
+
+def seconds(whole: Project, stage: str) -> float:
+    """From the start of the stage's process to its end, imports too."""
+    (log,) = whole.path.glob(f"work/events/*/{stage}.jsonl")
+    events = read(log)
+    return 2.0 + events[-1]["time"] - events[0]["time"]
+
+
+def start(project: Project, stage: str) -> tuple[subprocess.Popen[bytes], psutil.Process]:
+    """`make repro`, and the process of `stage`; a stage that is done already runs alone, from its start."""
+    make = popen(project, "make", "-o", ".venv/.ready", "repro")
+    process = wait_for(project, stage, make)
+    if process is None:
+        assert make.wait() == 0
+        project.run("python", "-m", "pipeline.work", "prune", "--all")
+        make = popen(project, "python", "-m", "pipeline.repro", "--force", "--single-item", stage)
+        process = wait_for(project, stage, make)
+    assert process is not None
+    return make, process
+
+
+def popen(project: Project, *command: str) -> subprocess.Popen[bytes]:
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, **project.surroundings(), **silent, start_new_session=True)
+
+
+def wait_for(project: Project, stage: str, make: subprocess.Popen[bytes]) -> psutil.Process | None:
+    deadline = time.monotonic() + 120
+    while make.poll() is None:
+        for process in below(make.pid):
+            if is_stage(process, stage):
+                return process
+        assert time.monotonic() < deadline, stage
+        time.sleep(0.03)
+    return None
+
+
+def below(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def is_stage(process: psutil.Process, stage: str) -> bool:
+    try:
+        return process.cmdline()[1:3] == ["-m", f"pipeline.{stage}"]
+    except psutil.Error:
+        return False
+
+
+def kill(victim: str, stage: psutil.Process, make: subprocess.Popen[bytes]) -> None:
+    family = below(make.pid)
+    if victim == "stage":
+        victims = [stage]
+    elif victim == "dvc":
+        victims = [process for process in family if any(word.endswith("/dvc") for word in process.cmdline()[:2])]
+        assert victims or not stage.is_running()
+    elif victim == "make":
+        victims = [psutil.Process(make.pid)]
+    else:
+        victims = [psutil.Process(make.pid), *family]
+    for process in victims:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def assert_all_gone(project: Project) -> None:
+    """No process of the project is left, half a minute later at most."""
+    deadline = time.monotonic() + 40
+    while left := [
+        process.info for process in psutil.process_iter(["pid", "cwd", "cmdline"]) if lives_in(process, project)
+    ]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def lives_in(process: psutil.Process, project: Project) -> bool:
+    return str(process.info["cwd"] or "").startswith(str(project.path))
+
+
+def assert_one_at_a_time(project: Project) -> None:
+    """What the runs of a stage told of themselves never overlaps: one's training ends before the next one's begins."""
+    for stage in ("base", "finetune"):
+        spans = []
+        for log in project.path.glob(f"work/events/*/{stage}*.jsonl"):
+            times = [event["time"] for event in read(log) if event["kind"] == "metrics" and "loss" in event["values"]]
+            spans += [(min(times), max(times))] if times else []
+        spans.sort()
+        assert len(spans) > 1
+        assert all(earlier[1] <= later[0] for earlier, later in pairwise(spans)), spans
+
+
+def read(log: Path) -> list[dict]:
+    return [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
