@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.dvcfile import read_stages
 from pipeline.params import Params, load_params
 from pipeline.process import Interrupted, end_with_parent, stop_on_signals
+from pipeline.status.stages import remember
 from pipeline.tracking import Run, content_hashes, track
 from pipeline.work import WorkFolder, open_work, prune, work_root
 
@@ -56,8 +57,10 @@ def stage(name: str, target: str, main: Main, doc: str | None) -> None:
 def _run(name: str, target: Path, main: Main) -> None:
     params = load_params()
     start = time.perf_counter()
-    inputs = " ".join(read_stages()[name].inputs) or params.ingest.source
+    stages = read_stages()
+    inputs = " ".join(stages[name].inputs) or params.ingest.source
     with open_work(name, params.launch.device.name, lambda line: say(name, line)) as work, track(name, params) as run:
+        remember(name, Path(), work_root(), stages)
         if work.finished(lambda line: say(name, line)):
             say(name, f"{work.out} is whole, from a run that was stopped before DVC took note of it")
             run.replay(work.told)

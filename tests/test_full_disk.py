@@ -1,0 +1,71 @@
+"""A full disk stops a stage with a clear error, and once there is space it goes on: on a real file system of 3 MB."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.project import SMALL, STAGES, Project, write_jsonl
+
+NEEDS_MOUNT = pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small tmpfs takes root on Linux"
+)
+
+
+@pytest.fixture
+def mount(request):
+    """A function that puts a file system of so many kilobytes on a new directory."""
+    mounted = []
+
+    def put(path, kilobytes: int) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", path], capture_output=True, text=True
+        )
+        if done.returncode:
+            pytest.skip(f"this machine does not let root mount: {done.stderr}")
+        mounted.append(path)
+
+    yield put
+    for path in reversed(mounted):
+        subprocess.run(["umount", path], check=True)
+
+
+@NEEDS_MOUNT
+def test_work_on_a_full_disk_stops_and_goes_on_when_there_is_space(tmp_path, mount):
+    project = Project(tmp_path / "clone")
+    write_jsonl(project.path / "data/input/mine.jsonl", count=400)
+    project.set_all(SMALL | {"ingest.source": "data/input/mine.jsonl", "launch.checkpoint_seconds": 0})
+    project.set_all({"base.budget": 120})
+    mount(project.path / "work", 12_000)
+    filler = project.path / "work/filler"
+
+    def fill(leave: int) -> None:
+        """Leave so many kilobytes."""
+        filler.unlink(missing_ok=True)
+        free = shutil.disk_usage(project.path / "work").free
+        with filler.open("wb") as file:
+            file.write(b"\0" * (free - leave * 1024))
+
+    for stage, room in (("preprocess", 40), ("tokenize", 60), ("base", 200)):
+        before = project.run("dvc", "repro", STAGES[STAGES.index(stage) - 1])
+        assert before.returncode == 0, before.stderr
+        fill(room)
+        full = project.run("dvc", "repro", stage)
+        assert full.returncode != 0, stage
+        assert f"{stage}: error: the disk" in full.stderr, full.stderr
+        assert "is full" in full.stderr
+        assert "python -m pipeline.work prune" in full.stderr
+        assert "Traceback" not in full.stderr
+        filler.unlink()
+    assert project.repro() == ["base", "finetune", "evaluate"]
+    other = Project(tmp_path / "other")
+    shutil.copytree(project.path / "data/input", other.path / "data/input", dirs_exist_ok=True)
+    shutil.copy(project.path / "params.yaml", other.path)
+    assert other.repro() == STAGES
+    folders = ("data/clean", "data/tokens", "artifacts/base/model", "artifacts/finetune/model")
+    assert project.hashes(*folders) == other.hashes(*folders)
