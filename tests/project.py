@@ -60,12 +60,15 @@ class Project:
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / name, path / name)
         self.git("init", "--quiet")
-        self.git("add", "--all")
-        self.git("-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "--quiet", "--message", "tree")
+        self.commit("tree")
 
     def git(self, *arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=self.path, capture_output=True, text=True, check=True)
         return done.stdout
+
+    def commit(self, message: str) -> None:
+        self.git("add", "--all")
+        self.git("-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "--quiet", "--message", message)
 
     def set(self, **values: Any) -> None:
         """Change parameters; `finetune__lr=1` sets finetune.lr."""
