@@ -18,7 +18,6 @@ class Measure:
 
     key: str
     name: str
-    held_out: Literal["documents", "responses"]
     unit: str
     digits: int
     better: Literal["lower", "higher"]
@@ -27,11 +26,11 @@ class Measure:
 
 
 MEASURES = (
-    Measure("response_loss", "Loss on responses", "responses", "nats per token", 3, "lower", True),
-    Measure("response_perplexity", "Perplexity of responses", "responses", "", 2, "lower", False),
-    Measure("chrf", "chrF of responses", "responses", "0 to 100", 2, "higher", True),
-    Measure("bits_per_byte", "Bits per byte of documents", "documents", "", 3, "lower", True),
-    Measure("document_loss", "Loss on documents", "documents", "nats per token", 3, "lower", False),
+    Measure("response_loss", "Loss on responses", "nats per token", 3, "lower", True),
+    Measure("response_perplexity", "Perplexity of responses", "", 2, "lower", False),
+    Measure("chrf", "chrF of responses", "", 2, "higher", True),
+    Measure("bits_per_byte", "Bits per byte of documents", "", 3, "lower", True),
+    Measure("document_loss", "Loss on documents", "nats per token", 3, "lower", False),
 )
 
 

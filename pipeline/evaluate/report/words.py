@@ -37,7 +37,7 @@ def signed_percent(share: float, digits: int = 1) -> str:
 
 def duration(seconds: float) -> str:
     """228.4 -> 3 min 48 s"""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
