@@ -14,8 +14,10 @@ from pipeline.shards.tables import characters
 
 SAMPLED = 20_000
 """Rows or records that are looked at, evenly spaced; all of them where there are fewer."""
+SAMPLED_TOKENS = 1 << 26
+"""Where rows are so long that these are fewer."""
 SHARDS_SAMPLED = 32
-ROWS_AT_A_TIME = 1024
+TOKENS_AT_A_TIME = 1 << 21
 LENGTH_BINS = 32
 BINS_PER_DOUBLING = 2
 
@@ -62,14 +64,11 @@ def survey_rows(rows: Rows) -> tuple[TokenCounts, Histogram]:
     width = -(-rows.seqlen // LENGTH_BINS)
     edges = np.arange(1, rows.seqlen + width + 1, width)
     lengths = np.zeros(edges[-1], dtype=np.int64)
-    for input_ids, sequence, padding in _blocks(rows):
-        found = np.bincount(input_ids[~padding])
-        grown = np.zeros(max(len(counts), len(found)), dtype=np.int64)
-        grown[: len(counts)] += counts
-        grown[: len(found)] += found
-        counts = grown
+    chosen = evenly_spaced(len(rows), min(SAMPLED, max(1, SAMPLED_TOKENS // rows.seqlen)))
+    for input_ids, sequence, padding in _blocks(rows, chosen):
+        counts = _sum(counts, np.bincount(input_ids[~padding]))
         lengths += np.bincount(np.bincount(sequence[~padding]), minlength=len(lengths))
-    sampled = len(rows) > SAMPLED
+    sampled = len(chosen) < len(rows)
     binned = np.add.reduceat(lengths, edges[:-1])
     return TokenCounts(np.sort(counts[counts > 0])[::-1], sampled), Histogram(edges, binned, sampled)
 
@@ -87,16 +86,24 @@ def survey_records(files: dict[Path, int], kind: str) -> Histogram:
     return Histogram(edges[first : last + 2], counts[first : last + 1], sampled=len(lengths) < sum(files.values()))
 
 
-def _blocks(rows: Rows) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _blocks(rows: Rows, chosen: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(token, number of its sequence, whether it is padding), each (rows, seqlen), block by block."""
-    chosen = evenly_spaced(len(rows), SAMPLED)
-    for first in range(0, len(chosen), ROWS_AT_A_TIME):
-        indices = chosen[first : first + ROWS_AT_A_TIME]
+    count = max(1, TOKENS_AT_A_TIME // rows.seqlen)
+    for first in range(0, len(chosen), count):
+        indices = chosen[first : first + count]
         seq_idx = rows.seq_idx[indices].astype(np.int64)
         last = seq_idx == seq_idx[:, -1:]
         marked = rows.loss_mask[indices] != NEVER
         padding = last & ~(last & marked).any(axis=1, keepdims=True)  # the only sequence with nothing to predict
         yield rows.input_ids[indices], seq_idx + np.arange(len(indices))[:, None] * (rows.seqlen + 1), padding
+
+
+def _sum(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Of counts, of which the shorter ends in zeros that are left out."""
+    shorter, longer = sorted((one, other), key=len)
+    total = longer.copy()
+    total[: len(shorter)] += shorter
+    return total
 
 
 def _lengths(path: Path, kind: str, records: int, most: int) -> np.ndarray:

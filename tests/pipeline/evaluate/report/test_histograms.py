@@ -40,9 +40,10 @@ def test_padding_is_neither_a_token_nor_a_sequence(tmp_path):
     assert lengths.shares.sum() == pytest.approx(1)
 
 
-def test_of_many_rows_a_bounded_number_is_looked_at_from_the_first_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(histograms, "SAMPLED", 10)
-    monkeypatch.setattr(histograms, "ROWS_AT_A_TIME", 3)
+@pytest.mark.parametrize("limit", [{"SAMPLED": 10}, {"SAMPLED_TOKENS": 10 * SEQLEN + 1}])
+def test_of_many_rows_a_bounded_number_is_looked_at_from_the_first_on(tmp_path, monkeypatch, limit):
+    for name, value in {**limit, "TOKENS_AT_A_TIME": 3 * SEQLEN}.items():
+        monkeypatch.setattr(histograms, name, value)
     rows = open_rows(write_rows(tmp_path, [[sequence([1, number])] for number in range(2, 102)]))
     tokens, lengths = survey_rows(rows)
     assert tokens.sampled
