@@ -53,6 +53,8 @@ class Kept:
                     found[index] = _load(path, job)
                 except _DamagedError as damage:
                     print(f"warning: {job.name}: {damage}; done again", file=sys.stderr)
+        if found:
+            print(f"{len(found)} of {len(jobs)} shards are done already", flush=True)
         return found
 
 

@@ -65,11 +65,15 @@ def train(
         observe(metrics, tokens)
 
     def save(step: int) -> None:
-        checkpoints.save(step, _state(step, model, optimizer, history), {"best": best})
+        checkpoints.save(step, training_state(step, model, optimizer, history), {"best": best})
 
     model.train()
     order = shuffled_indices(len(rows), params.batch_size, params.seed, start=first)
     with held_back() as told_to_stop, Progress("training", steps, unit="step", done=first) as progress:
+        progress.line(
+            f"{model.config.num_parameters():,} parameters, {len(rows):,} rows of {rows.seqlen} tokens, {steps} steps of "
+            f"{params.batch_size} rows on {device}" + (f"; going on after step {first}" if first else "")
+        )
         for step in range(first, steps):
             start = time.perf_counter()
             rate = learning_rate(step, steps, params)
@@ -150,7 +154,7 @@ def _weights(model: HybridLM) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
-def _state(step: int, model: HybridLM, optimizer: torch.optim.Optimizer, history: History) -> dict[str, Any]:
+def training_state(step: int, model: HybridLM, optimizer: torch.optim.Optimizer, history: History) -> dict[str, Any]:
     """All that training needs to go on to the same bits, but for what never changes."""
     return {
         "step": step,
