@@ -16,13 +16,17 @@ from pipeline.params import Params, load_params
 from pipeline.process import Interrupted, end_with_parent, stop_on_signals
 from pipeline.status.stages import remember
 from pipeline.tracking import Run, content_hashes, track
-from pipeline.work import WorkFolder, open_work, prune, work_root
+from pipeline.work import WorkFolder, locked, open_work, prune, work_root
 
 Main = Callable[[Params, Run, WorkFolder], None]
 """Fills `work.out` with the stage's outputs; what it keeps in `work.scratch` is there again after a stop."""
 
 DISK_FULL = re.compile(r"No space left on device|\d+ requested and \d+ written|inline_container.*unexpected pos")
 """How libraries word it: the system's own words; NumPy; torch.save."""
+
+
+LOCKS = Path("work/locks")
+"""Of this directory, also where the work is another's: each has outputs of its own."""
 
 
 def stage(name: str, target: str, main: Main, doc: str | None) -> None:
@@ -59,7 +63,11 @@ def _run(name: str, target: Path, main: Main) -> None:
     start = time.perf_counter()
     stages = read_stages()
     inputs = " ".join(stages[name].inputs) or params.ingest.source
-    with open_work(name, params.launch.device.name, lambda line: say(name, line)) as work, track(name, params) as run:
+    with (
+        locked(LOCKS / name, lambda who: say(name, f"{who} runs {name} here; waiting for it to end")),
+        open_work(name, params.launch.device.name, lambda line: say(name, line)) as work,
+        track(name, params) as run,
+    ):
         remember(name, Path(), work_root(), stages)
         if work.finished(lambda line: say(name, line)):
             say(name, f"{work.out} is whole, from a run that was stopped before DVC took note of it")

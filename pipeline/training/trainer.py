@@ -160,9 +160,14 @@ def training_state(step: int, model: HybridLM, optimizer: torch.optim.Optimizer,
         "step": step,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "generators": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
+        "generators": _generators(),
         "history": asdict(history),
     }
+
+
+def _generators() -> dict[str, torch.Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    return states | {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else states
 
 
 def _restore(
@@ -174,9 +179,9 @@ def _restore(
         return 0, History(), None
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    cpu, *gpus = state["generators"]
-    torch.set_rng_state(cpu)
-    torch.cuda.set_rng_state_all(gpus)
+    torch.set_rng_state(state["generators"]["cpu"])
+    if "cuda" in state["generators"]:
+        torch.cuda.set_rng_state(state["generators"]["cuda"])
     return state["step"], History(**state["history"]), state["best"]
 
 

@@ -5,6 +5,7 @@ Nothing here decides what a stage makes; it decides only what need not be made a
 
 from pipeline.work.fingerprint import portable_fingerprint
 from pipeline.work.folder import WorkFolder, open_work
+from pipeline.work.lock import locked
 from pipeline.work.pruning import WorkState, list_work, prune
 from pipeline.work.publish import link_or_copy, link_tree, publish_directory
 from pipeline.work.root import work_root
@@ -18,6 +19,7 @@ __all__ = [
     "link_or_copy",
     "link_tree",
     "list_work",
+    "locked",
     "open_work",
     "portable_fingerprint",
     "prune",
