@@ -70,15 +70,20 @@ def _wait_for(server: subprocess.Popen[bytes], address: str) -> None:
             time.sleep(0.2)
 
 
-def compare_newest_two(browser: Browser, address: str, size: tuple[int, int]) -> Page:
-    """Open the first experiment at `address`, tick its two newest executions and press Compare.
-
-    Nothing but `address` can be reached, and of parameters and metrics those that differ are shown.
-    """
+def local_page(browser: Browser, address: str, size: tuple[int, int]) -> Page:
+    """A page of its own from which nothing but `address` can be reached."""
     context = browser.new_context(viewport={"width": size[0], "height": size[1]})
     context.set_default_timeout(1000 * SECONDS)
     context.route(lambda url: not url.startswith(address), lambda route: route.abort())
-    page = context.new_page()
+    return context.new_page()
+
+
+def compare_newest_two(browser: Browser, address: str, size: tuple[int, int]) -> Page:
+    """Open the first experiment at `address`, tick its two newest executions and press Compare.
+
+    Of parameters and metrics those that differ are shown.
+    """
+    page = local_page(browser, address, size)
     page.goto(f"{address}/#/experiments/1/runs")
     page.get_by_label("Toggle sidebar").click()
     page.get_by_label("Close").click()  # the assistant, which covers a third of the page

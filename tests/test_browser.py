@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
+from mlflow.tracking import MlflowClient
 from playwright.sync_api import Browser, Page
 
 from pipeline.evaluate.report.headline import MEASURES, MODELS
 from pipeline.evaluate.report.words import decimal
-from tests.browser import CHROMIUM, MISSING, compare_newest_two, mlflow_pages, open_browser
+from tests.browser import CHROMIUM, MISSING, compare_newest_two, local_page, mlflow_pages, open_browser
 from tests.project import SMALL, Project, write_jsonl
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
@@ -108,15 +111,32 @@ def test_sections_are_one_click_away_and_wide_tables_scroll_in_a_narrow_window(r
     assert headline.evaluate("element => element.scrollWidth > element.clientWidth")
 
 
-def test_two_runs_are_ticked_and_compared_in_mlflow(runs, browser):
-    project, metrics = runs
+@pytest.fixture(scope="module")
+def mlflow(project) -> Iterator[str]:
     with mlflow_pages(project.path) as address:
-        page = compare_newest_two(browser, address, (1300, 1400))
-        (row,) = page.get_by_role("row").filter(has_text="finetune.lr").all_inner_texts()
-        assert [float(value) for value in row.split()[1:]] == [*reversed(RATES)]
-        shown = page.locator("main").inner_text().split()
-        assert "finetune/best/validation_loss" in shown
-        assert "evaluate/finetuned/response_loss" in shown
-        for run in metrics:
-            assert f"{run['finetuned']['response_loss']:.3f}" in shown
-        page.context.close()
+        yield address
+
+
+def test_two_runs_are_ticked_and_compared_in_mlflow(runs, mlflow, browser):
+    _, metrics = runs
+    page = compare_newest_two(browser, mlflow, (1300, 1400))
+    (row,) = page.get_by_role("row").filter(has_text="finetune.lr").all_inner_texts()
+    assert [float(value) for value in row.split()[1:]] == [*reversed(RATES)]
+    shown = page.locator("main").inner_text().split()
+    assert "finetune/best/validation_loss" in shown
+    assert "evaluate/finetuned/response_loss" in shown
+    for run in metrics:
+        assert f"{run['finetuned']['response_loss']:.3f}" in shown
+    page.context.close()
+
+
+def test_mlflow_shows_the_report_among_the_run_s_artifacts(project, mlflow, browser):
+    client = MlflowClient(f"sqlite:///{project.path}/work/mlflow.db")
+    newest = client.search_runs(["1"], "tags.stage = 'evaluate'", max_results=1)[0].info.run_id
+    page = local_page(browser, mlflow, (1300, 900))
+    page.goto(f"{mlflow}/#/experiments/1/runs/{newest}/artifacts/report.html")
+    shown = page.frame_locator("iframe").locator("h1")
+    shown.wait_for()
+    (headline,) = re.findall(r"<h1>(.*)</h1>", (project.path / REPORT).read_text())
+    assert shown.inner_text() == html.unescape(headline)
+    page.context.close()
