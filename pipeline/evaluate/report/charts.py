@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from pipeline.evaluate.report import words
 from pipeline.evaluate.report.curves import Curves
@@ -17,7 +17,6 @@ from pipeline.evaluate.report.tables import rank_frequency
 
 OF_KIND = {"documents": FIRST, "conversations": SECOND}
 OF_MODEL = {"unigram": REST, "bigram": REST, "base": FIRST, "finetuned": SECOND}
-
 
 COMPACT = FuncFormatter(lambda value, _: words.compact(value))
 PERCENT = FuncFormatter(lambda value, _: words.plain_percent(value))
@@ -115,9 +114,11 @@ def frequencies(counts: dict[str, TokenCounts], name: str) -> Markup:
 
 
 def _logarithmic(axes: Axes, which: str) -> None:
-    """Ticks at the powers of ten, in plain figures."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
+    """Ticks at the powers of ten, and between them where there are few, in plain figures."""
+    axis, limits = (axes.xaxis, axes.get_xlim) if which == "x" else (axes.yaxis, axes.get_ylim)
     axes.set(**{f"{which}scale": "log"})
+    low, high = limits()
+    axis.set_major_locator(LogLocator(subs=(1.0,) if high > 100 * low else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(COMPACT)
     axis.set_minor_formatter(NullFormatter())
     axis.set_minor_locator(FixedLocator([]))

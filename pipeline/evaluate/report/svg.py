@@ -33,7 +33,6 @@ STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "axes.labelsize": 10,
     "axes.axisbelow": True,
-    "axes.grid.axis": "y",
     "grid.color": LINE,
     "grid.linewidth": 0.7,
     "xtick.color": LINE,
