@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -42,7 +43,8 @@ def _stop(dvc: subprocess.Popen[bytes], number: int) -> None:
     if not stages:
         dvc.terminate()
     for stage in stages:
-        stage.send_signal(number)
+        with suppress(psutil.NoSuchProcess):
+            stage.send_signal(number)
     try:
         dvc.wait(SECONDS_TO_STOP)
     except (subprocess.TimeoutExpired, Interrupted):
@@ -53,4 +55,10 @@ def _stop(dvc: subprocess.Popen[bytes], number: int) -> None:
 def _stages(dvc: int) -> list[psutil.Process]:
     """The stages' own processes below dvc, not the workers below those."""
     commands = [["-m", f"pipeline.{name}"] for name in read_stages()]
-    return [child for child in psutil.Process(dvc).children(recursive=True) if child.cmdline()[1:3] in commands]
+    found = []
+    with suppress(psutil.NoSuchProcess):  # whoever told this process to stop may have told them, too
+        for child in psutil.Process(dvc).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if child.cmdline()[1:3] in commands:
+                    found.append(child)
+    return found

@@ -71,8 +71,9 @@ def train(
     order = shuffled_indices(len(rows), params.batch_size, params.seed, start=first)
     with held_back() as told_to_stop, Progress("training", steps, unit="step", done=first) as progress:
         progress.line(
-            f"{model.config.num_parameters():,} parameters, {len(rows):,} rows of {rows.seqlen} tokens, {steps} steps of "
-            f"{params.batch_size} rows on {device}" + (f"; going on after step {first}" if first else "")
+            f"{model.config.num_parameters():,} parameters, {len(rows):,} rows of {rows.seqlen} tokens, "
+            f"{steps} steps of {params.batch_size} rows on {device}"
+            + (f"; going on after step {first}" if first else "")
         )
         for step in range(first, steps):
             start = time.perf_counter()
