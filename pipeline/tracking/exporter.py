@@ -8,7 +8,6 @@ with the same.
 from __future__ import annotations
 
 import fcntl
-import logging
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -34,7 +33,6 @@ from pipeline.tracking.runs import (
 )
 from pipeline.tracking.store import make_database, store_key
 
-logging.getLogger("mlflow").setLevel(logging.WARNING)  # a new database is no news
 CHUNK = 2000
 """Events after which a long delivery notes how far it is."""
 

@@ -34,7 +34,9 @@ TIMEOUT = 3.0
 LONGEST_PAUSE = 60.0
 """Seconds between two attempts when MLflow is down."""
 LAST_WORDS = 10.0
-"""Seconds after the end of the execution in which MLflow has to take something, or the feeder ends."""
+"""Seconds after the end of the execution in which what MLflow did not take is tried again."""
+STUCK = 60.0
+"""Seconds after the end of the execution without any progress after which the feeder ends, whatever it waits for."""
 LONGEST_REASON = 300
 
 
@@ -46,6 +48,7 @@ class Feeder:
         self._uri = uri
         self._exporter: Exporter | None = None
         self._delivered: dict[Path, int] = {}
+        self._reached = False
         self._failures = 0
         self._next = 0.0
         self._progress = time.monotonic()
@@ -53,21 +56,29 @@ class Feeder:
 
     def run(self) -> None:
         threading.Thread(target=self._give_up_when_stuck, name="watch", daemon=True).start()
-        while True:
-            over = self._logs.is_over()
-            self._note_lock(over)
-            sizes = {path: path.stat().st_size for path in self._logs.all()}
+        while not self._logs.is_over():
+            self._note_lock()
+            sizes = self._sizes()
             new = [path for path in sizes if sizes[path] != self._delivered.get(path)]
             hurry = not self._failures and any(_has_ended(path) for path in new)
-            if over or hurry or (new and time.monotonic() >= self._next):
-                self._deliver(sizes, over)
-            if over:
-                return
+            if hurry or (new and time.monotonic() >= self._next):
+                self._deliver(sizes, UP)
             time.sleep(POLL)
+        self._lock_seen = None  # DVC writes it once more at the very end
+        self._note_lock()
+        deadline = time.monotonic() + LAST_WORDS
+        while not self._deliver(self._sizes(), DONE) and self._reached and time.monotonic() < deadline:
+            time.sleep(1)
 
-    def _deliver(self, sizes: dict[Path, int], over: bool) -> None:
+    def _sizes(self) -> dict[Path, int]:
+        return {path: path.stat().st_size for path in self._logs.all()}
+
+    def _deliver(self, sizes: dict[Path, int], state: str) -> bool:
+        """Whether MLflow took all there was; `state` is to be said then."""
+        self._reached = False
         try:
             check(self._uri, TIMEOUT)
+            self._reached = True
             if self._exporter is None:
                 from pipeline.tracking.exporter import Exporter
 
@@ -77,21 +88,22 @@ class Feeder:
             self._failures += 1
             self._next = time.monotonic() + min(LONGEST_PAUSE, 2.0 ** (self._failures - 1))
             self._say(DOWN, f"{type(error).__name__}: {error}")
-        else:
-            self._failures = 0
-            self._next = time.monotonic() + INTERVAL
-            self._delivered = sizes
-            self._say(DONE if over else UP)
+            return False
+        self._failures = 0
+        self._next = time.monotonic() + INTERVAL
+        self._delivered = sizes
+        self._say(state)
+        return True
 
-    def _note_lock(self, over: bool) -> None:
-        """Note a dvc.lock that has changed; DVC writes it after the stage, and once more at the very end."""
+    def _note_lock(self) -> None:
+        """Note a dvc.lock that has changed."""
         start = self._logs.start()
         assert start is not None
         try:
             stat = (Path(start["workspace"]) / "dvc.lock").stat()
         except OSError:
             return
-        if over or self._lock_seen != (stat.st_mtime_ns, stat.st_size):
+        if self._lock_seen != (stat.st_mtime_ns, stat.st_size):
             self._lock_seen = (stat.st_mtime_ns, stat.st_size)
             note_lock(self._logs)
 
@@ -104,7 +116,7 @@ class Feeder:
             while not self._logs.is_over():
                 self._note_progress()
                 time.sleep(1)
-            if time.monotonic() - self._progress > LAST_WORDS:
+            if time.monotonic() - self._progress > STUCK:
                 self._say(DOWN, "it does not answer")
                 os._exit(1)
             time.sleep(1)

@@ -14,8 +14,8 @@ from typing import IO
 
 from pipeline.work.root import work_root
 
-PATIENCE = 6.0
-"""Seconds that the end of a stage or of an execution waits for MLflow at most."""
+STAGE_PATIENCE, EXECUTION_PATIENCE = 6.0, 15.0
+"""Seconds that the end of a stage, and that of an execution, waits for MLflow at most."""
 
 STARTING, UP, DOWN, DONE = "starting", "up", "down", "done"
 
@@ -96,7 +96,7 @@ def _code() -> Path:
 
 def wait_for_delivery(folder: Path, log: Path | None = None) -> None:
     """Wait a moment until MLflow has `log`, or all there is to deliver; if it does not answer, say what to do."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + (STAGE_PATIENCE if log else EXECUTION_PATIENCE)
     while time.monotonic() < deadline:
         running = feeder_runs(folder)
         status = FeederStatus.read(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import urllib.error
 import urllib.request
@@ -96,6 +97,7 @@ def make_database(uri: str) -> None:
         draft.unlink(missing_ok=True)
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # a new database is no news
         store = SqlAlchemyStore(f"{SQLITE}{draft}", artifact_root(file))
         store.engine.dispose()
         draft.rename(file)

@@ -1,0 +1,94 @@
+"""sync: what was never delivered comes over, from here and from elsewhere; twice is once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+
+from tests.pipeline.tracking.servers import children, contents, free_port, history, parents
+from tests.pipeline.tracking.stages import LOSSES, TRAIN, Workplace
+
+NOWHERE = "sqlite:////proc/nowhere/mlflow.db"
+
+
+def test_a_folder_from_a_machine_without_a_network_comes_over_once(workplace, tmp_path):
+    workplace.run(TRAIN, NOWHERE)
+    killed = 'import os\nwith track("finetune", params) as run:\n    run.log_metrics({"loss": 2.0})\n    os._exit(1)\n'
+    workplace.start(killed, NOWHERE).communicate(timeout=60)
+    workplace.wait_for_feeders()
+    brought = tmp_path / "brought"
+    shutil.move(workplace.folder / "work/events", brought)
+    for log in brought.glob("*/*.jsonl"):
+        _move_to_another_host(log)
+    here = Workplace(tmp_path / "here")
+    printed = here.sync(str(brought))
+    assert printed.count("events delivered\n") == 2
+    assert printed.splitlines()[-1].startswith("2 executions, ")
+    statuses = sorted(parent.info.status for parent in parents(here.uri).values())
+    assert statuses == ["FINISHED", "KILLED"]
+    before = contents(here.uri)
+    assert here.sync(str(brought)).count("already there") == 2
+    for folder in brought.glob("*/delivered"):
+        shutil.rmtree(folder)
+    assert here.sync(str(brought)).count("events delivered\n") == 2  # all of it again, to no effect
+    assert contents(here.uri) == before
+    assert any(history(here.uri, parent, "base/loss") == LOSSES for parent in parents(here.uri).values())
+
+
+def _move_to_another_host(log: Path) -> None:
+    """As if it had been written elsewhere, an hour ago."""
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    for event in events:
+        event["time"] -= 3600
+        if event["kind"] == "start":
+            event["process"]["host"] = "another"
+    log.write_text("".join(json.dumps(event) + "\n" for event in events))
+
+
+def test_a_store_that_has_lost_the_runs_gets_them_again_and_one_that_deleted_them_does_not(workplace):
+    workplace.run(TRAIN)
+    workplace.wait_for_feeders()
+    before = contents(workplace.uri)
+    (workplace.folder / "work/mlflow.db").unlink()
+    assert "events delivered\n" in workplace.sync()
+    uri = f"sqlite:///{workplace.folder}/./work/mlflow.db"  # another name: MLflow still has the lost file open here
+    assert sorted(map(repr, _without_ids(before))) == sorted(map(repr, _without_ids(contents(uri))))
+    (parent,) = parents(uri).values()
+    MlflowClient(uri).delete_run(parent.info.run_id)
+    assert "already there" in workplace.sync()
+    (parent,) = parents(uri).values()
+    assert parent.info.lifecycle_stage == "deleted"
+
+
+def _without_ids(held: dict) -> list:
+    return [{**run, "tags": run["tags"] | {"mlflow.parentRunId": ""}} for run in held.values()]
+
+
+def test_nothing_is_sent_where_nobody_answers(workplace):
+    workplace.run(TRAIN)
+    done = workplace.tracking("sync", uri=f"http://127.0.0.1:{free_port()}")
+    assert done.returncode == 1
+    assert "does not answer" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_without_logs_is_a_mistake(workplace, tmp_path):
+    done = workplace.tracking("sync", str(tmp_path))
+    assert done.returncode == 1
+    assert "no event logs here" in done.stderr
+
+
+def test_four_processes_at_once_on_a_fresh_database(workplace):
+    stages = [workplace.start(TRAIN) for _ in range(4)]
+    for stage in stages:
+        _, errors = stage.communicate(timeout=120)
+        assert stage.returncode == 0, errors
+    workplace.wait_for_feeders(60)
+    found = parents(workplace.uri)
+    assert len(found) == 4
+    for parent in found.values():
+        assert parent.info.status == "FINISHED"
+        assert history(workplace.uri, children(workplace.uri, parent)["base"], "loss") == LOSSES
