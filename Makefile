@@ -44,12 +44,14 @@ bench: $(READY) ## measure against transformers, side by side
 	python -m benchmarks.train_step
 	python -m benchmarks.generate
 
-lock: $(READY) ## pin the dependencies of pyproject.toml anew
+lock: $(READY) ## pin what pyproject.toml asks for and is not pinned yet (remove requirements.lock to pin all anew)
 	python -m pip install --quiet uv
-	@# CUDA's libraries are left out: pip brings those that the torch build for this machine asks for.
+	@touch requirements.lock && cp requirements.lock requirements.lock.all
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet --no-emit-index-url \
-		--no-annotate --no-header | grep -vE '^(nvidia-|cuda-)' > requirements.lock.tmp
-	mv requirements.lock.tmp requirements.lock
+		--no-annotate --no-header --output-file requirements.lock.all > /dev/null
+	@# CUDA's libraries are left out: pip brings those that the torch build for this machine asks for.
+	grep -vE '^(nvidia-|cuda-)' requirements.lock.all > requirements.lock.tmp
+	mv requirements.lock.tmp requirements.lock && rm requirements.lock.all
 
 clean: ## remove the outputs (DVC's cache keeps them) and work in progress; your data stays
 	rm -rf data/ingested data/clean data/tokens artifacts work
