@@ -11,10 +11,10 @@ from PIL import Image
 from tests.browser import CHROMIUM, MISSING, compare_newest_two, mlflow_pages, open_browser
 
 IMAGES = Path(__file__).parents[1] / "docs/images"
-REPORT_SIZE = (1120, 840)
-COMPARE_SIZE = (1120, 1180)
-COLOURS = 96
-"""Enough for pages of text, and a quarter of the bytes."""
+REPORT_SIZE = (1120, 1140)
+COMPARE_SIZE = (1120, 1420)
+COLOURS = 256
+"""Enough for pages of text, and a fraction of the bytes."""
 
 
 def main() -> None:
@@ -28,6 +28,7 @@ def main() -> None:
         save("report.png", page.screenshot())
         with mlflow_pages(project) as address:
             page = compare_newest_two(browser, address, COMPARE_SIZE)
+            page.locator("main").evaluate("main => main.scrollTo(0, 0)")
             page.wait_for_timeout(1000)  # the plot moves into place
             save("compare.png", page.screenshot())
 

@@ -125,8 +125,9 @@ def test_two_runs_are_ticked_and_compared_in_mlflow(runs, mlflow, browser):
     shown = page.locator("main").inner_text().split()
     assert "finetune/best/validation_loss" in shown
     assert "evaluate/finetuned/response_loss" in shown
-    for run in metrics:
-        assert f"{run['finetuned']['response_loss']:.3f}" in shown
+    numbers = [float(word) for word in shown if re.fullmatch(r"\d+\.\d+", word)]
+    for run in metrics:  # MLflow shows four digits
+        assert any(number == pytest.approx(run["finetuned"]["response_loss"], rel=5e-4) for number in numbers)
     page.context.close()
 
 
