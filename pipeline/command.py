@@ -70,7 +70,7 @@ def _run(name: str, target: Path, main: Main) -> None:
     ):
         remember(name, Path(), work_root(), stages)
         if work.finished(lambda line: say(name, line)):
-            say(name, f"{work.out} is whole, from a run that was stopped before DVC took note of it")
+            say(name, f"{inputs} -> {target}: made already, from the same data, parameters and code; published again")
             run.replay(work.told)
         else:
             say(name, f"{inputs} -> {target}")

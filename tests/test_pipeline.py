@@ -119,6 +119,15 @@ def test_a_changed_user_file_runs_the_pipeline_and_an_untouched_one_does_not(own
     assert own.repro() == STAGES
 
 
+def test_a_parameter_there_and_back_is_taken_from_the_cache(own):
+    before = own.hashes("artifacts")
+    own.set(finetune__lr=3e-3)
+    assert own.repro() == ["finetune", "evaluate"]
+    own.set(finetune__lr=1e-3)
+    assert own.repro() == []
+    assert own.hashes("artifacts") == before
+
+
 def test_two_clones_in_different_places_make_the_same_bytes(own, tmp_path):
     other = Project(tmp_path / "somewhere" / "else entirely")
     (other.path / "data/input/mine.jsonl").write_bytes((own.path / "data/input/mine.jsonl").read_bytes())
