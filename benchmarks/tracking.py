@@ -1,0 +1,216 @@
+"""What tracking costs training: the step time with events off and on, and with each state that MLflow can be in.
+
+    python -m benchmarks.tracking [--rounds 8] [--steps 25]
+
+One process trains all the while; a block of steps with tracking in one state stands between two blocks without any, and
+is compared with their mean, so that a machine whose speed drifts slows both alike. A state's feeder is stopped outside
+of its own blocks, which are about as long as the time between two deliveries. Every step logs three metrics, ten times
+what the trainer does by default. The figure is the median over the rounds, with its error (1.25 standard deviations /
+sqrt(rounds)). Beside it stands the share of one core that the feeder took, at a lower priority than training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+import torch
+
+from benchmarks.machine import machine
+from model import HybridLM
+from pipeline.params import Params, load_params
+from pipeline.tracking import Run, open_execution, track
+from pipeline.tracking.events import EventLog
+from pipeline.tracking.feeding import STARTING, FeederStatus
+from pipeline.tracking.store import check, make_database
+
+ROOT = Path(__file__).parents[1]
+BATCH, SEQLEN, VOCABULARY = 4, 512, 2048
+SECONDS_TO_START = 120
+
+
+class Trainer:
+    """The default model of params.yaml on random tokens."""
+
+    def __init__(self, params: Params) -> None:
+        torch.manual_seed(0)
+        self._model = HybridLM(params.model.hybrid_config(VOCABULARY))
+        self._optimizer = torch.optim.AdamW(self._model.parameters())
+        self._ids = torch.randint(0, VOCABULARY, (BATCH, SEQLEN))
+        self._tokens = 0
+
+    def block(self, steps: int, run: Run) -> float:
+        """Train `steps` steps, telling `run` of each; the seconds that they took."""
+        start = time.perf_counter()
+        for _ in range(steps):
+            self._step(run)
+        return time.perf_counter() - start
+
+    def _step(self, run: Run) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self._model(self._ids, labels=self._ids).loss
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        self._optimizer.step()
+        self._tokens += BATCH * SEQLEN
+        run.log_metrics({"loss": loss.item(), "grad_norm": norm.item(), "lr": 1e-3}, self._tokens)
+
+
+class State:
+    """A run, and the feeder of its execution where it has one."""
+
+    def __init__(self, name: str, run: Run, feeder: psutil.Process | None = None) -> None:
+        self.name, self.run = name, run
+        self.ratios: list[float] = []
+        self._feeder = feeder
+        self._seconds = self._feeder_seconds = 0.0
+        if feeder is not None:
+            feeder.suspend()
+
+    def block(self, trainer: Trainer, steps: int) -> float:
+        """Train with the feeder at work; the seconds that it took."""
+        if self._feeder is None:
+            return trainer.block(steps, self.run)
+        before = self._feeder.cpu_times()
+        self._feeder.resume()
+        seconds = trainer.block(steps, self.run)
+        self._feeder.suspend()
+        after = self._feeder.cpu_times()
+        self._seconds += seconds
+        self._feeder_seconds += after.user + after.system - before.user - before.system
+        return seconds
+
+    @property
+    def feeder_share(self) -> float:
+        """Of one core."""
+        return self._feeder_seconds / self._seconds if self._feeder else 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=25, help="of a block")
+    arguments = parser.parse_args()
+    print(machine())
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        os.chdir(folder)
+        shutil.copy(ROOT / "params.yaml", folder)
+        params = load_params()
+        states = [State("events alone", Run(EventLog(Path("events.jsonl"))))]
+        print(f"one event: {append_seconds(Path('more.jsonl')) * 1e6:.0f} us", flush=True)
+        stores = {
+            "and a database": f"sqlite:///{folder}/work/mlflow.db",
+            "and a server": stack.enter_context(real_server()),
+            "and a server that is down": f"http://127.0.0.1:{free_port()}",
+            "and a server that hangs": stack.enter_context(hanging_server()),
+        }
+        states += [stack.enter_context(tracked(name, uri, params)) for name, uri in stores.items()]
+        measure(Trainer(params), states, arguments.rounds, arguments.steps)
+
+
+def measure(trainer: Trainer, states: list[State], rounds: int, steps: int) -> None:
+    """Let the states take turns, and print what each costs."""
+    off = Run(None)
+    trainer.block(steps, off)
+    before = trainer.block(steps, off)
+    without = [before]
+    for _ in range(rounds):
+        for state in states:
+            seconds = state.block(trainer, steps)
+            after = trainer.block(steps, off)
+            state.ratios.append(seconds / ((before + after) / 2))
+            without.append(after)
+            before = after
+    print(f"events off: {statistics.median(without) / steps * 1e3:.1f} ms per step; with")
+    for state in states:
+        cost = f"{statistics.median(state.ratios) - 1:+.2%}"
+        error = f"{1.25 * statistics.stdev(state.ratios) / math.sqrt(rounds):.2%}"
+        print(f"  {state.name:28}{cost} (+- {error}); feeder {state.feeder_share:.1%} of a core")
+
+
+def append_seconds(path: Path, count: int = 5000) -> float:
+    """Of one event."""
+    log = EventLog(path)
+    start = time.perf_counter()
+    for tokens in range(count):
+        log.append("metrics", values={"loss": 1.0, "grad_norm": 1.0, "lr": 1e-3}, tokens=tokens)
+    return (time.perf_counter() - start) / count
+
+
+@contextmanager
+def tracked(name: str, uri: str, params: Params) -> Iterator[State]:
+    """An execution of its own whose feeder has found out how MLflow is."""
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    execution = open_execution(name)
+    os.environ |= execution.environment()
+    folder = execution.folder.resolve()
+    (feeder,) = (p for p in psutil.process_iter(["cmdline"]) if str(folder) in (p.info["cmdline"] or []))
+    try:
+        with track("base", params) as run:
+            deadline = time.monotonic() + SECONDS_TO_START
+            while FeederStatus.read(folder).state == STARTING and time.monotonic() < deadline:
+                time.sleep(0.1)
+            yield State(name, run, feeder)
+    finally:
+        feeder.kill()
+        feeder.wait()
+
+
+@contextmanager
+def real_server() -> Iterator[str]:
+    """`mlflow server` on a database of its own in this folder."""
+    store = f"sqlite:///{Path('server.db').resolve()}"
+    make_database(store)
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1", "--backend-store-uri", store],
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    uri = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + SECONDS_TO_START
+    try:
+        while True:
+            try:
+                check(uri, seconds=5)
+                break
+            except ConnectionError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+        yield uri
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@contextmanager
+def hanging_server() -> Iterator[str]:
+    """Takes every connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    main()
