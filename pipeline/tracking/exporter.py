@@ -151,19 +151,32 @@ class Exporter:
     def _conclude(self, logs: ExecutionLogs, cursor: Cursor, news: bool) -> None:
         """Tell how the execution stands; when it is over, also what its stages have made and taken from the cache."""
         status = logs.status()
-        if status != RUNNING and (news or "" in cursor.cached.values() or status != cursor.status):
+        if status == cursor.status == RUNNING:
+            return
+        news = news or status != cursor.status
+        if status != RUNNING:
+            news = self._link_cached(logs, cursor, news)
+        if not news:
+            return
+        if status != RUNNING:
             lock, entries = lock_facts(logs)
             log_tags(self._client, cursor.run, {"dvc.lock": lock} if lock else {})
             for stage, log in last_runs(logs).items():
                 if stage in entries:
                     log_tags(self._client, cursor.of(log).run, {"dvc.stage": entries[stage]})
-            for stage, entry in cached_stages(logs).items():
-                cursor.cached[stage] = self._link(logs, cursor.run, stage, entry)
-        elif status == cursor.status:
-            return
         self._tell_status(cursor.run, status, *logs.all())
         cursor.status = status
         self._commit(logs, cursor)
+
+    def _link_cached(self, logs: ExecutionLogs, cursor: Cursor, news: bool) -> bool:
+        """Link the stages that are not linked yet; whether there is `news` now."""
+        if not news and "" not in cursor.cached.values():
+            return False
+        for stage, entry in cached_stages(logs).items():
+            if not cursor.cached.get(stage):
+                cursor.cached[stage] = self._link(logs, cursor.run, stage, entry)
+                news = news or cursor.cached[stage] != ""
+        return news
 
     def _link(self, logs: ExecutionLogs, run: str, stage: str, entry: str) -> str:
         """Show in an execution's run what another made of `stage`; returns that one's run, "" if it is not known."""

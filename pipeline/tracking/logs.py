@@ -29,6 +29,11 @@ class ExecutionLogs:
         """None where the execution is only about to begin, or the folder is no execution's."""
         return first_event(self.own)
 
+    def began_here(self) -> bool:
+        """Whether it is an execution of this machine."""
+        start = self.start()
+        return start is not None and ProcessIdentity.from_fields(start["process"]).is_here()
+
     def stages(self) -> list[Path]:
         """The logs of the stages that have begun, in that order."""
         begun = {

@@ -48,7 +48,7 @@ class Run:
     def log_metrics(self, metrics: Mapping[str, float], tokens: int = 0) -> None:
         """Record numbers, at `tokens` tokens seen."""
         self._tokens = max(self._tokens, tokens)
-        self._append("metrics", values=dict(metrics), tokens=tokens)
+        self._append("metrics", values={key: float(value) for key, value in metrics.items()}, tokens=tokens)
 
     def log_system_metrics(self, metrics: Mapping[str, float]) -> None:
         """Record how busy the machine is."""

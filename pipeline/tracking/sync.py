@@ -53,7 +53,7 @@ def sync(root: Path, uri: str) -> None:
 def _note_present_lock(executions: list[ExecutionLogs]) -> None:
     """dvc.lock as it is says what the last execution in this folder ended with, should its feeder have missed that."""
     here = str(Path.cwd())
-    last = next((logs for logs in reversed(executions) if _name(logs, "workspace") == here), None)
+    last = next((logs for logs in reversed(executions) if logs.began_here() and _name(logs, "workspace") == here), None)
     if last is not None and last.is_over():
         note_lock(last)
 

@@ -39,7 +39,7 @@ class SystemMetrics:
             ended = self._ended.wait(SECONDS_BETWEEN_SAMPLES)
             try:
                 self._record({f"system/{name}": value for name, value in {**_machine(process), **_gpus()}.items()})
-            except OSError:  # a full disk; the stage finds out by itself
+            except (OSError, RuntimeError, psutil.Error):  # a full disk, say; the stage finds out by itself
                 return
 
 
