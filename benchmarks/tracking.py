@@ -1,12 +1,12 @@
 """What tracking costs training: the step time with events off and on, and with each state that MLflow can be in.
 
-    python -m benchmarks.tracking [--rounds 8] [--steps 25]
+    python -m benchmarks.tracking [--rounds 8] [--steps 50]
 
 One process trains all the while; a block of steps with tracking in one state stands between two blocks without any, and
 is compared with their mean, so that a machine whose speed drifts slows both alike. A state's feeder is stopped outside
 of its own blocks, which are about as long as the time between two deliveries. Every step logs three metrics, ten times
-what the trainer does by default. The figure is the median over the rounds, with its error (1.25 standard deviations /
-sqrt(rounds)). Beside it stands the share of one core that the feeder took, at a lower priority than training.
+what the trainer does by default. The figure is the median over the rounds, with its error as the rounds' median
+deviation tells it. Beside it stands the share of one core that the feeder took, at a lower priority than training.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class State:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=25, help="of a block")
+    parser.add_argument("--steps", type=int, default=50, help="of a block")
     arguments = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -136,9 +136,10 @@ def measure(trainer: Trainer, states: list[State], rounds: int, steps: int) -> N
             before = after
     print(f"events off: {statistics.median(without) / steps * 1e3:.1f} ms per step; with")
     for state in states:
-        cost = f"{statistics.median(state.ratios) - 1:+.2%}"
-        error = f"{1.25 * statistics.stdev(state.ratios) / math.sqrt(rounds):.2%}"
-        print(f"  {state.name:28}{cost} (+- {error}); feeder {state.feeder_share:.1%} of a core")
+        cost = statistics.median(state.ratios)
+        deviation = statistics.median(abs(ratio - cost) for ratio in state.ratios)
+        error = 1.25 * 1.48 * deviation / math.sqrt(rounds)  # as of a normal distribution
+        print(f"  {state.name:28}{cost - 1:+.2%} (+- {error:.2%}); feeder {state.feeder_share:.1%} of a core")
 
 
 def append_seconds(path: Path, count: int = 5000) -> float:

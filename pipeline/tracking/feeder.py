@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 POLL = 0.5
 """Seconds between two looks at the logs; a look costs a millisecond."""
-INTERVAL = 5.0
+INTERVAL = 10.0
 """Seconds between two deliveries while a stage goes on."""
 TIMEOUT = 3.0
 """Seconds in which a server has to answer before anything is sent to it."""
