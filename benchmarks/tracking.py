@@ -32,6 +32,7 @@ import torch
 from benchmarks.machine import machine
 from model import HybridLM
 from pipeline.params import Params, load_params
+from pipeline.process import stop_on_signals
 from pipeline.tracking import Run, open_execution, track
 from pipeline.tracking.events import EventLog
 from pipeline.tracking.feeding import STARTING, FeederStatus
@@ -104,6 +105,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--steps", type=int, default=50, help="of a block")
     arguments = parser.parse_args()
+    stop_on_signals()  # no server and no feeder that is suspended stays behind
     print(machine())
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         os.chdir(folder)
@@ -183,6 +185,7 @@ def real_server() -> Iterator[str]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    psutil.Process(server.pid).nice(19)  # it would have a machine of its own
     uri = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + SECONDS_TO_START
     try:
