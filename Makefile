@@ -20,7 +20,7 @@ $(READY): requirements.lock
 	@touch $(READY)
 
 repro: $(READY) ## run the pipeline: what changed, and what depends on it
-	@exec python -m pipeline.repro
+	@PIPELINE_STARTED_BY=$$PPID exec python -m pipeline.repro
 
 test: $(READY) lint types unit ## everything that CI checks
 

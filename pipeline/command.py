@@ -40,8 +40,8 @@ def stage(name: str, target: str, main: Main, doc: str | None) -> None:
         epilog="Its parameters are in params.yaml; `dvc repro` runs it when its dependencies change.",
     ).parse_args()
     stop_on_signals()
-    end_with_parent()
     try:
+        end_with_parent()
         _run(name, Path(target), main)
     except ValueError as error:
         sys.exit(f"{name}: error: {error}")
@@ -49,35 +49,40 @@ def stage(name: str, target: str, main: Main, doc: str | None) -> None:
         print(f"{name}: interrupted{stop}; `dvc repro` goes on", file=sys.stderr)
         sys.exit(stop.exit_status)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            sys.exit(f"{name}: error: {error.filename}: {error.strerror}; make it writable")
         if not _disk_is_full(error):
             raise
-        free = shutil.disk_usage(work_root()).free / 1e6
+        fullest = min((work_root(), Path(target).parent), key=lambda path: shutil.disk_usage(path).free)
+        free = shutil.disk_usage(fullest).free / 1e6
         sys.exit(
-            f"{name}: error: the disk of {work_root().resolve()} is full ({free:,.0f} MB left); free some space, for "
+            f"{name}: error: the disk of {fullest.resolve()} is full ({free:,.1f} MB left); free some space, for "
             "example with `python -m pipeline.work prune --all` or `dvc gc --workspace`; `dvc repro` then goes on"
         )
 
 
 def _run(name: str, target: Path, main: Main) -> None:
-    params = load_params()
+    device = load_params().launch.device.name
     start = time.perf_counter()
-    stages = read_stages()
-    inputs = " ".join(stages[name].inputs) or params.ingest.source
     with (
         locked(LOCKS / name, lambda who: say(name, f"{who} runs {name} here; waiting for it to end")),
-        open_work(name, params.launch.device.name, lambda line: say(name, line)) as work,
-        track(name, params) as run,
+        open_work(name, device, lambda line: say(name, line)) as work,
     ):
-        remember(name, Path(), work_root(), stages)
-        if work.finished(lambda line: say(name, line)):
-            say(name, f"{inputs} -> {target}: made already, from the same data, parameters and code; published again")
-            run.replay(work.told)
-        else:
-            say(name, f"{inputs} -> {target}")
-            main(params, run, work)
-            work.finish(run.log_path)
-        work.publish(target)
-        run.log_tags(content_hashes(name))
+        params, stages = load_params(), read_stages()  # as the work folder has them: it was a wait, perhaps
+        work.check_unchanged(name)
+        with track(name, params) as run:
+            remember(name, Path(), work_root(), stages)
+            flow = f"{' '.join(stages[name].inputs) or params.ingest.source} -> {target}"
+            if work.finished(lambda line: say(name, line)):
+                say(name, f"{flow}: made already, from the same data, parameters and code; published again")
+                run.replay(work.told)
+            else:
+                say(name, flow)
+                main(params, run, work)
+                work.finish(run.log_path)
+            work.check_unchanged(name)
+            work.publish(target)
+            run.log_tags(content_hashes(name))
     say(name, f"done: {target} in {time.perf_counter() - start:.1f} s")
     prune(work_root())
 

@@ -17,12 +17,15 @@ import psutil
 PR_SET_PDEATHSIG = 1
 """Of linux/prctl.h."""
 
+STARTED_BY = "PIPELINE_STARTED_BY"
+"""Of the environment: the process that starts this one, where it wants to be sure that it is not survived."""
+
 SECONDS_TO_STOP = 20
 """What a stage has to save its work in when whoever started it is gone."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGTERM or Ctrl-C; `signal` is its number."""
+    """SIGTERM, Ctrl-C or the end of the terminal; `signal` is its number."""
 
     def __init__(self, number: int, message: str = "") -> None:
         super().__init__(message)
@@ -41,7 +44,7 @@ _pending: list[int] | None = None
 
 
 def stop_on_signals() -> None:
-    """Let SIGTERM and SIGINT raise `Interrupted`, at once or after the block of `held_back`.
+    """Let SIGTERM, SIGINT and SIGHUP raise `Interrupted`, at once or after the block of `held_back`.
 
     It is raised once: a batch system, dvc's end and the kernel may each send SIGTERM for the same reason. Only a
     further Ctrl-C, of somebody who does not want to wait, cuts the saving short.
@@ -50,6 +53,8 @@ def stop_on_signals() -> None:
     _stopping = False
     signal.signal(signal.SIGTERM, _on_signal)
     signal.signal(signal.SIGINT, _on_signal)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # of `nohup`
+        signal.signal(signal.SIGHUP, _on_signal)
 
 
 @contextmanager
@@ -70,9 +75,17 @@ def end_with_parent() -> None:
     """Send this process SIGTERM when the one that started it, or the `dvc` above it, ends; and SIGKILL soon after.
 
     No trainer goes on behind a dvc that was killed. On Linux the kernel sends the signal; elsewhere a thread looks.
+
+    Raises:
+        Interrupted: it has ended already, while this process was starting.
     """
     parent = os.getppid()
     end_with_parent_by_kernel()
+    by_dvc = "DVC_ROOT" in os.environ and "DVC_STAGE" in os.environ
+    if os.environ.get(STARTED_BY, str(parent)) != str(parent) or (
+        by_dvc and not any(is_dvc(process) for process in psutil.Process().parents())
+    ):
+        raise Interrupted(signal.SIGTERM, " before it began: what started it has ended")
     watched = [psutil.Process(parent)] if psutil.pid_exists(parent) else []
     watched += [process for process in psutil.Process().parents() if is_dvc(process) and process.pid != parent]
     threading.Thread(target=_watch, args=(parent, watched), daemon=True).start()

@@ -10,7 +10,7 @@ import argparse
 import sys
 
 from pipeline.params import load_params
-from pipeline.process import end_with_parent, stop_on_signals
+from pipeline.process import Interrupted, end_with_parent, stop_on_signals
 from pipeline.repro.run import repro
 
 
@@ -18,12 +18,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.repro", description=__doc__)
     _, arguments = parser.parse_known_args()
     stop_on_signals()
-    end_with_parent()
     try:
+        end_with_parent()
         load_params()
+        sys.exit(repro(arguments))
     except ValueError as error:
         sys.exit(f"error: {error}")
-    sys.exit(repro(arguments))
+    except Interrupted as stop:
+        sys.exit(stop.exit_status)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from pipeline.dvcfile import read_stages
-from pipeline.process import Interrupted, end_with_parent_by_kernel
+from pipeline.process import STARTED_BY, Interrupted, end_with_parent_by_kernel
 from pipeline.tracking import close_execution, open_execution
 
 SECONDS_TO_STOP = 60
@@ -21,11 +21,20 @@ SECONDS_TO_STOP = 60
 def repro(arguments: Sequence[str]) -> int:
     """Run `dvc repro` and return its exit status; that of the signal where one came."""
     execution = open_execution("repro")
+    this = os.getpid()
+
+    def end_with_this() -> None:
+        end_with_parent_by_kernel()
+        if os.getppid() != this:
+            os._exit(1)
+
+    environment = os.environ | execution.environment()
+    environment.pop(STARTED_BY, None)
     dvc = subprocess.Popen(
         [Path(sys.executable).with_name("dvc"), "repro", *arguments],
-        env=os.environ | execution.environment(),
+        env=environment,
         start_new_session=True,  # Ctrl-C comes to this process alone, which passes it on: once, and to the stage only
-        preexec_fn=end_with_parent_by_kernel,
+        preexec_fn=end_with_this,
     )
     try:
         status = dvc.wait()

@@ -87,7 +87,9 @@ def look(root: Path, work: Path, stages: Mapping[str, StageDefinition]) -> Proje
         differences = changes(stage, lock, params, contents, listings) if lock else []
         waits_for = tuple(other for other in above if standings[other].may_change)
         awaited = frozenset(path for other in waits_for for path in _taken(stage, stages[other]))
-        standing = Standing(name, bool(lock), tuple(differences), waits_for, awaited, _work_on(stage, found, root))
+        stale = not lock or bool(differences) or bool(waits_for)
+        at_work = _work_on(stage, [state for state in found if stale or state.state == "running"], root)
+        standing = Standing(name, bool(lock), tuple(differences), waits_for, awaited, at_work)
         standings[name] = standing
         if lock:
             _keep_unchanged(stage, lock, contents, listings)

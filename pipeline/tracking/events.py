@@ -61,8 +61,10 @@ def read_from(path: Path, offset: int) -> Iterator[tuple[Event, int]]:
     with path.open("rb") as file:
         file.seek(offset)
         for line in file:
+            if not line.endswith(b"\n"):
+                return  # being written; reading on would take its rest for a line of its own
             offset += len(line)
-            if line.endswith(b"\n") and (event := _parse(line)) is not None:
+            if (event := _parse(line)) is not None:
                 yield event, offset
 
 

@@ -8,6 +8,7 @@ with the same.
 from __future__ import annotations
 
 import fcntl
+import sys
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -22,11 +23,13 @@ from pipeline.tracking.entries import log_dataset, log_metrics, log_params, log_
 from pipeline.tracking.events import Event, first_event, last_event, read_events, read_from
 from pipeline.tracking.logs import RUNNING, ExecutionLogs, stage_of, stage_status
 from pipeline.tracking.runs import (
+    DELETED,
+    EVENTS,
     all_parents,
     find_child,
     find_children,
     find_experiment,
-    find_parent,
+    find_parents,
     make_child,
     make_experiment,
     make_parent,
@@ -35,9 +38,6 @@ from pipeline.tracking.store import make_database, store_key
 
 CHUNK = 2000
 """Events after which a long delivery notes how far it is."""
-
-EVENTS = "log.events"
-"""The tag of a parent run that says how many events MLflow has."""
 
 
 class Exporter:
@@ -50,7 +50,7 @@ class Exporter:
         self._store = store_key(uri)
         self._progress = progress
         self._confirmed: dict[Path, Cursor] = {}
-        self._parents: dict[str, dict[str, Run]] = {}
+        self._parents: dict[str, dict[str, list[Run]]] = {}
         self._makers: dict[tuple[str, str], Maker] | None = None
 
     def look_ahead(self, experiment: str) -> None:
@@ -58,13 +58,13 @@ class Exporter:
         found = find_experiment(self._client, experiment)
         self._parents[experiment] = all_parents(self._client, found) if found else {}
 
-    def deliver(self, logs: ExecutionLogs) -> int:
-        """Deliver what is new; returns the number of events."""
+    def deliver(self, logs: ExecutionLogs) -> int | None:
+        """Deliver what is new; returns the number of events, None where somebody has deleted the run in MLflow."""
         with (logs.folder / "delivery.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             cursor = self._confirmed.pop(logs.folder, None) or self._confirm(logs)
             if cursor is None:
-                return 0
+                return None
             before = cursor.events
             for path in logs.all():
                 self._deliver_log(logs, path, cursor)
@@ -76,12 +76,16 @@ class Exporter:
         """The cursor that MLflow agrees with; None if somebody has deleted the run there."""
         start = _first(logs.own)
         name, execution = start["experiment"], start["execution"]
-        parent = self._parents.get(name, {}).get(execution)
-        experiment = find_experiment(self._client, name) if parent is None else parent.info.experiment_id
-        if parent is None and experiment is not None:
-            parent = find_parent(self._client, experiment, execution)
-        if parent is None:
+        parents = self._parents.get(name, {}).get(execution)
+        if not parents:
+            experiment = find_experiment(self._client, name)
+            parents = find_parents(self._client, experiment, execution) if experiment is not None else []
+        if not parents:
             return Cursor()
+        parent, *spare = parents
+        for run in spare:
+            if EVENTS not in run.data.tags and run.info.lifecycle_stage != LifecycleStage.DELETED:
+                self._client.delete_run(run.info.run_id)
         if parent.info.lifecycle_stage == LifecycleStage.DELETED:
             return None
         cursor = Cursor.load(logs.folder, self._store)
@@ -97,6 +101,8 @@ class Exporter:
         while chunk := list(islice(events, CHUNK)):
             if not mine.run:
                 mine.run = self._make_run(logs, path, cursor)
+            if mine.run == DELETED:
+                return
             self._write(path, mine.run, [event for event, _ in chunk])
             if path != logs.own:  # the parent shows what its stages came to, so that executions compare in one table
                 metrics = [event for event, _ in chunk if event["kind"] == "metrics"]
@@ -115,7 +121,9 @@ class Exporter:
         if path == logs.own:
             cursor.run = cursor.run or make_parent(self._client, experiment, start)
             return cursor.run
-        return make_child(self._client, experiment, cursor.run, path.stem, _first(path))
+        execution = start["execution"]
+        found = find_child(self._client, experiment, execution, path.stem)  # an answer of MLflow may have got lost
+        return found or make_child(self._client, experiment, cursor.run, path.stem, _first(path))
 
     def _write(self, path: Path, run: str, events: list[Event]) -> None:
         log_metrics(self._client, run, [event for event in events if event["kind"] in ("metrics", "system")])
@@ -135,7 +143,9 @@ class Exporter:
         log_tags(self._client, run, tags)
 
     def _upload(self, run: str, path: Path) -> None:
-        if path.is_dir():
+        if not path.exists():
+            print(f"warning: {path} is gone and not brought over", file=sys.stderr)
+        elif path.is_dir():
             self._client.log_artifacts(run, str(path), artifact_path=path.name)
         else:
             self._client.log_artifact(run, str(path))
@@ -162,7 +172,7 @@ class Exporter:
             lock, entries = lock_facts(logs)
             log_tags(self._client, cursor.run, {"dvc.lock": lock} if lock else {})
             for stage, log in last_runs(logs).items():
-                if stage in entries:
+                if stage in entries and cursor.of(log).run != DELETED:
                     log_tags(self._client, cursor.of(log).run, {"dvc.stage": entries[stage]})
         self._tell_status(cursor.run, status, *logs.all())
         cursor.status = status
@@ -188,7 +198,7 @@ class Exporter:
         start = _first(maker.logs.own)
         experiment = find_experiment(self._client, start["experiment"])
         found = find_child(self._client, experiment, start["execution"], maker.log.stem) if experiment else None
-        if found is None:
+        if found is None or found == DELETED:
             return ""
         last = {key: event for event in read_events(maker.log) if event["kind"] == "metrics" for key in event["values"]}
         finals = [event | {"values": {key: event["values"][key]}} for key, event in last.items()]

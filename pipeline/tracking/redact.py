@@ -14,8 +14,16 @@ SHORTEST = 4
 
 _USER = re.compile(r"(?<=://)[^\s'\"]*@")
 _QUERY = re.compile(
-    r"(?i)([?&;][\w.%-]*(?:token|passw|pwd|secret|key|auth|signature|credential)[\w.%-]*=)([^&;#\s'\"]+)"
+    r"(?i)([?&;#](?:[\w.%-]*(?:token|pass|pwd|secret|key|auth|sign|credential|jwt)[\w.%-]*|sig|sas)=)([^&;#\s'\"]+)"
 )
+_ANY_VALUE = re.compile(r"[?&;#][\w.%-]+=([^&;#\s]{8,})")
+
+_addresses: set[str] = set()
+
+
+def keep_secret(uri: str) -> None:
+    """Hide whatever may be a secret in this address from now on, in whatever form it is quoted."""
+    _addresses.add(uri)
 
 
 def redact(text: str) -> str:
@@ -35,9 +43,8 @@ def _own_secrets() -> Iterator[str]:
     """What the environment tells MLflow in confidence; a library may quote it outside of an address."""
     yield os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
     yield os.environ.get("MLFLOW_TRACKING_TOKEN", "")
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    for user in _USER.findall(uri):
-        password = user[:-1].partition(":")[2]
-        yield from (password, unquote(password))
-    for _, value in _QUERY.findall(uri):
-        yield from (value, unquote(value))
+    for uri in {os.environ.get("MLFLOW_TRACKING_URI", ""), *_addresses}:
+        user = uri.partition("://")[2].rpartition("@")[0]
+        password = user.partition(":")[2] or user  # a token may stand alone
+        for secret in (user, password, *_ANY_VALUE.findall(uri)):
+            yield from (secret, unquote(secret))

@@ -74,6 +74,7 @@ class Run:
         Args:
             events_file: the log or a copy of it; its artifacts are taken from beside the log itself, if still there.
         """
+        self._append("republished")
         artifacts = Path()
         for event in read_events(events_file):
             kind = event.pop("kind")
@@ -102,13 +103,14 @@ def track(stage: str, params: Params) -> Iterator[Run]:
     if os.environ.get("RANK", "0") != "0":
         yield Run(None)
         return
+    uri = store_uri(params.tracking)  # first: from here on its secrets are kept
     execution = join_execution(stage, params)
     log = _new_log(execution.folder, stage)
     run = Run(log)
     status, error = FAILED, ""
     try:
         _begin(log, stage, execution, params)
-        start_feeder(execution.folder, store_uri(params.tracking))
+        start_feeder(execution.folder, uri)
         with SystemMetrics(run.log_system_metrics):
             yield run
         status = FINISHED

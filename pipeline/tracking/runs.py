@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlflow.entities import Run, ViewType
+from mlflow.entities import LifecycleStage, Run, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.tracking import MlflowClient
@@ -12,12 +12,16 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID, ML
 
 from pipeline.tracking.entries import clean_tags, milliseconds
 from pipeline.tracking.events import Event
-from pipeline.tracking.store import artifact_root, database
+from pipeline.tracking.store import artifact_root, database, is_server
 
 EXECUTION = "execution"
 """The tag of a parent run: the execution's key."""
 LOG = "log"
 """The tag of a stage's run: <execution>/<stem of its log>."""
+EVENTS = "log.events"
+"""The tag of a parent run that says how many events MLflow has."""
+DELETED = "deleted"
+"""In place of the id of a run that somebody has deleted in MLflow: it stays so."""
 PAGE = 1000
 
 
@@ -29,12 +33,14 @@ def find_experiment(client: MlflowClient, name: str) -> str | None:
 
 def make_experiment(client: MlflowClient, name: str) -> str:
     """The id of an experiment that is made if it is not there; several processes may do so at once."""
-    found = find_experiment(client, name)
-    if found is not None:
-        return found
-    file = database(client.tracking_uri)
+    known = client.get_experiment_by_name(name)
+    if known is not None:
+        if known.lifecycle_stage == LifecycleStage.DELETED:
+            raise ValueError(f"its experiment {name} is deleted in MLflow; restore it there")
+        return str(known.experiment_id)
+    uri = client.tracking_uri
     try:
-        return str(client.create_experiment(name, artifact_root(file) if file else None))
+        return str(client.create_experiment(name, None if is_server(uri) else artifact_root(database(uri))))
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
@@ -43,26 +49,37 @@ def make_experiment(client: MlflowClient, name: str) -> str:
         return found
 
 
-def find_parent(client: MlflowClient, experiment: str, execution: str) -> Run | None:
-    """The run of an execution, deleted or not."""
-    return next(_search(client, experiment, f"tags.{EXECUTION} = '{execution}'"), None)
+def find_parents(client: MlflowClient, experiment: str, execution: str) -> list[Run]:
+    """The run of an execution, deleted or not; several where MLflow was slow to make it. The one in use is first."""
+    return sorted(_search(client, experiment, f"tags.{EXECUTION} = '{execution}'"), key=_unused)
 
 
-def all_parents(client: MlflowClient, experiment: str) -> dict[str, Run]:
-    """The runs of all executions, by key."""
-    return {run.data.tags[EXECUTION]: run for run in _search(client, experiment, f"tags.{EXECUTION} LIKE '%'")}
+def all_parents(client: MlflowClient, experiment: str) -> dict[str, list[Run]]:
+    """The same of all executions, by key."""
+    found: dict[str, list[Run]] = {}
+    for run in sorted(_search(client, experiment, f"tags.{EXECUTION} LIKE '%'"), key=_unused):
+        found.setdefault(run.data.tags[EXECUTION], []).append(run)
+    return found
+
+
+def _unused(run: Run) -> tuple[bool, int]:
+    return EVENTS not in run.data.tags, run.info.start_time
 
 
 def find_children(client: MlflowClient, experiment: str, parent: str) -> dict[str, str]:
     """The ids of the runs of an execution's stages, by the stem of their log."""
     found = _search(client, experiment, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'")
-    return {run.data.tags[LOG].rpartition("/")[2]: run.info.run_id for run in found if LOG in run.data.tags}
+    return {run.data.tags[LOG].rpartition("/")[2]: _id(run) for run in found if LOG in run.data.tags}
 
 
 def find_child(client: MlflowClient, experiment: str, execution: str, stem: str) -> str | None:
-    """The id of the run of one log."""
+    """The id of the run of one log, DELETED where somebody has deleted it."""
     found = next(_search(client, experiment, f"tags.{LOG} = '{execution}/{stem}'"), None)
-    return found.info.run_id if found else None
+    return _id(found) if found else None
+
+
+def _id(run: Run) -> str:
+    return DELETED if run.info.lifecycle_stage == LifecycleStage.DELETED else str(run.info.run_id)
 
 
 def make_parent(client: MlflowClient, experiment: str, start: Event) -> str:

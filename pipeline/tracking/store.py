@@ -5,21 +5,24 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
+import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from pipeline.hashing import text_sha256
 from pipeline.params import TrackingParams
-from pipeline.tracking.redact import redact
+from pipeline.tracking.redact import keep_secret, redact
 from pipeline.work.root import work_root
 
 SQLITE = "sqlite:///"
 
 QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the feeder has a patience of its own
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it tells the password
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
@@ -32,6 +35,7 @@ def store_uri(params: TrackingParams) -> str:
     The path of a database is made absolute, from the repository's root.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or params.uri or f"{SQLITE}work/mlflow.db"
+    keep_secret(uri)
     return f"{SQLITE}{(work_root().parent / uri.removeprefix(SQLITE)).resolve()}" if uri.startswith(SQLITE) else uri
 
 
@@ -42,11 +46,16 @@ def store_key(uri: str) -> str:
 
 def database(uri: str) -> Path | None:
     """The file of an sqlite store; None of any other."""
-    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+    return Path(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else None
 
 
 def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
+
+
+def is_database(uri: str) -> bool:
+    """Whether MLflow would keep runs in a database there, which it serves itself."""
+    return re.match(r"(sqlite|postgresql|mysql|mssql)(\+\w+)?://", uri) is not None
 
 
 def check(uri: str, seconds: float) -> None:
@@ -76,6 +85,8 @@ def _check_server(uri: str, seconds: float) -> None:
         if error.code >= 500:
             raise ConnectionError(f"it answers {error.code} {redact(str(error.reason))}") from None
     except (OSError, ValueError) as error:
+        if isinstance(getattr(error, "reason", None), ssl.SSLError):
+            return  # it answers; MLflow's client knows which certificates to trust
         raise ConnectionError(redact(str(getattr(error, "reason", error)))) from None
 
 
@@ -103,6 +114,6 @@ def make_database(uri: str) -> None:
         draft.rename(file)
 
 
-def artifact_root(file: Path) -> str:
-    """Where the artifacts of an sqlite store are."""
-    return (file.parent / "mlartifacts").as_uri()
+def artifact_root(file: Path | None) -> str:
+    """Where the artifacts of a database's runs are: beside an sqlite file, else in work/."""
+    return ((file.parent if file else work_root().resolve()) / "mlartifacts").as_uri()

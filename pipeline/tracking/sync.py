@@ -32,22 +32,36 @@ def sync(root: Path, uri: str) -> None:
         os.environ.setdefault(name, value)
     from pipeline.tracking.exporter import Exporter
 
-    exporter = Exporter(uri)
-    for experiment in sorted({_name(logs, "experiment") for logs in executions}):
-        exporter.look_ahead(experiment)
+    try:
+        exporter = Exporter(uri)
+        for experiment in sorted({_name(logs, "experiment") for logs in executions}):
+            exporter.look_ahead(experiment)
+    except Exception as error:  # it answers, and yet is no MLflow, or a broken one
+        raise ValueError(f"MLflow at {redact(uri)} does not take it: {_words(error)}; nothing was sent") from None
     total, refused = 0, 0
     for logs in executions:
         try:
             events = exporter.deliver(logs)
-            outcome = f"{events:,} events delivered" if events else "already there"
+            outcome = (
+                "deleted in MLflow" if events is None else f"{events:,} events delivered" if events else "already there"
+            )
+        except PermissionError as error:
+            events, refused = 0, refused + 1
+            outcome = (
+                f"{error.filename} cannot be written (it notes what is delivered); copy the logs and sync the copy"
+            )
         except Exception as error:  # the next execution may fare better
             events, refused = 0, refused + 1
-            outcome = f"MLflow does not take it: {redact(' '.join(str(error).split()))}"
-        total += events
+            outcome = f"MLflow does not take it: {_words(error)}"
+        total += events or 0
         print(f"{_name(logs, 'execution_name')} ({logs.folder.name}): {outcome}", flush=True)
     print(f"{len(executions)} executions, {total:,} events delivered to {redact(uri)}", flush=True)
     if refused:
-        raise ValueError(f"{refused} of {len(executions)} executions are not at MLflow yet; sync again later")
+        raise ValueError(f"{refused} of {len(executions)} executions are not at MLflow yet, see above; then sync again")
+
+
+def _words(error: Exception) -> str:
+    return redact(" ".join(str(error).split())) or type(error).__name__
 
 
 def _note_present_lock(executions: list[ExecutionLogs]) -> None:

@@ -10,7 +10,6 @@ The two newest stay. A copy of the tensors is taken between two steps; a thread 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import threading
 import time
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 
-from pipeline.work import DamagedError, check_seal, seal
+from pipeline.work import DamagedError, check_seal, remove, seal
 
 KEEP = 2
 LARGEST_SHARE = 0.05
@@ -43,7 +42,7 @@ class Checkpoints:
         self._took = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         for draft in folder.glob(".step-*.tmp"):
-            shutil.rmtree(draft)
+            remove(draft)
 
     def newest(self) -> dict[str, Any] | None:
         """The state of the newest checkpoint that is whole; None where there is none.
@@ -55,7 +54,7 @@ class Checkpoints:
                 check_seal(path)
             except DamagedError as damage:
                 print(f"warning: {damage}; this checkpoint is skipped for the one before", file=sys.stderr, flush=True)
-                shutil.rmtree(path)
+                remove(path)
                 continue
             state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
             return state
@@ -102,18 +101,20 @@ class Checkpoints:
             draft.mkdir()
             torch.save(state, draft / "state.pt")
             seal(draft)
-            shutil.rmtree(target, ignore_errors=True)
+            remove(target)
             draft.rename(target)
             self._point_at(target)
             for old in self._newest_first()[KEEP:]:
-                shutil.rmtree(old)
+                remove(old)
             self._took = time.monotonic() - start
             self._written(step)
         except BaseException as error:  # the training thread raises it at its next call
             self._error = error
-            shutil.rmtree(draft, ignore_errors=True)
+            remove(draft)
 
     def _point_at(self, target: Path) -> None:
+        if not (self._folder / "latest").is_symlink():
+            remove(self._folder / "latest")
         link = self._folder / ".latest.tmp"
         link.unlink(missing_ok=True)
         link.symlink_to(target.name)

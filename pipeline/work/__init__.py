@@ -7,7 +7,7 @@ from pipeline.work.fingerprint import portable_fingerprint
 from pipeline.work.folder import WorkFolder, open_work
 from pipeline.work.lock import locked
 from pipeline.work.pruning import WorkState, list_work, prune
-from pipeline.work.publish import link_or_copy, link_tree, publish_directory
+from pipeline.work.publish import link_tree, publish_directory, remove
 from pipeline.work.root import work_root
 from pipeline.work.seal import DamagedError, check_seal, seal
 
@@ -16,7 +16,6 @@ __all__ = [
     "WorkFolder",
     "WorkState",
     "check_seal",
-    "link_or_copy",
     "link_tree",
     "list_work",
     "locked",
@@ -24,6 +23,7 @@ __all__ = [
     "portable_fingerprint",
     "prune",
     "publish_directory",
+    "remove",
     "seal",
     "work_root",
 ]

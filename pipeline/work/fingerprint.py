@@ -21,6 +21,19 @@ def depends_on(stage: StageDefinition, root: Path = Path()) -> dict[str, Any]:
     }
 
 
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """The paths and full keys of parameters in which two answers of `depends_on` differ."""
+    old, new = (_flat(answer["deps"]) | _flat(answer["params"]) for answer in (before, after))
+    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
 def digest(parts: Any) -> str:
     """A short name for any JSON value."""
     return text_sha256(json.dumps(parts, sort_keys=True))[:16]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.dvcfile import read_stages
-from pipeline.work.fingerprint import depends_on, digest, machine
+from pipeline.work.fingerprint import depends_on, differences, digest, machine
 from pipeline.work.lock import locked
 from pipeline.work.publish import link_tree, publish_directory
 from pipeline.work.root import work_root
@@ -29,8 +29,10 @@ from pipeline.work.seal import SEAL, DamagedError, check_seal, seal
 class WorkFolder:
     """Where a stage works; the process that has it holds its lock."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, changed: Callable[[], list[str]] = list) -> None:
+        """`changed` names what is no longer as the fingerprint has it."""
         self.path = path
+        self._changed = changed
         self.scratch = path / "scratch"
         self.out = path / "done" / "out"
         self.told = path / "done" / "run.jsonl"
@@ -59,7 +61,19 @@ class WorkFolder:
             warn(f"warning: {damage}; made anew")
             shutil.rmtree(self.out.parent)
             return False
+        shutil.rmtree(self.scratch, ignore_errors=True)
         return True
+
+    def check_unchanged(self, stage: str) -> None:
+        """Make sure that what is made here is what DVC will take it for: it looks at the dependencies afterwards.
+
+        Raises:
+            ValueError: a parameter, a file or code of the stage has changed since the fingerprint was taken.
+        """
+        if names := self._changed():
+            raise ValueError(
+                f"{', '.join(names)} changed while {stage} ran; run `dvc repro` again for the present state"
+            )
 
     def publish(self, target: Path) -> None:
         """Give the outputs their place; they stay here too, until they are pruned (DVC may die before it has them)."""
@@ -70,9 +84,8 @@ class WorkFolder:
 @contextmanager
 def open_work(stage: str, device: str, say: Callable[[str], None]) -> Iterator[WorkFolder]:
     """The work folder of `stage` for the present data, parameters, code and machine, held until the block ends."""
-    definition = read_stages()[stage]
-    parts: dict[str, Any] = depends_on(definition)
-    about = {"portable": digest(parts), **parts, "machine": machine(definition, device)}
+    parts = depends_on(read_stages()[stage])
+    about = {"portable": digest(parts), **parts, "machine": machine(read_stages()[stage], device)}
     folder = work_root() / stage / digest([about["portable"], about["machine"]])
 
     def wait(who: str) -> None:
@@ -80,7 +93,7 @@ def open_work(stage: str, device: str, say: Callable[[str], None]) -> Iterator[W
 
     with locked(folder, wait):
         write_json(folder / "about.json", about)
-        yield WorkFolder(folder)
+        yield WorkFolder(folder, lambda: differences(parts, depends_on(read_stages()[stage])))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,8 +1,8 @@
 """What is in work/, and which of it may go.
 
-Policy: work that is finished stays for a day (DVC may have died before it took the outputs over; they are hard links,
-so they cost no disk meanwhile), work that was stopped for 14 days, counted from when it was last touched. Each stage
-prunes when it ends. What is in use is never touched; neither are the event log and MLflow's database.
+Policy: work that is finished stays for a day (DVC may have died before it took the outputs over), work that was stopped
+for 14 days, counted from when it was last touched. Each stage prunes when it ends. What is in use is never touched;
+neither are the event log and MLflow's database.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ def _state(folder: Path) -> WorkState:
 
 
 def _files(folder: Path) -> Iterator[os.stat_result]:
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # the process that works here may have removed it meanwhile
-            if path.is_file():
-                yield path.stat()
+    for below, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # the process that works here may have removed it meanwhile
+                yield os.stat(os.path.join(below, name))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -108,12 +108,12 @@ def _is_hidden(folder: Path) -> bool:
 
 def _remove(folder: Path) -> bool:
     """Remove a folder unless a process works in it: out of sight first, by a rename, then file by file."""
-    with (folder / LOCK).open("a") as file:
-        try:
+    away = folder.with_name(f"{_REMOVING}{folder.name}-{os.getpid()}")
+    try:
+        with (folder / LOCK).open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        away = folder.with_name(f"{_REMOVING}{folder.name}-{os.getpid()}")
-        folder.rename(away)
+            folder.rename(away)
+    except (BlockingIOError, FileNotFoundError):  # in use, or another process is removing it
+        return False
     shutil.rmtree(away, ignore_errors=True)
     return True

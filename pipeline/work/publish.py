@@ -30,8 +30,18 @@ def publish_directory(target: Path) -> Iterator[Path]:
             target.rename(retired)
         building.rename(target)
     finally:
-        shutil.rmtree(building, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
+        if retired.exists() and not target.exists():  # stopped between the two
+            retired.rename(target)
+        remove(building)
+        remove(retired)
+
+
+def remove(path: Path) -> None:
+    """Remove a directory with all in it, or whatever else it is, if it is there; of a link, the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def link_tree(source: Path, target: Path) -> None:
@@ -59,4 +69,4 @@ def _remove_leftovers(target: Path) -> None:
     for leftover in target.parent.glob(f"{prefix}*"):
         pid = int(leftover.name.removeprefix(prefix).removesuffix("-old"))
         if pid == os.getpid() or not psutil.pid_exists(pid):
-            shutil.rmtree(leftover)
+            remove(leftover)

@@ -36,10 +36,15 @@ def check_seal(directory: Path) -> None:
     """
     try:
         sums = json.loads((directory / SEAL).read_text())
+        found = {file.relative_to(directory).as_posix() for file in walk(directory) if file.name != SEAL}
+        if found != set(sums):
+            raise DamagedError(
+                f"{directory}: {', '.join(sorted(found ^ set(sums)))} is missing or does not belong there"
+            )
         for name, expected in sums.items():
             if file_sha256(directory / name) != expected:
                 raise DamagedError(f"{directory / name} is cut short or changed (its sha256 is another)")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DamagedError(f"{directory}: a file is missing or unreadable ({error})") from None
 
 

@@ -47,11 +47,12 @@ def cost_so_far(log: Path, now: float, peak_memory_mb: float) -> StageCost:
 
 
 def _maker(logs: Path, stage: str, outs: Hashes) -> StageCost | None:
-    """The newest finished run of `stage` whose outputs are `outs`, as far as its log names them."""
+    """The newest run of `stage` that computed `outs`, as far as its log names them; none that published them again."""
     found = chain(logs.glob(f"*/{stage}.jsonl"), logs.glob(f"*/{stage}-[0-9]*.jsonl"))
     for log in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
         events = list(read_events(log))
-        if events and _finished(events[-1]) and _agree(outs, _values(events, "tags")):
+        republished = any(event["kind"] == "republished" for event in events)
+        if events and not republished and _finished(events[-1]) and _agree(outs, _values(events, "tags")):
             return _cost(log, events)
     return None
 

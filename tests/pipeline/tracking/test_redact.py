@@ -8,7 +8,7 @@ import psutil
 import pytest
 import yaml
 
-from pipeline.tracking.redact import redact
+from pipeline.tracking.redact import keep_secret, redact
 from tests.pipeline.tracking.servers import broken_server, free_port, wait_until
 from tests.pipeline.tracking.stages import TRAIN
 
@@ -95,3 +95,33 @@ def test_no_command_line_shows_the_address_of_a_database(workplace, tmp_path):
             process.kill()
         for started in filter(None, (pages, stage)):
             started.communicate(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("uri", "secrets"),
+    [
+        ("http://user:s3cr'et%40x@host", ["s3cr'et%40x", "s3cr'et@x"]),
+        ("https://TOKEN1234@host/mlflow", ["TOKEN1234"]),
+        ("https://host/?sig=abc123defg&pass=hunter22", ["abc123defg", "hunter22"]),
+        ("https://host/#token=abc123defg", ["abc123defg"]),
+        ("postgresql://user:p w@host/db", ["p w@"]),
+    ],
+)
+def test_the_secrets_of_our_own_address_are_hidden_however_they_are_quoted(uri, secrets):
+    keep_secret(uri)
+    for text in (uri, f"cannot reach '{uri}'", f'{{"uri": "{uri}"}}', *secrets):
+        assert not [secret for secret in secrets if secret in redact(text)], redact(text)
+    assert "host" in redact(uri)
+
+
+@pytest.mark.parametrize("command", ["sync", "ui"])
+@pytest.mark.parametrize("uri", ["foo://user:topsecret@host", "postgresql://user:topsecret@127.0.0.1:9/x"])
+def test_an_address_that_leads_nowhere_ends_in_a_line_without_its_password(workplace, command, uri):
+    if command == "ui" and uri.startswith("postgresql"):
+        pytest.skip("MLflow's server itself is asked then, with an address from the environment")
+    workplace.run(TRAIN, uri="http://127.0.0.1:9")
+    done = workplace.tracking(command, uri=uri)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "topsecret" not in done.stdout + done.stderr
+    assert done.stderr.startswith("tracking: error: ")
