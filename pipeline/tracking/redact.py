@@ -46,5 +46,5 @@ def _own_secrets() -> Iterator[str]:
     for uri in {os.environ.get("MLFLOW_TRACKING_URI", ""), *_addresses}:
         user = uri.partition("://")[2].rpartition("@")[0]
         password = user.partition(":")[2] or user  # a token may stand alone
-        for secret in (user, password, *_ANY_VALUE.findall(uri)):
+        for secret in (user, password, *_ANY_VALUE.findall(uri), *(value for _, value in _QUERY.findall(uri))):
             yield from (secret, unquote(secret))

@@ -84,7 +84,7 @@ def test_any_one_request_may_fail(logs, workplace, tmp_path, after):
 def test_a_second_run_that_a_slow_answer_made_is_removed(logs, workplace):
     exporter = Exporter(workplace.uri)
     client = exporter._client
-    experiment = client.create_experiment("mamba2")
+    experiment = client.create_experiment("mamba2", str(workplace.folder / "artifacts"))
     for _ in range(2):
         client.create_run(experiment, tags={"execution": logs.folder.name})
     exporter.deliver(logs)
@@ -106,7 +106,7 @@ def test_a_stage_that_was_deleted_stays_so_and_the_rest_goes_on(logs, workplace)
 def test_a_deleted_experiment_is_named(logs, workplace):
     client = MlflowClient(workplace.uri)
     Exporter(workplace.uri)
-    client.delete_experiment(client.create_experiment("mamba2"))
+    client.delete_experiment(client.create_experiment("mamba2", str(workplace.folder / "artifacts")))
     done = workplace.tracking("sync")
     assert done.returncode == 1
     assert "its experiment mamba2 is deleted in MLflow; restore it there" in done.stdout

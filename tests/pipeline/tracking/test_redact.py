@@ -104,10 +104,11 @@ def test_no_command_line_shows_the_address_of_a_database(workplace, tmp_path):
         ("https://TOKEN1234@host/mlflow", ["TOKEN1234"]),
         ("https://host/?sig=abc123defg&pass=hunter22", ["abc123defg", "hunter22"]),
         ("https://host/#token=abc123defg", ["abc123defg"]),
-        ("postgresql://user:p w@host/db", ["p w@"]),
+        ("postgresql://user:pass word@host/db", ["pass word"]),
     ],
 )
-def test_the_secrets_of_our_own_address_are_hidden_however_they_are_quoted(uri, secrets):
+def test_the_secrets_of_our_own_address_are_hidden_however_they_are_quoted(uri, secrets, monkeypatch):
+    monkeypatch.setattr("pipeline.tracking.redact._addresses", set())
     keep_secret(uri)
     for text in (uri, f"cannot reach '{uri}'", f'{{"uri": "{uri}"}}', *secrets):
         assert not [secret for secret in secrets if secret in redact(text)], redact(text)
