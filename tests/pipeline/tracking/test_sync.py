@@ -58,7 +58,7 @@ def test_a_store_that_has_lost_the_runs_gets_them_again_and_one_that_deleted_the
     assert sorted(map(repr, _without_ids(before))) == sorted(map(repr, _without_ids(contents(uri))))
     (parent,) = parents(uri).values()
     MlflowClient(uri).delete_run(parent.info.run_id)
-    assert "already there" in workplace.sync()
+    assert "deleted in MLflow" in workplace.sync()
     (parent,) = parents(uri).values()
     assert parent.info.lifecycle_stage == "deleted"
 
