@@ -53,7 +53,8 @@ def stage(name: str, target: str, main: Main, doc: str | None) -> None:
             sys.exit(f"{name}: error: {error.filename}: {error.strerror}; make it writable")
         if not _disk_is_full(error):
             raise
-        fullest = min((work_root(), Path(target).parent), key=lambda path: shutil.disk_usage(path).free)
+        places = [path for path in (work_root(), Path(target).parent, Path()) if path.exists()]
+        fullest = min(places, key=lambda path: shutil.disk_usage(path).free)
         free = shutil.disk_usage(fullest).free / 1e6
         sys.exit(
             f"{name}: error: the disk of {fullest.resolve()} is full ({free:,.1f} MB left); free some space, for "
