@@ -81,13 +81,12 @@ def end_with_parent() -> None:
     """
     parent = os.getppid()
     end_with_parent_by_kernel()
+    above = [process for process in psutil.Process().parents() if is_dvc(process)]
     by_dvc = "DVC_ROOT" in os.environ and "DVC_STAGE" in os.environ
-    if os.environ.get(STARTED_BY, str(parent)) != str(parent) or (
-        by_dvc and not any(is_dvc(process) for process in psutil.Process().parents())
-    ):
+    if os.environ.get(STARTED_BY, str(parent)) != str(parent) or (by_dvc and not above):
         raise Interrupted(signal.SIGTERM, " before it began: what started it has ended")
     watched = [psutil.Process(parent)] if psutil.pid_exists(parent) else []
-    watched += [process for process in psutil.Process().parents() if is_dvc(process) and process.pid != parent]
+    watched += [process for process in above if process.pid != parent]
     threading.Thread(target=_watch, args=(parent, watched), daemon=True).start()
 
 

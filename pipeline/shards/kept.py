@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from pipeline.hashing import file_sha256, text_sha256, walk
+from pipeline.work.seal import DamagedError
 
 
 class Job(Protocol):
@@ -51,7 +52,7 @@ class Kept:
             if path.exists():
                 try:
                     found[index] = _load(path, job)
-                except _DamagedError as damage:
+                except DamagedError as damage:
                     print(f"warning: {job.name}: {damage}; done again", file=sys.stderr)
         if found:
             print(f"{len(found)} of {len(jobs)} shards are done already", flush=True)
@@ -74,10 +75,6 @@ def run_and_keep(function: Callable[[J], R], directory: Path, job: J) -> R:
     return result
 
 
-class _DamagedError(Exception):
-    pass
-
-
 def _path(directory: Path, job: Job) -> Path:
     return directory / text_sha256(job.name)[:16]
 
@@ -86,10 +83,10 @@ def _load(path: Path, job: Job) -> Any:
     content = path.read_bytes()
     seal, payload = content[:64], content[64:]
     if seal != _seal(payload):
-        raise _DamagedError(f"{path} is cut short or changed")
+        raise DamagedError(f"{path} is cut short or changed")
     result, sums = pickle.loads(payload)
     if sums != _sums(job):
-        raise _DamagedError(f"a file in {job.folder} is missing, cut short or changed")
+        raise DamagedError(f"a file in {job.folder} is missing, cut short or changed")
     return result
 
 

@@ -7,14 +7,13 @@ It holds nothing of the run that made it: no versions, times, hosts or parameter
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-NAME = "manifest.json"
+from pipeline.hashing import MANIFEST, file_sha256
 
 
 def write_manifest(directory: Path, records: Mapping[str, int], facts: Mapping[str, Any]) -> None:
@@ -26,10 +25,10 @@ def write_manifest(directory: Path, records: Mapping[str, int], facts: Mapping[s
         facts: the rest of the manifest (counts, schema, ...), as JSON has it.
     """
     assert set(records) == _files(directory), "a manifest names each file of its directory"
-    files = {name: {"records": records[name], "sha256": _sha256(directory / name)} for name in sorted(records)}
-    draft = directory / f".{NAME}.tmp"
+    files = {name: {"records": records[name], "sha256": file_sha256(directory / name)} for name in sorted(records)}
+    draft = directory / f".{MANIFEST}.tmp"
     draft.write_text(json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(draft, directory / NAME)
+    os.replace(draft, directory / MANIFEST)
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     Raises:
         ValueError: there is none, so the directory is missing or incomplete.
     """
-    path = directory / NAME
+    path = directory / MANIFEST
     if not path.is_file():
         raise ValueError(f"{path} is missing: the stage that writes {directory}/ has not finished; run `dvc repro`")
     manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -57,9 +56,9 @@ def verify_manifest(directory: Path) -> dict[str, Any]:
         if name not in found:
             problem = "is missing"
         elif name not in expected:
-            problem = f"is not in {NAME}"
-        elif _sha256(directory / name) != expected[name]["sha256"]:
-            problem = f"differs from {NAME}"
+            problem = f"is not in {MANIFEST}"
+        elif file_sha256(directory / name) != expected[name]["sha256"]:
+            problem = f"differs from {MANIFEST}"
         else:
             continue
         raise ValueError(f"{directory / name} {problem}: remove {directory}/ and run `dvc repro`")
@@ -68,9 +67,4 @@ def verify_manifest(directory: Path) -> dict[str, Any]:
 
 def _files(directory: Path) -> set[str]:
     paths = (path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix() for path in paths} - {NAME}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {path.relative_to(directory).as_posix() for path in paths} - {MANIFEST}

@@ -17,11 +17,12 @@ class DamagedError(Exception):
 
 def seal(directory: Path) -> None:
     """Close a directory: on disk for good, its hashes last."""
+    draft = directory / f".{SEAL}.tmp"
+    draft.unlink(missing_ok=True)  # of a run that was killed here
     files = sorted(file for file in walk(directory) if file.name != SEAL)
     for file in files:
         _to_disk(file)
     sums = {file.relative_to(directory).as_posix(): file_sha256(file) for file in files}
-    draft = directory / f".{SEAL}.tmp"
     draft.write_text(json.dumps(sums, indent=2, sort_keys=True) + "\n")
     _to_disk(draft)
     os.replace(draft, directory / SEAL)
