@@ -50,7 +50,7 @@ lock: $(READY) ## pin what pyproject.toml asks for and is not pinned yet (remove
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet --no-emit-index-url \
 		--no-annotate --no-header --output-file requirements.lock.all > /dev/null
 	@# CUDA's libraries are left out: pip brings those that the torch build for this machine asks for.
-	grep -vE '^(nvidia-|cuda-)' requirements.lock.all > requirements.lock.tmp
+	awk '/^nvidia-ml-py/ || !/^(nvidia|cuda)-/' requirements.lock.all > requirements.lock.tmp
 	mv requirements.lock.tmp requirements.lock && rm requirements.lock.all
 
 clean: ## remove the outputs (DVC's cache keeps them) and work in progress; your data stays

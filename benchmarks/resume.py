@@ -100,7 +100,7 @@ def blocks(config: HybridConfig, folder: Path, every: float, rounds: int) -> tup
         on.append(timed(trained, Checkpoints(folder, every=3600)))
     without = statistics.median(off)
     cost = statistics.median(after - before for before, after in zip(off, on, strict=True))
-    return without / BLOCK, without / BLOCK * (1 + max(0.0, cost) / every)
+    return without / BLOCK, without / BLOCK * (1 + cost / every)
 
 
 def timed(trained: Trained, checkpoints: Checkpoints | None) -> float:

@@ -10,9 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.dvcfile import read_stages
-from pipeline.params import Params, load_params
+from pipeline.params import Device, Params, load_params
 from pipeline.process import Interrupted, end_with_parent, stop_on_signals
 from pipeline.status.stages import remember
 from pipeline.tracking import Run, content_hashes, track
@@ -63,11 +64,11 @@ def stage(name: str, target: str, main: Main, doc: str | None) -> None:
 
 
 def _run(name: str, target: Path, main: Main) -> None:
-    device = load_params().launch.device.name
+    machine = _machine(name, load_params().launch.device)
     start = time.perf_counter()
     with (
         locked(LOCKS / name, lambda who: say(name, f"{who} runs {name} here; waiting for it to end")),
-        open_work(name, device, lambda line: say(name, line)) as work,
+        open_work(name, machine, lambda line: say(name, line)) as work,
     ):
         params, stages = load_params(), read_stages()  # as the work folder has them: it was a wait, perhaps
         work.check_unchanged(name)
@@ -86,6 +87,15 @@ def _run(name: str, target: Path, main: Main) -> None:
             run.log_tags(content_hashes(name))
     say(name, f"done: {target} in {time.perf_counter() - start:.1f} s")
     prune(work_root())
+
+
+def _machine(name: str, device: Device) -> dict[str, Any]:
+    """What of this machine decides the bits of a stage that computes with the model; nothing for the others."""
+    if "model" not in read_stages()[name].deps:
+        return {}
+    from pipeline.training.device import what_decides_bits
+
+    return what_decides_bits(device)
 
 
 def _disk_is_full(error: BaseException | None) -> bool:

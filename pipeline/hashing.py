@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +12,24 @@ MANIFEST = "manifest.json"
 COMPILED = "__pycache__"
 
 
+SETTLED_NS = 2 * 10**9
+"""A file younger than this may yet change without a trace in its time, so its hash is not kept."""
+
+_known: dict[tuple[int, ...], str] = {}
+"""Hashes of this process, by what `stat` says: a stage asks for those of its inputs several times."""
+
+
 def file_sha256(path: Path) -> str:
     """Of the bytes of a file."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        status = os.fstat(file.fileno())
+        identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if identity in _known:
+            return _known[identity]
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS:
+        _known[identity] = found
+    return found
 
 
 def text_sha256(text: str) -> str:

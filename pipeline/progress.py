@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from tqdm import tqdm
+
+Item = TypeVar("Item")
 
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -34,6 +38,12 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
+
+    def over(self, items: Iterable[Item], size: Callable[[Item], int] = lambda item: 1) -> Iterator[Item]:
+        """`items`, each of which counts as `size` of it once the next one is asked for."""
+        for item in items:
+            yield item
+            self.advance(size(item))
 
     def note(self, **values: float) -> None:
         """Numbers to show beside the count from now on."""

@@ -16,7 +16,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 
-STAGES = ["ingest", "preprocess", "tokenize", "base", "finetune", "evaluate"]
+STAGES = ["ingest", "preprocess", "tokenize", "base", "finetune", "evaluate", "export"]
 
 SMALL = {
     "preprocess.validation_fraction": 0.1,

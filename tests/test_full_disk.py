@@ -1,4 +1,4 @@
-"""A full disk stops a stage with a clear error, and once there is space it goes on: on a real file system of 3 MB."""
+"""A full disk stops a stage with a clear error, and with space made it goes on: on real file systems of a few MB."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from tests.project import SMALL, STAGES, Project, write_jsonl
 NEEDS_MOUNT = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small tmpfs takes root on Linux"
 )
+
+
+def remount(path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", path], check=True)
 
 
 @pytest.fixture
@@ -62,10 +66,41 @@ def test_work_on_a_full_disk_stops_and_goes_on_when_there_is_space(tmp_path, mou
         assert "python -m pipeline.work prune" in full.stderr
         assert "Traceback" not in full.stderr
         filler.unlink()
-    assert project.repro() == ["base", "finetune", "evaluate"]
+    assert project.repro() == ["base", "finetune", "evaluate", "export"]
     other = Project(tmp_path / "other")
     shutil.copytree(project.path / "data/input", other.path / "data/input", dirs_exist_ok=True)
     shutil.copy(project.path / "params.yaml", other.path)
     assert other.repro() == STAGES
     folders = ("data/clean", "data/tokens", "artifacts/base/model", "artifacts/finetune/model")
     assert project.hashes(*folders) == other.hashes(*folders)
+
+
+@NEEDS_MOUNT
+def test_outputs_on_a_full_disk_are_published_when_there_is_space(tmp_path, mount):
+    project = Project(tmp_path / "clone")
+    write_jsonl(project.path / "data/input/mine.jsonl")
+    project.set_all(SMALL | {"ingest.source": "data/input/mine.jsonl"})
+    mount(project.path / "artifacts", 60)
+    full = project.run("dvc", "repro", "base")
+    assert full.returncode != 0
+    assert f"base: error: the disk of {project.path / 'artifacts'} is full" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert not list((project.path / "artifacts").iterdir())
+    remount(project.path / "artifacts", "size=20000k")
+    again = project.run("dvc", "repro", "base")
+    assert again.returncode == 0, again.stderr
+    assert "made already" in again.stdout
+
+
+@NEEDS_MOUNT
+def test_work_that_cannot_be_written_to_is_named(tmp_path, mount):
+    project = Project(tmp_path / "clone")
+    write_jsonl(project.path / "data/input/mine.jsonl")
+    project.set_all(SMALL | {"ingest.source": "data/input/mine.jsonl"})
+    mount(project.path / "work", 1000)
+    remount(project.path / "work", "ro")
+    done = project.run("dvc", "repro", "ingest")
+    assert done.returncode != 0
+    assert "ingest: error: work/locks" in done.stderr
+    assert "make it writable" in done.stderr
+    assert "Traceback" not in done.stderr

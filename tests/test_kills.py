@@ -26,9 +26,16 @@ LONGER = {
     "evaluate.max_new_tokens": 32,
     "launch.checkpoint_seconds": 0,
 }
-MADE = ("data/ingested", "data/clean", "data/tokens", "artifacts/base/model", "artifacts/finetune/model")
+MADE = (
+    "data/ingested",
+    "data/clean",
+    "data/tokens",
+    "artifacts/base/model",
+    "artifacts/finetune/model",
+    "artifacts/export",
+)
 VICTIMS = ("stage", "dvc", "make", "tree", "stage")
-"""Each stage is hit five times: thirty kills."""
+"""Each stage is hit five times: thirty-five kills."""
 
 
 def project(path: Path) -> Project:
@@ -46,7 +53,7 @@ def whole(tmp_path_factory) -> Project:
     return made
 
 
-def test_thirty_kills_at_random_moments_change_nothing(whole, tmp_path):
+def test_thirty_five_kills_at_random_moments_change_nothing(whole, tmp_path):
     killed = project(tmp_path / "clone")
     draw = random.Random(0)
     for stage in STAGES:
@@ -67,6 +74,17 @@ def test_thirty_kills_at_random_moments_change_nothing(whole, tmp_path):
             whole.path / "artifacts/evaluate" / name
         ).read_bytes()
     assert_one_at_a_time(killed)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.15, 0.3, 0.6])
+def test_a_stage_whose_dvc_is_killed_in_its_first_moments_does_not_live_on(whole, delay):
+    run = popen(whole, "dvc", "repro", "--force", "--single-item", "preprocess")
+    stage = wait_for(whole, "preprocess", run)
+    assert stage is not None
+    time.sleep(delay)
+    run.kill()
+    run.wait()
+    assert_all_gone(whole, [stage])
 
 
 def seconds(whole: Project, stage: str) -> float:

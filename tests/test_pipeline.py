@@ -16,8 +16,12 @@ import psutil
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from model import load_pretrained
+from model import generate, load_pretrained
+from pipeline.tokenize.bpe import train_bpe
+from tests.model.checkpoints import oracle
+from tests.model.compare import assert_agree
 from tests.project import SMALL, STAGES, Project, write_jsonl
 
 
@@ -102,12 +106,12 @@ def test_a_second_repro_does_nothing(embedded):
 
 def test_only_what_a_change_touches_runs_again(embedded):
     embedded.set(finetune__lr=2e-3)
-    assert embedded.repro() == ["finetune", "evaluate"]
+    assert embedded.repro() == ["finetune", "evaluate", "export"]
     embedded.set(launch__workers=1, tracking__experiment="other")
     assert embedded.repro() == []
     with (embedded.path / "model/hybrid.py").open("a") as file:
         file.write("\n# a change in model/\n")
-    assert embedded.repro() == ["base", "finetune", "evaluate"]
+    assert embedded.repro() == ["base", "finetune", "evaluate", "export"]
     with (embedded.path / "pipeline/params.py").open("a") as file:
         file.write("\n# a new field of the schema, say\n")
     assert embedded.repro() == []
@@ -122,7 +126,7 @@ def test_a_changed_user_file_runs_the_pipeline_and_an_untouched_one_does_not(own
 def test_a_parameter_there_and_back_is_taken_from_the_cache(own):
     before = own.hashes("artifacts")
     own.set(finetune__lr=3e-3)
-    assert own.repro() == ["finetune", "evaluate"]
+    assert own.repro() == ["finetune", "evaluate", "export"]
     own.set(finetune__lr=1e-3)
     assert own.repro() == []
     assert own.hashes("artifacts") == before
@@ -184,7 +188,7 @@ def test_a_checkpoint_of_transformers_is_fine_tuned(own, tmp_path):
     assert done.returncode != 0
     assert "set tokenize.tokenizer" in done.stderr  # the checkpoint has no tokenizer of its own
     project.set(tokenize__tokenizer=str(tokenizer))
-    assert project.repro() == ["tokenize", "base", "finetune", "evaluate"]
+    assert project.repro() == ["tokenize", "base", "finetune", "evaluate", "export"]
     assert project.read("artifacts/base/metrics.json")["steps"] == 0
     assert project.read("artifacts/finetune/metrics.json")["steps"] > 0
     assert (project.path / "artifacts/finetune/model/tokenizer.json").read_bytes() == tokenizer.read_bytes()
@@ -192,6 +196,56 @@ def test_a_checkpoint_of_transformers_is_fine_tuned(own, tmp_path):
     ids = torch.arange(40)[None]
     assert torch.allclose(base(ids).logits, theirs(ids).logits, atol=1e-5)
     assert project.run("dvc", "plots", "show").returncode == 0
+
+
+@pytest.mark.parametrize(("kind", "field"), [("documents", "text"), ("conversations", "prompt")])
+def test_a_checkpoint_of_a_hybrid_is_fine_tuned_and_exported_in_its_own_format(tmp_path, kind, field):
+    project = Project(tmp_path / "clone")
+    write_jsonl(tmp_path / "all.jsonl")
+    lines = [line for line in (tmp_path / "all.jsonl").open() if field in json.loads(line)]
+    source = project.path / "data/input/mine.jsonl"
+    source.write_text("".join(lines))
+    checkpoint = tmp_path / "checkpoint"
+    tokenizer = train_bpe(lines, 400)
+    sizes = {"vocab_size": tokenizer.get_vocab_size(), "hidden_size": 32, "intermediate_size": 48, "n_groups": 2}
+    sizes |= {"ssm_state_size": 8, "mamba_num_heads": 4, "mamba_head_dim": 16}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    oracle.make("NemotronH", **sizes, hybrid_override_pattern="M-*M-").save_pretrained(checkpoint)
+    tokenizer.save(str(checkpoint / "tokenizer.json"))
+    project.set_all(SMALL | {"ingest.source": "data/input/mine.jsonl", "model.checkpoint": str(checkpoint)})
+    project.set(export__format="hf-nemotron-h")
+    assert project.repro() == STAGES
+
+    exported = project.path / "artifacts/export"
+    theirs, told = AutoModelForCausalLM.from_pretrained(exported, output_loading_info=True)
+    assert not any(told.values()), told
+    ours = load_pretrained(project.path / "artifacts/finetune/model").eval()
+    reader = AutoTokenizer.from_pretrained(exported)
+    prompt = reader.bos_token + json.loads(lines[0])[field]
+    batch = reader(prompt, return_tensors="pt")
+    ids = batch["input_ids"]
+    assert_agree([theirs.eval()(ids).logits], [ours(ids).logits], 1e-4)
+    assert theirs.generation_config.eos_token_id == [4, 0]
+    options = {"max_new_tokens": 8, "do_sample": False}
+    expected = generate(ours, ids, max_new_tokens=8)[0].tolist()
+    answer = theirs.generate(**batch, **options)[0].tolist()
+    assert answer == expected[: len(answer)]
+    assert len(answer) == len(expected) or answer[-1] in (4, 0)
+    card = (exported / "README.md").read_text()
+    assert ("all tokens of documents" in card) == (kind == "documents")
+    client = MlflowClient(f"sqlite:///{project.path}/work/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("mamba2").experiment_id], card.splitlines()[-1].strip())
+    assert run.info.run_name == "finetune"
+
+    project.set(export__format="hf-mamba2")
+    done = project.run("dvc", "repro")
+    assert "export: error: export.format is hf-mamba2: pattern 'M-*M-' has layers other than M" in done.stderr
+    project.set(export__format="gguf")
+    done = project.run("dvc", "repro")
+    assert "export.format must be one of native, hf-mamba2, hf-nemotron-h" in done.stderr
+    project.set(export__format="native")
+    assert project.repro() == ["export"]
+    assert torch.equal(load_pretrained(exported).eval()(ids).logits, ours(ids).logits)
 
 
 @pytest.mark.parametrize(

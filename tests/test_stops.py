@@ -33,6 +33,8 @@ def project(tmp_path_factory) -> Project:
     [
         (MAKE, signal.SIGINT, "group"),  # a terminal
         (DVC, signal.SIGINT, "group"),
+        (MAKE, signal.SIGHUP, "group"),  # a terminal that is closed
+        (DVC, signal.SIGHUP, "group"),
         (MAKE, signal.SIGTERM, "process"),  # `kill`, a batch system
         (MAKE, signal.SIGTERM, "everything"),  # systemd, a container's end
         (DVC, signal.SIGTERM, "everything"),
@@ -40,6 +42,7 @@ def project(tmp_path_factory) -> Project:
     ],
 )
 def test_a_stopped_run_has_saved_its_work(project, command, number, to):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, here and in what is started
     before = interrupted_at(project)
     log = project.path / "stops.log"
     with log.open("w") as out:

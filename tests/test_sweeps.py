@@ -66,7 +66,7 @@ def test_shared_stages_ran_once_and_are_linked(swept):
     made = children(swept, first)
     assert made.keys() == set(STAGES)
     for run in sweep:
-        assert children(swept, run).keys() == {"finetune", "evaluate"}
+        assert children(swept, run).keys() == {"finetune", "evaluate", "export"}
         for stage in ("ingest", "preprocess", "tokenize", "base"):
             assert run.data.tags[f"cached/{stage}"] == made[stage].info.run_id
         assert run.data.metrics["base/validation_loss"] == first.data.metrics["base/validation_loss"]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-STAGES = ("ingest", "preprocess", "tokenize", "base", "finetune", "evaluate")
+STAGES = ("ingest", "preprocess", "tokenize", "base", "finetune", "evaluate", "export")
 NO_EFFECT = tuple(
     f"pipeline.{name}"
     for name in ("params", "command", "process", "progress", "tracking", "status", "work", "dvcfile", "hashing")
@@ -57,7 +57,7 @@ def test_the_model_needs_torch_and_safetensors_only(graph):
 
 
 def test_the_layers_of_the_model_point_one_way(graph):
-    order = ["model.ops", "model.layers", "model.hybrid", "model.decode", "model.generation"]
+    order = ["model.ops", "model.state", "model.layers", "model.hybrid", "model.decode", "model.generation"]
     for lower_rank, lower in enumerate(order):
         for upper in order[lower_rank + 1 :]:
             assert not graph.chain_exists(lower, upper, as_packages=True), f"{lower} reaches {upper}"
@@ -99,18 +99,18 @@ def test_each_parameter_that_dvc_watches_exists_and_each_section_has_an_owner(dv
 
 
 def test_main_modules_are_short_and_import_nothing_heavy():
-    for stage in STAGES:
+    for stage in (*STAGES, "generate"):
         assert len((ROOT / f"pipeline/{stage}/__main__.py").read_text().splitlines()) <= 60
     code = (
         "import sys; import pipeline.params, pipeline.command; "
-        f"[__import__(f'pipeline.{{s}}.__main__') for s in {STAGES}]; "
+        f"[__import__(f'pipeline.{{s}}.__main__') for s in {(*STAGES, 'generate')}]; "
         "print(sorted({'torch', 'polars', 'mlflow', 'transformers', 'tokenizers'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("room", [*STAGES, "tracking", "status", "work", "repro"])
+@pytest.mark.parametrize("room", [*STAGES, "tracking", "status", "work", "repro", "generate"])
 def test_every_command_explains_itself(room):
     done = subprocess.run(
         [sys.executable, "-m", f"pipeline.{room}", "--help"], capture_output=True, text=True, cwd=ROOT, check=True

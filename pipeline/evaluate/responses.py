@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def sample_prompts(conversations: Path, tokenizer: Tokenizer, count: int, longes
 
 
 def respond(
-    model: HybridLM, tokenizer: Tokenizer, prompts: list[Prompt], max_new_tokens: int, device: torch.device
+    model: HybridLM, tokenizer: Tokenizer, prompts: Iterable[Prompt], max_new_tokens: int, device: torch.device
 ) -> list[str]:
     """The model's greedy response to each prompt."""
     end = ChatTemplate.for_tokenizer(tokenizer).end_id

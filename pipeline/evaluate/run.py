@@ -16,6 +16,7 @@ from pipeline.evaluate.publish import publish, table
 from pipeline.evaluate.responses import respond, sample_prompts
 from pipeline.evaluate.speed import decode_tokens_per_second
 from pipeline.params import EvaluateParams, LaunchParams, Precision
+from pipeline.progress import Progress
 from pipeline.rows import Rows, open_rows
 from pipeline.shards import read_manifest
 from pipeline.tracking import Run
@@ -53,12 +54,13 @@ def evaluate(clean: Path, tokens: Path, out: Path, params: EvaluateParams, launc
         model = load_pretrained(path).to(device).eval()
         figures = metrics[name]
         if "documents" in tests:
-            figures |= _document_figures(_loss(model, tests["documents"], params, device), _test_bytes(tokens))
+            figures |= _document_figures(_loss(name, model, tests, "documents", params, device), _test_bytes(tokens))
         if "conversations" in tests:
-            response = _loss(model, tests["conversations"], params, device)
+            response = _loss(name, model, tests, "conversations", params, device)
             figures |= {"response_loss": response.mean, "response_perplexity": response.perplexity}
         if prompts:
-            responses = respond(model, tokenizer, prompts, params.max_new_tokens, device)
+            with Progress(f"{name}: responses", len(prompts), unit="response") as progress:
+                responses = respond(model, tokenizer, progress.over(prompts), params.max_new_tokens, device)
             figures["chrf"] = sacrebleu.corpus_chrf(responses, [[p.reference for p in prompts]]).score
             for sample, response_text in zip(samples, responses, strict=True):
                 sample[name] = response_text
@@ -75,8 +77,13 @@ def evaluate(clean: Path, tokens: Path, out: Path, params: EvaluateParams, launc
     print(table(metrics), flush=True)
 
 
-def _loss(model: HybridLM, rows: Rows, params: EvaluateParams, device: torch.device) -> SetLoss:
-    return set_loss(model, rows, in_order(len(rows), params.batch_size), device, Precision.fp32)
+def _loss(
+    name: str, model: HybridLM, tests: dict[str, Rows], kind: str, params: EvaluateParams, device: torch.device
+) -> SetLoss:
+    rows = tests[kind]
+    with Progress(f"{name}: loss on {kind}", len(rows), unit="row") as progress:
+        batches = progress.over(in_order(len(rows), params.batch_size), size=len)
+        return set_loss(model, rows, batches, device, Precision.fp32)
 
 
 def _document_figures(loss: SetLoss, text_bytes: int) -> dict[str, float]:

@@ -9,8 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-SETTLED_NS = 2 * 10**9
-"""A file younger than this may yet change without a trace in its time, so its hash is not kept."""
+from pipeline.hashing import SETTLED_NS
 
 
 class Memory:

@@ -103,6 +103,8 @@ def provide(job: Provision) -> None:
     if job.given:
         copy_tokenizer(job.given, job.folder)
     else:
+        size = sum(shard.stat().st_size for shard in job.training) / 1e6
+        print(f"training a byte-level BPE of {job.vocab_size:,} tokens on {size:,.1f} MB of shards", flush=True)
         train_bpe(sample_texts(job.training), job.vocab_size).save(str(job.folder / TOKENIZER_FILE))
 
 

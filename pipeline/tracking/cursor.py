@@ -26,6 +26,8 @@ class Cursor:
 
     run: str = ""
     """The parent run."""
+    experiment: str = ""
+    """The id of its experiment, which somebody may give another name."""
     events: int = 0
     status: str = ""
     logs: dict[str, LogCursor] = field(default_factory=dict)

@@ -76,10 +76,8 @@ class Exporter:
         """The cursor that MLflow agrees with; None if somebody has deleted the run there."""
         start = _first(logs.own)
         name, execution = start["experiment"], start["execution"]
-        parents = self._parents.get(name, {}).get(execution)
-        if not parents:
-            experiment = find_experiment(self._client, name)
-            parents = find_parents(self._client, experiment, execution) if experiment is not None else []
+        known = Cursor.load(logs.folder, self._store)
+        parents = self._parents.get(name, {}).get(execution) or self._find_parents(name, known.experiment, execution)
         if not parents:
             return Cursor()
         parent, *spare = parents
@@ -88,11 +86,18 @@ class Exporter:
                 self._client.delete_run(run.info.run_id)
         if parent.info.lifecycle_stage == LifecycleStage.DELETED:
             return None
-        cursor = Cursor.load(logs.folder, self._store)
-        if cursor.run == parent.info.run_id and parent.data.tags.get(EVENTS) == str(cursor.events):
-            return cursor
-        children = find_children(self._client, parent.info.experiment_id, parent.info.run_id)
-        return Cursor(parent.info.run_id, logs={stem: LogCursor(run) for stem, run in children.items()})
+        run, experiment = parent.info.run_id, parent.info.experiment_id
+        if (known.run, known.experiment) == (run, experiment) and parent.data.tags.get(EVENTS) == str(known.events):
+            return known
+        children = find_children(self._client, experiment, run)
+        return Cursor(run, experiment, logs={stem: LogCursor(child) for stem, child in children.items()})
+
+    def _find_parents(self, name: str, known: str, execution: str) -> list[Run]:
+        """The runs of an execution in the experiment of this `name`; in the one with the id `known`, renamed since."""
+        for experiment in (find_experiment(self._client, name), known):
+            if experiment and (found := find_parents(self._client, experiment, execution)):
+                return found
+        return []
 
     def _deliver_log(self, logs: ExecutionLogs, path: Path, cursor: Cursor) -> None:
         mine = cursor.of(path)
@@ -117,11 +122,12 @@ class Exporter:
 
     def _make_run(self, logs: ExecutionLogs, path: Path, cursor: Cursor) -> str:
         start = _first(logs.own)
-        experiment = make_experiment(self._client, start["experiment"])
         if path == logs.own:
-            cursor.run = cursor.run or make_parent(self._client, experiment, start)
+            if not cursor.run:
+                cursor.experiment = make_experiment(self._client, start["experiment"])
+                cursor.run = make_parent(self._client, cursor.experiment, start)
             return cursor.run
-        execution = start["execution"]
+        experiment, execution = cursor.experiment, start["execution"]
         found = find_child(self._client, experiment, execution, path.stem)  # an answer of MLflow may have got lost
         return found or make_child(self._client, experiment, cursor.run, path.stem, _first(path))
 
@@ -196,7 +202,8 @@ class Exporter:
         if maker is None:
             return ""
         start = _first(maker.logs.own)
-        experiment = find_experiment(self._client, start["experiment"])
+        known = Cursor.load(maker.logs.folder, self._store).experiment
+        experiment = known or find_experiment(self._client, start["experiment"])
         found = find_child(self._client, experiment, start["execution"], maker.log.stem) if experiment else None
         if found is None or found == DELETED:
             return ""

@@ -6,9 +6,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 
 import psutil
+import pynvml
 
 SECONDS_BETWEEN_SAMPLES = 10.0
 
@@ -66,4 +68,6 @@ def _gpus() -> dict[str, float]:
             free, total = torch.cuda.mem_get_info(index)
             found[f"gpu_{index}_memory_usage_megabytes"] = round((total - free) / 1e6, 1)
             found[f"gpu_{index}_memory_usage_percentage"] = round((total - free) / total * 100, 1)
+            with suppress(pynvml.NVMLError, RuntimeError):  # not every virtual GPU tells
+                found[f"gpu_{index}_utilization_percentage"] = float(torch.cuda.utilization(index))
     return found

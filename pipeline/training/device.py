@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+from typing import Any
 
 import torch
 
@@ -21,6 +22,16 @@ def pick_device(choice: Device) -> torch.device:
         raise ValueError("params.yaml: launch.device is cuda, but PyTorch sees no GPU here; use auto or cpu")
     use_cuda = choice is not Device.cpu and torch.cuda.is_available()
     return torch.device("cuda" if use_cuda else "cpu")
+
+
+def what_decides_bits(choice: Device) -> dict[str, Any]:
+    """What of this machine decides the bits of a computation on the device that `pick_device` names."""
+    device = pick_device(choice)
+    return {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
 
 
 def make_deterministic(seed: int) -> None:

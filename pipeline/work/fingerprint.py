@@ -42,21 +42,3 @@ def digest(parts: Any) -> str:
 def portable_fingerprint(stage: StageDefinition, root: Path = Path()) -> str:
     """The same on every machine."""
     return digest(depends_on(stage, root))
-
-
-def machine(stage: StageDefinition, device: str) -> dict[str, Any]:
-    """What else decides the bits of a stage that computes with the model; nothing for the others.
-
-    Args:
-        device: `launch.device`, by name.
-    """
-    if "model" not in stage.deps:
-        return {}
-    import torch
-
-    use_cuda = device != "cpu" and torch.cuda.is_available()
-    return {
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if use_cuda else "cpu",
-    }

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.dvcfile import read_stages
-from pipeline.work.fingerprint import depends_on, differences, digest, machine
+from pipeline.work.fingerprint import depends_on, differences, digest
 from pipeline.work.lock import locked
 from pipeline.work.publish import link_tree, publish_directory
 from pipeline.work.root import work_root
@@ -82,10 +82,14 @@ class WorkFolder:
 
 
 @contextmanager
-def open_work(stage: str, device: str, say: Callable[[str], None]) -> Iterator[WorkFolder]:
-    """The work folder of `stage` for the present data, parameters, code and machine, held until the block ends."""
+def open_work(stage: str, machine: dict[str, Any], say: Callable[[str], None]) -> Iterator[WorkFolder]:
+    """The work folder of `stage` for the present data, parameters and code, held until the block ends.
+
+    Args:
+        machine: what of this machine decides the bits, too.
+    """
     parts = depends_on(read_stages()[stage])
-    about = {"portable": digest(parts), **parts, "machine": machine(read_stages()[stage], device)}
+    about = {"portable": digest(parts), **parts, "machine": machine}
     folder = work_root() / stage / digest([about["portable"], about["machine"]])
 
     def wait(who: str) -> None:

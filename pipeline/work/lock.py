@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -27,6 +27,18 @@ def locked(folder: Path, waiting: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def unused(folder: Path) -> Iterator[bool]:
+    """Whether nobody works in `folder`; if so, nobody begins to until the block ends."""
+    try:
+        file = (folder / LOCK).open("r")
+    except FileNotFoundError:
+        yield False
+        return
+    with file:
+        yield _try(file, fcntl.LOCK_EX) and _is_lock_of(folder, file)
+
+
 def holder(folder: Path) -> int | None:
     """The process that works in `folder`; None when nobody does, 0 when it has not said yet who it is."""
     try:
@@ -40,15 +52,28 @@ def holder(folder: Path) -> int | None:
 
 
 def _take(folder: Path, waiting: Callable[[str], None]) -> IO[str]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+")
+        with suppress(FileExistsError):
+            folder.mkdir()
+        try:
+            file = (folder / LOCK).open("a+")
+        except FileNotFoundError:  # pruned in between, here and below
+            continue
         if not _try(file, fcntl.LOCK_EX):
             waiting(f"process {_pid(file) or 'unknown'}")
             fcntl.flock(file, fcntl.LOCK_EX)
-        if (folder / LOCK).exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK)):
+        if _is_lock_of(folder, file):
             return file
-        file.close()  # the folder was pruned in between
+        file.close()
+
+
+def _is_lock_of(folder: Path, file: IO[str]) -> bool:
+    """Whether it still is: the folder may have been pruned, and made anew, since it was opened."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK))
+    except FileNotFoundError:
+        return False
 
 
 def _try(file: IO[str], kind: int) -> bool:

@@ -7,7 +7,6 @@ neither are the event log and MLflow's database.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.work.lock import LOCK, holder
+from pipeline.work.lock import holder, unused
 from pipeline.work.seal import SEAL
 
 DAY = 24 * 3600
@@ -109,11 +108,9 @@ def _is_hidden(folder: Path) -> bool:
 def _remove(folder: Path) -> bool:
     """Remove a folder unless a process works in it: out of sight first, by a rename, then file by file."""
     away = folder.with_name(f"{_REMOVING}{folder.name}-{os.getpid()}")
-    try:
-        with (folder / LOCK).open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            folder.rename(away)
-    except (BlockingIOError, FileNotFoundError):  # in use, or another process is removing it
-        return False
+    with unused(folder) as free:
+        if not free:
+            return False
+        folder.rename(away)
     shutil.rmtree(away, ignore_errors=True)
     return True

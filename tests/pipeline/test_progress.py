@@ -38,3 +38,10 @@ def test_a_log_has_plain_lines_now_and_then(monkeypatch, capsys):
     first, second = captured.out.splitlines()  # the last step needs none: the stage says that it is done
     assert first.startswith("training: 1/3 steps, loss 2.5, ")
     assert second.startswith("training: 2/3 steps")
+
+
+def test_a_pass_over_things_counts_what_each_is_worth(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1.0)
+    with Progress("loss", 5, "row") as bar:
+        assert list(bar.over(["ab", "cd", "e"], size=len)) == ["ab", "cd", "e"]
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()] == ["loss: 2/5 rows", "loss: 4/5 rows"]

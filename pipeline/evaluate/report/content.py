@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Content:
 def gather(measured: Measured, data: Data, device: torch.device, log: Path | None) -> Content:
     """Collect what the present directory and the event logs hold; `log` is that of the run which evaluates."""
     now = time.time()
-    stages = [stage for stage in read_stages().values() if stage.name != STAGE]
+    stages = list(takewhile(lambda stage: stage.name != STAGE, read_stages().values()))
     made = outputs(stages)
     recorded = stage_costs(work_root() / "events", made)
     own = cost_so_far(log, now, peak_memory_mb(device)) if log else None

@@ -14,8 +14,8 @@ from pipeline.dvcfile import StageDefinition, read_params
 from pipeline.evaluate.report.costs import Hashes
 from pipeline.hashing import content_sha256
 
-HOW_TO_RUN = ("launch", "tracking")
-"""Sections that change nothing of what comes out; an address in them may hold a password."""
+WITHOUT_EFFECT = ("export", "launch", "tracking")
+"""Sections that change nothing of what is measured; an address in the last may hold a password."""
 
 
 def outputs(stages: Iterable[StageDefinition]) -> dict[str, Hashes]:
@@ -27,7 +27,7 @@ def outputs(stages: Iterable[StageDefinition]) -> dict[str, Hashes]:
 
 def parameters() -> dict[str, dict[str, Any]]:
     """The sections of params.yaml that decide what comes out."""
-    return {section: values for section, values in read_params().items() if section not in HOW_TO_RUN}
+    return {section: values for section, values in read_params().items() if section not in WITHOUT_EFFECT}
 
 
 def machine(device: torch.device) -> dict[str, str]:

@@ -16,7 +16,7 @@ from pipeline.status.stages import Project as Seen
 from pipeline.status.stages import look
 from tests.project import SMALL, Project, write_jsonl
 
-DOWNSTREAM = {"tokenize", "base", "finetune", "evaluate"}
+DOWNSTREAM = {"tokenize", "base", "finetune", "evaluate", "export"}
 """Never run here."""
 
 

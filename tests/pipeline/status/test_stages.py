@@ -99,7 +99,7 @@ def test_what_dvc_has_in_its_cache_runs_nothing():
 
 
 def test_work_that_was_stopped_is_of_no_use_to_a_stage_that_is_fresh():
-    with open_work("bake", "cpu", print) as work:
+    with open_work("bake", {}, print) as work:
         work.progress(1, 2, "loaf")
     assert look(Path(), Path("work"), read_stages()).other_work == ()
     Path("data/bread").parent.mkdir()

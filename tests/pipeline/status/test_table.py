@@ -44,7 +44,7 @@ def table() -> list[str]:
 
 @contextmanager
 def baking() -> Iterator[WorkFolder]:
-    with open_work("bake", "cpu", print) as work:
+    with open_work("bake", {}, print) as work:
         yield work
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -21,13 +20,6 @@ from tests.pipeline.tracking.servers import (
     wait_until,
 )
 from tests.pipeline.tracking.stages import LOSSES, TRAIN, Workplace
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[RealServer]:
-    server = RealServer(tmp_path_factory.mktemp("server")).start()
-    yield server
-    server.kill()
 
 
 def assert_delivered_once(workplace: Workplace, uri: str) -> None:

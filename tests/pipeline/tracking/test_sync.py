@@ -63,6 +63,23 @@ def test_a_store_that_has_lost_the_runs_gets_them_again_and_one_that_deleted_the
     assert parent.info.lifecycle_stage == "deleted"
 
 
+def test_an_experiment_that_was_renamed_in_mlflow_keeps_its_runs(workplace):
+    workplace.run(TRAIN)
+    workplace.wait_for_feeders()
+    (parent,) = parents(workplace.uri).values()
+    client = MlflowClient(workplace.uri)
+    client.rename_experiment(parent.info.experiment_id, "another name")
+    before = contents(workplace.uri)
+    assert "already there" in workplace.sync()
+    (folder,) = workplace.folder.glob("work/events/*/delivered")
+    (cursor,) = folder.iterdir()
+    told = json.loads(cursor.read_text()) | {"events": 0, "logs": {}}
+    cursor.write_text(json.dumps(told))
+    assert "events delivered" in workplace.sync()  # all of it again, to no effect
+    assert contents(workplace.uri) == before
+    assert [found.name for found in client.search_experiments()] == ["another name", "Default"]
+
+
 def _without_ids(held: dict) -> list:
     return [{**run, "tags": run["tags"] | {"mlflow.parentRunId": ""}} for run in held.values()]
 

@@ -55,6 +55,17 @@ def test_a_kill_leaves_the_old_and_the_next_run_cleans_up(tmp_path: Path) -> Non
     assert _names(tmp_path) == ["out"]
 
 
+def test_an_output_that_is_a_link_becomes_a_directory_and_what_it_led_to_stays(tmp_path: Path) -> None:
+    elsewhere, target = tmp_path / "elsewhere", tmp_path / "out"
+    _publish(elsewhere, "theirs")
+    target.symlink_to(elsewhere)
+    _publish(target, "new")
+    assert not target.is_symlink()
+    assert _names(target) == ["new"]
+    assert _names(elsewhere) == ["theirs"]
+    assert _names(tmp_path) == ["elsewhere", "out"]
+
+
 def test_what_a_living_run_builds_is_left_alone(tmp_path: Path) -> None:
     other = tmp_path / f".out.tmp-{os.getppid()}"
     other.mkdir()

@@ -95,7 +95,7 @@ def test_work_of_a_temporary_copy_is_kept_in_the_original(project, tmp_path_fact
 def test_a_second_process_waits_for_the_first(project):
     code = (
         "from pipeline.work import open_work\n"
-        "with open_work('make', 'cpu', lambda line: print(line, flush=True)) as work:\n"
+        "with open_work('make', {}, lambda line: print(line, flush=True)) as work:\n"
         "    print('in', flush=True); input()\n"
     )
 
@@ -125,13 +125,13 @@ def test_a_second_process_waits_for_the_first(project):
 
 def test_pruned_while_another_waits(project):
     """Who waits for a folder that is removed meanwhile gets a new one, not a lock on nothing."""
-    with open_work("make", "cpu", print) as work:
+    with open_work("make", {}, print) as work:
         waiting = subprocess.Popen(
             [
                 sys.executable,
                 "-c",
                 "from pipeline.work import open_work\n"
-                "with open_work('make', 'cpu', lambda line: print(line, flush=True)) as work:\n"
+                "with open_work('make', {}, lambda line: print(line, flush=True)) as work:\n"
                 "    print((work.path / 'lock').exists(), flush=True)\n",
             ],
             stdout=subprocess.PIPE,
@@ -144,6 +144,26 @@ def test_pruned_while_another_waits(project):
     assert waiting.wait(20) == 0
 
 
+def test_processes_that_take_a_folder_while_others_prune_it_find_it_whole(project):
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom pipeline.work import open_work, prune\n"
+        "end = time.monotonic() + 3\n"
+        "while time.monotonic() < end:\n"
+        "    if sys.argv[1] == 'prune':\n        prune(Path('work'), everything=True)\n        continue\n"
+        "    with open_work('make', {}, lambda line: None) as work:\n"
+        "        work.scratch.mkdir(exist_ok=True)\n        work.progress(1, 2, 'step')\n"
+        "        assert sorted(path.name for path in work.path.iterdir()) "
+        "== ['about.json', 'lock', 'progress.json', 'scratch']\n"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, do], env={"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)
+        for do in ("work", "work", "prune", "prune")
+    ]
+    for process in running:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors.decode()
+
+
 def make(work: WorkFolder) -> None:
     (work.out).mkdir(parents=True)
     (work.out / "file").write_text("made")
@@ -154,7 +174,7 @@ def make(work: WorkFolder) -> None:
 
 def test_finished_work_is_published_again_unless_it_is_damaged(project):
     warnings: list[str] = []
-    with open_work("make", "cpu", print) as work:
+    with open_work("make", {}, print) as work:
         assert not work.finished(warnings.append)
         (work.scratch).mkdir()
         make(work)
@@ -163,7 +183,7 @@ def test_finished_work_is_published_again_unless_it_is_damaged(project):
     assert (project / "data/made/file").read_text() == "made"
     assert [path.name for path in (project / "data/made").iterdir()] == ["file"]
     shutil.rmtree("data/made")
-    with open_work("make", "cpu", print) as work:
+    with open_work("make", {}, print) as work:
         assert work.finished(warnings.append)
         work.publish(Path("data/made"))
         assert work.told.read_text() == "told\n"
@@ -171,7 +191,7 @@ def test_finished_work_is_published_again_unless_it_is_damaged(project):
     assert not warnings
     (work.out / "file").unlink()
     (work.out / "file").write_text("mad")
-    with open_work("make", "cpu", print) as work:
+    with open_work("make", {}, print) as work:
         assert not work.finished(warnings.append)
     assert "out/file is cut short or changed" in warnings[0]
     assert not work.out.exists()
@@ -211,7 +231,7 @@ def test_what_is_old_is_pruned_by_its_state(project):
 
 
 def test_bytes_that_an_output_holds_anyway_are_not_counted(project):
-    with open_work("make", "cpu", print) as work:
+    with open_work("make", {}, print) as work:
         work.out.mkdir(parents=True)
         (work.out / "file").write_bytes(b"x" * 1_000_000)
         (work.path / "events").touch()

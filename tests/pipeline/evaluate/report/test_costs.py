@@ -22,6 +22,7 @@ def write_log(
     seconds: float = 10.0,
     status: str = "FINISHED",
     stem: str = "base",
+    republished: bool = False,
 ) -> Path:
     """A stage's log in the folder of its execution, newer than those before."""
     folder = logs / execution
@@ -34,6 +35,7 @@ def write_log(
         ("system", 101.0, {"values": {"system/process_memory_megabytes": 500.0}}),
         ("metrics", 102.0, {"values": {"tokens_per_second": 7.0, "peak_memory_mb": 64.0}, "tokens": 9}),
         ("tags", 103.0, {"values": {"artifacts/base/model": model, "artifacts/base/curves": "ccc"}}),
+        *([("republished", 103.5, {})] if republished else []),
         ("end", 100.0 + seconds, {"status": status}),
     ]
     path = with_time(folder / f"{stem}.jsonl", *events)
@@ -53,6 +55,7 @@ def test_the_run_that_made_the_outputs_is_found_behind_newer_ones(tmp_path):
     write_log(tmp_path, "right", seconds=12.5)
     write_log(tmp_path, "other weights", model="bbb")
     write_log(tmp_path, "failed", status="FAILED")
+    write_log(tmp_path, "published again", seconds=0.1, republished=True)
     cost = stage_costs(tmp_path, MADE)["base"]
     assert (cost.execution, cost.seconds) == ("repro right", 12.5)
     assert (cost.commit, cost.dirty) == ("c0ffee", True)

@@ -1,0 +1,72 @@
+"""What is edited while its stage runs, or waits for its turn, is never taken for what was computed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.project import SMALL, Project, write_jsonl
+from tests.test_stops import until
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    """All that comes before training is done."""
+    made = Project(tmp_path_factory.mktemp("edits") / "clone")
+    write_jsonl(made.path / "data/input/mine.jsonl")
+    made.set_all(SMALL | {"ingest.source": "data/input/mine.jsonl", "base.budget": 200, "base.validate_every": 200})
+    assert made.run("dvc", "repro", "tokenize").returncode == 0
+    return made
+
+
+def start(project: Project) -> subprocess.Popen[str]:
+    log = (project.path / "edits.log").open("w")
+    return subprocess.Popen(["dvc", "repro", "base"], **project.surroundings(), stdout=log, stderr=log, text=True)
+
+
+def told(project: Project) -> str:
+    return (project.path / "edits.log").read_text()
+
+
+def locked_lr(project: Project) -> float | None:
+    """The learning rate that dvc.lock has for base."""
+    stage = yaml.safe_load((project.path / "dvc.lock").read_text())["stages"].get("base")
+    return stage["params"]["params.yaml"]["base"]["lr"] if stage else None
+
+
+def test_a_parameter_or_code_edited_while_its_stage_runs_ends_it(project):
+    code = project.path / "model/hybrid.py"
+    edits = {
+        "base.lr": lambda: project.set(base__lr=0.002),
+        "model": lambda: code.write_text(code.read_text() + "# edited\n"),
+    }
+    for name, edit in edits.items():
+        run = start(project)
+        until(lambda: "steps of" in told(project), "training")
+        edit()
+        assert run.wait(120) != 0
+        assert f"base: error: {name} changed while base ran; run `dvc repro` again" in told(project)
+        assert locked_lr(project) is None
+        assert not (project.path / "artifacts/base").exists()
+
+
+def test_a_parameter_edited_while_its_stage_waits_is_the_one_that_counts(project):
+    hold = (
+        "from pathlib import Path\nfrom pipeline.work import locked\n"
+        "with locked(Path('work/locks/base'), print): input()"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", hold], **project.surroundings(), stdin=subprocess.PIPE, text=True)
+    until((project.path / "work/locks/base/lock").exists, "the lock")
+    run = start(project)
+    until(lambda: f"process {holder.pid} runs base here; waiting" in told(project), "the wait")
+    project.set(base__lr=0.003)
+    holder.communicate("\n", timeout=60)
+    assert run.wait(120) == 0, told(project)
+    assert locked_lr(project) == 0.003
+    first = (project.path / "artifacts/base/curves/train.csv").read_text()
+    project.run("python", "-m", "pipeline.work", "prune", "--all")
+    assert project.run("dvc", "repro", "--force", "--single-item", "base").returncode == 0
+    assert (project.path / "artifacts/base/curves/train.csv").read_text() == first
