@@ -10,9 +10,10 @@ from model.config import PRESETS, HybridConfig
 
 if TYPE_CHECKING:
     from model.checkpoints import load_pretrained, save_pretrained
-    from model.generation import generate, generate_stream
+    from model.generation import generate, generate_stream, prefill
     from model.hybrid import HybridLM, HybridOutput
     from model.state import DecodeState
+    from model.state_files import load_state, save_state
 
 __all__ = [
     "PRESETS",
@@ -23,7 +24,10 @@ __all__ = [
     "generate",
     "generate_stream",
     "load_pretrained",
+    "load_state",
+    "prefill",
     "save_pretrained",
+    "save_state",
 ]
 
 _HOMES = {
@@ -33,7 +37,10 @@ _HOMES = {
     "generate": "model.generation",
     "generate_stream": "model.generation",
     "load_pretrained": "model.checkpoints",
+    "load_state": "model.state_files",
+    "prefill": "model.generation",
     "save_pretrained": "model.checkpoints",
+    "save_state": "model.state_files",
 }
 
 

@@ -8,6 +8,44 @@ from typing import Any, Literal, Self
 Activation = Literal["gelu", "relu2", "silu-gated"]
 
 _SYMBOLS = "M*-|"
+MAX_LAYERS = 10_000
+"""A pattern that is longer is a mistake, or an attack on the memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """How rotary frequencies are changed to reach beyond the context of pre-training.
+
+    Attributes:
+        kind: "linear" divides every frequency by `factor` (Chen et al. 2023, arXiv 2306.15595); "llama3" only the low
+            ones (Grattafiori et al. 2024, arXiv 2407.21783); "yarn" by a ramp (Peng et al. 2023, arXiv 2309.00071).
+        factor: the extension.
+        original_context: positions of pre-training; not used by "linear".
+        low, high: "llama3": how many wavelengths fit into `original_context` at the ends of the changed range.
+        beta_fast, beta_slow: "yarn": rotations over `original_context` at the ends of the ramp.
+        truncate: "yarn": widen the ramp to whole channels.
+        attention_factor: what cosines and sines are multiplied with; "yarn" takes 0.1 ln(factor) + 1 if None.
+    """
+
+    kind: Literal["linear", "llama3", "yarn"]
+    factor: float
+    original_context: int = 0
+    low: float = 1.0
+    high: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    attention_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("linear", "llama3", "yarn"):
+            raise ValueError(f"rope scaling {self.kind!r} is not known: choose 'linear', 'llama3' or 'yarn'")
+        if not self.factor > 0:
+            raise ValueError(f"the factor of the rope scaling is {self.factor}: it must be positive")
+        if self.kind != "linear" and self.original_context <= 0:
+            raise ValueError(f"rope scaling {self.kind!r} needs the context of pre-training, original_context")
+        if self.kind == "llama3" and not self.high > self.low:
+            raise ValueError(f"rope scaling: high {self.high} must be above low {self.low}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +59,8 @@ class HybridConfig:
         d_model: width of the residual stream.
         d_state: state size per channel (N).
         headdim: channels per Mamba2 head (P).
-        expand: Mamba2's inner width is expand * d_model.
+        expand: Mamba2's inner width is expand * d_model, unless n_mamba_heads says otherwise.
+        n_mamba_heads: heads of the mixer, whose inner width is then n_mamba_heads * headdim.
         n_groups: groups of heads that share B and C; the gated norm normalises per group.
         d_conv: taps of the causal convolution.
         conv_bias: bias in the convolution.
@@ -35,11 +74,17 @@ class HybridConfig:
         n_kv_heads: key and value heads, a divisor of n_heads.
         head_dim: channels per attention head; d_model / n_heads if None.
         rope_theta: base of the rotary embedding, no position embedding if None.
+        partial_rotary_factor: share of an attention head's channels that are rotated.
+        rope_scaling: a change of the rotary frequencies.
+        attention_multiplier: what attention scores are multiplied with; 1 / sqrt(head_dim) if None.
         attention_bias: bias in the attention projections.
         d_ff: inner width of the MLP.
         mlp_activation: "gelu" (exact), "relu2" (squared ReLU) or "silu-gated".
         mlp_bias: bias in the MLP projections.
         tie_embeddings: the head is the embedding matrix.
+        embedding_multiplier: what the embeddings are multiplied with.
+        residual_multiplier: what each layer's output is multiplied with before it is added to the residual stream.
+        logits_scaling: what the logits are divided by.
         residual_in_fp32: keep the residual stream in fp32 whatever the weights' dtype.
         initializer_range: standard deviation of the weights at initialisation.
     """
@@ -50,6 +95,7 @@ class HybridConfig:
     d_state: int = 128
     headdim: int = 64
     expand: int = 2
+    n_mamba_heads: int | None = None
     n_groups: int = 1
     d_conv: int = 4
     conv_bias: bool = True
@@ -65,11 +111,17 @@ class HybridConfig:
     n_kv_heads: int = 8
     head_dim: int | None = None
     rope_theta: float | None = None
+    partial_rotary_factor: float = 1.0
+    rope_scaling: RopeScaling | None = None
+    attention_multiplier: float | None = None
     attention_bias: bool = False
     d_ff: int = 0
     mlp_activation: Activation = "gelu"
     mlp_bias: bool = False
     tie_embeddings: bool = True
+    embedding_multiplier: float = 1.0
+    residual_multiplier: float = 1.0
+    logits_scaling: float = 1.0
     residual_in_fp32: bool = True
     initializer_range: float = 0.02
 
@@ -81,11 +133,13 @@ class HybridConfig:
             raise ValueError(f"pattern {self.pattern!r} has unknown symbols {unknown}: use only M, *, - and |")
         if not self.layers:
             raise ValueError(f"pattern {self.pattern!r} has no layer: give at least one of M, * and -")
+        if self.n_layers > MAX_LAYERS:
+            raise ValueError(f"the pattern has {self.n_layers} layers: at most {MAX_LAYERS} are taken")
         if "" in self.pattern.split("|"):
             raise ValueError(
                 f"pattern {self.pattern!r} has an empty pipeline stage: put layers on both sides of each |"
             )
-        self._check_positive("vocab_size", "d_model", "chunk_size", "norm_eps", "initializer_range")
+        self._check_positive("vocab_size", "d_model", "chunk_size", "norm_eps", "initializer_range", "logits_scaling")
         if "M" in self.layers:
             self._check_mamba()
         if "*" in self.layers:
@@ -112,7 +166,9 @@ class HybridConfig:
 
     def _check_mamba(self) -> None:
         self._check_positive("d_state", "headdim", "expand", "n_groups", "dt_min", "dt_max", "dt_init_floor")
-        if self.d_inner % self.headdim:
+        if self.n_mamba_heads is not None:
+            self._check_positive("n_mamba_heads")
+        elif self.d_inner % self.headdim:
             raise ValueError(
                 f"headdim {self.headdim} does not divide expand * d_model = {self.d_inner}: change one of them"
             )
@@ -131,10 +187,12 @@ class HybridConfig:
             raise ValueError(f"n_heads {self.n_heads} does not divide d_model {self.d_model}: set head_dim")
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_kv_heads {self.n_kv_heads} does not divide n_heads {self.n_heads}")
-        if self.rope_theta is not None and (self.rope_theta <= 0 or self.attention_head_dim % 2):
+        if self.rope_theta is not None and not (
+            self.rope_theta > 0 and 0 < self.rotary_dim <= self.attention_head_dim and self.rotary_dim % 2 == 0
+        ):
             raise ValueError(
-                f"rotary embedding needs rope_theta > 0 and an even head_dim, "
-                f"not {self.rope_theta} and {self.attention_head_dim}"
+                f"rotary embedding needs rope_theta > 0 and an even number of rotated channels per head, not "
+                f"{self.rope_theta} and {self.rotary_dim}: change rope_theta, head_dim or partial_rotary_factor"
             )
 
     @property
@@ -150,7 +208,7 @@ class HybridConfig:
     @property
     def d_inner(self) -> int:
         """Inner width of the Mamba2 mixer."""
-        return self.expand * self.d_model
+        return self.expand * self.d_model if self.n_mamba_heads is None else self.n_mamba_heads * self.headdim
 
     @property
     def nheads(self) -> int:
@@ -161,6 +219,11 @@ class HybridConfig:
     def attention_head_dim(self) -> int:
         """Channels per attention head."""
         return self.d_model // self.n_heads if self.head_dim is None else self.head_dim
+
+    @property
+    def rotary_dim(self) -> int:
+        """Rotated channels of an attention head."""
+        return int(self.attention_head_dim * self.partial_rotary_factor)
 
     def num_parameters(self) -> int:
         """Number of parameters, counted without allocating any; a tied head counts once."""
@@ -211,7 +274,14 @@ class HybridConfig:
         if unknown or missing:
             raise ValueError(f"configuration has unknown fields {unknown} and misses {missing}: correct these")
         lower, upper = fields["dt_limit"]
-        return cls(**{**fields, "dt_limit": (lower, math.inf if upper is None else upper)})
+        scaling = fields["rope_scaling"]
+        return cls(
+            **{
+                **fields,
+                "dt_limit": (lower, math.inf if upper is None else upper),
+                "rope_scaling": None if scaling is None else RopeScaling(**scaling),
+            }
+        )
 
 
 def _state_spaces(d_model: int, n_layers: int) -> HybridConfig:

@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.hybrid import Block, HybridLM
+from model.layers.attention import Attention
 from model.layers.mamba2 import Mamba2
+from model.layers.mlp import MLP
 from model.layers.norm import RMSNorm
 from model.ops._common import compute_dtype
 from model.ops.causal_conv1d import causal_conv1d_step
 from model.ops.ssd import ssd_step
-from model.state import LayerState, MambaState
+from model.state import AttentionState, LayerState, MambaState
 
 
 class PackedLinear:
@@ -56,12 +58,11 @@ class Mamba2Step:
     """One position of a Mamba2 mixer: its five projections and three convolutions packed into one of each."""
 
     def __init__(self, mixer: Mamba2) -> None:
-        *projections, _ = mixer.projections()
+        *into, out = mixer.projections()
         convs = (mixer.x_conv, mixer.B_conv, mixer.C_conv)
         self.mixer = mixer
-        weights, biases = zip(*((projection.weight, projection.bias) for projection in projections), strict=True)
-        self.in_proj = PackedLinear(weights, _cat_biases(biases))
-        self.out_proj = PackedLinear([mixer.out_proj.weight], mixer.out_proj.bias)
+        self.in_proj = _packed(into)
+        self.out_proj = _packed([out])
         self.taps = torch.cat([conv.weight for conv in convs])
         self.conv_bias = _cat_biases(conv.bias for conv in convs)
         self.A = -torch.exp(mixer.scan.A_log)
@@ -93,41 +94,81 @@ class Mamba2Step:
         return self.out_proj(y), MambaState(conv, ssm)
 
 
+class AttentionStep:
+    """One position of attention: the projections of queries, keys and values packed into one."""
+
+    def __init__(self, mixer: Attention) -> None:
+        *into, out = mixer.projections()
+        self.mixer = mixer
+        self.qkv_proj = _packed(into)
+        self.o_proj = _packed([out])
+        self.sizes = [projection.out_features for projection in into]
+
+    def __call__(self, hidden: Tensor, state: AttentionState) -> tuple[Tensor, LayerState]:
+        """(batch, d_model) -> the same, and the state after."""
+        query, key, value = self.qkv_proj(hidden).unsqueeze(1).split(self.sizes, dim=-1)
+        attended, after = self.mixer.mix(query, key, value, None, state)
+        return self.o_proj(attended.squeeze(1)), after
+
+
+class MLPStep:
+    """One position of the MLP: gate and up projection packed into one."""
+
+    def __init__(self, mixer: MLP) -> None:
+        *into, out = mixer.projections()
+        self.mixer = mixer
+        self.up_proj = _packed(into)
+        self.down_proj = _packed([out])
+
+    def __call__(self, hidden: Tensor, state: None) -> tuple[Tensor, None]:
+        """(batch, d_model) -> the same."""
+        up, gate = self.up_proj(hidden), None
+        if self.mixer.gate_proj is not None:
+            gate, up = up.chunk(2, dim=-1)
+        return self.down_proj(self.mixer.activate(up, gate)), None
+
+
 class Decoder:
-    """Reads prompts and then continues them one token at a time.
+    """A model that goes on from a state one token at a time.
 
     The packed weights are copies: make a new decoder when the model's weights have changed.
     """
 
     def __init__(self, model: HybridLM) -> None:
         self.model = model
-        blocks = [block for block in model.layers if isinstance(block, Block)]
-        self.mixers = [_one_position(block.mixer) for block in blocks]
-        self.norms = [_row_norm(block.norm) for block in blocks]
-        self.states: list[LayerState] = []
+        self.blocks = [block for block in model.layers if isinstance(block, Block)]
+        self.mixers = [_one_position(block.mixer) for block in self.blocks]
+        self.norms = [_row_norm(block.norm) for block in self.blocks]
         self.norm = _row_norm(model.norm)
         self.head = PackedLinear([model.head_weight], None)
 
-    def prefill(self, input_ids: Tensor) -> Tensor:
-        """Take prompts (batch, seqlen) int64 and return the next token's logits, (batch, vocab_size)."""
-        output = self.model(input_ids, state=self.model.new_state(input_ids.shape[0]))
-        self.states = list(output.state.layers)
-        return output.last_logits()
+    def step(self, tokens: Tensor, states: list[LayerState]) -> Tensor:
+        """Take one more token per row, (batch,) int64, and return the next token's logits, (batch, vocab_size).
 
-    def step(self, tokens: Tensor) -> Tensor:
-        """Take one more token per row, (batch,) int64, and return the next token's logits."""
+        Args:
+            states: each layer's state; brought forward in place.
+        """
         residual = self.model.embed(tokens)
         for i, (norm, mixer) in enumerate(zip(self.norms, self.mixers, strict=True)):
-            mixed, self.states[i] = mixer(norm(residual), self.states[i])
-            residual = residual + mixed.to(residual.dtype)
-        logits = self.head(self.norm(residual))
+            mixed, states[i] = mixer(norm(residual), states[i])
+            residual = self.blocks[i].add(residual, mixed)
+        logits = self.head(self.model.scale_for_head(self.norm(residual)))
         return logits.to(compute_dtype(logits))
 
 
-def _one_position(mixer: nn.Module) -> Callable[[Tensor, Any], tuple[Tensor, LayerState]]:
+_Step = Callable[[Tensor, Any], tuple[Tensor, LayerState]]
+
+
+def _one_position(mixer: nn.Module) -> _Step:
     """The mixer as a function of (batch, d_model) and its state; one with wrapped projections is not packed."""
-    if isinstance(mixer, Mamba2) and all(type(child) is nn.Linear for child in mixer.projections()):
-        return Mamba2Step(mixer)
+    steps: tuple[tuple[type[Any], Callable[[Any], _Step]], ...] = (
+        (Mamba2, Mamba2Step),
+        (Attention, AttentionStep),
+        (MLP, MLPStep),
+    )
+    for kind, pack in steps:
+        if isinstance(mixer, kind) and all(type(child) is nn.Linear for child in mixer.projections()):
+            return pack(mixer)
 
     def step(hidden: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         mixed, state = mixer(hidden.unsqueeze(1), None, state)
@@ -138,6 +179,12 @@ def _one_position(mixer: nn.Module) -> Callable[[Tensor, Any], tuple[Tensor, Lay
 
 def _row_norm(norm: RMSNorm) -> RowNorm:
     return RowNorm(norm.weight, norm.eps, norm.weight.shape[0])
+
+
+def _packed(projections: Sequence[nn.Linear]) -> PackedLinear:
+    return PackedLinear(
+        [projection.weight for projection in projections], _cat_biases(projection.bias for projection in projections)
+    )
 
 
 def _cat_biases(biases: Iterable[Tensor | None]) -> Tensor | None:

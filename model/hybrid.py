@@ -27,13 +27,20 @@ class Block(nn.Module):
         super().__init__()
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.mixer: nn.Module = _MIXERS[symbol](config)
+        self.residual_multiplier = config.residual_multiplier
 
     def forward(
         self, residual: Tensor, seq_idx: Tensor | None = None, state: LayerState = None
     ) -> tuple[Tensor, LayerState]:
         """(batch, seqlen, d_model) in the residual's dtype -> the same, and the layer's state after."""
         mixed, state = self.mixer(self.norm(residual), seq_idx, state)
-        return residual + mixed.to(residual.dtype), state
+        return self.add(residual, mixed), state
+
+    def add(self, residual: Tensor, mixed: Tensor) -> Tensor:
+        """The residual stream after this block."""
+        if self.residual_multiplier != 1.0:
+            mixed = mixed * self.residual_multiplier
+        return residual + mixed.to(residual.dtype)
 
 
 class HybridOutput:
@@ -116,7 +123,14 @@ class HybridLM(nn.Module):
     def embed(self, input_ids: Tensor) -> Tensor:
         """Token ids of any shape -> the residual stream, (..., d_model)."""
         residual = self.embedding(input_ids)
+        if self.config.embedding_multiplier != 1.0:
+            residual = residual * self.config.embedding_multiplier
         return residual.to(compute_dtype(residual)) if self.config.residual_in_fp32 else residual
+
+    def scale_for_head(self, hidden: Tensor) -> Tensor:
+        """The head's input, from the final norm's output: dividing it divides the logits."""
+        scaling = self.config.logits_scaling
+        return hidden if scaling == 1.0 else hidden / scaling
 
     def forward(
         self,
@@ -158,20 +172,24 @@ class HybridLM(nn.Module):
         for block, layer_state in zip(self.layers, states, strict=True):
             residual, layer_state = block(residual, seq_idx, layer_state)
             after.append(layer_state)
-        hidden = self.norm(residual)
-
+        hidden = self.scale_for_head(self.norm(residual))
+        loss = None if labels is None else self.loss(hidden, labels, seq_idx)
         head_weight = self.head_weight.to(hidden.dtype)
-        loss = None
-        if labels is not None:
-            targets = _next_tokens(labels, seq_idx)
-            loss = linear_cross_entropy(hidden.flatten(0, 1), head_weight, targets.flatten())
-        return HybridOutput(hidden, head_weight, loss, None if state is None else DecodeState(tuple(after)))
+        if state is not None:
+            state = DecodeState(tuple(after), torch.cat([state.ids, input_ids], dim=1))
+        return HybridOutput(hidden, head_weight, loss, state)
+
+    def loss(self, hidden: Tensor, labels: Tensor, seq_idx: Tensor | None) -> Tensor:
+        """The mean cross-entropy of the head on its input (batch, seqlen, d_model); arguments as in `forward`."""
+        targets = _next_tokens(labels, seq_idx)
+        return linear_cross_entropy(hidden.flatten(0, 1), self.head_weight.to(hidden.dtype), targets.flatten())
 
     def new_state(self, batch_size: int) -> DecodeState:
         """The state before the first token of `batch_size` rows, on the model's device."""
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: it must be at least 1")
-        return DecodeState(tuple(self._new_layer_state(symbol, batch_size) for symbol in self.config.layers))
+        ids = torch.empty(batch_size, 0, dtype=torch.int64, device=self.embedding.weight.device)
+        return DecodeState(tuple(self._new_layer_state(symbol, batch_size) for symbol in self.config.layers), ids)
 
     def _new_layer_state(self, symbol: str, batch_size: int) -> LayerState:
         if symbol == "M":

@@ -5,24 +5,37 @@ from pathlib import Path
 
 import torch
 
-from model.checkpoints import hf_mamba2, keymap, native
-from model.checkpoints.files import CONFIG, TensorFiles, read_json, write_checkpoint
-from model.checkpoints.format import Format
+from model.checkpoints import hf_bamba, hf_granite, hf_mamba2, hf_nemotron_h, keymap, megatron, native, state_spaces
+from model.checkpoints.files import CONFIG, Source, read_json
+from model.checkpoints.format import Fields, Format
+from model.checkpoints.function import check_expressed
+from model.checkpoints.keymap import Entry
+from model.config import HybridConfig
 from model.hybrid import HybridLM
 
-__all__ = ["FORMATS", "load_pretrained", "save_pretrained"]
+__all__ = ["FORMATS", "load_config", "load_pretrained", "save_pretrained"]
 
-FORMATS: dict[str, Format] = {"native": native.FORMAT, "hf-mamba2": hf_mamba2.FORMAT}
+FORMATS: dict[str, Format] = {
+    "native": native.FORMAT,
+    "hf-mamba2": hf_mamba2.FORMAT,
+    "hf-nemotron-h": hf_nemotron_h.FORMAT,
+    "hf-bamba": hf_bamba.FORMAT,
+    "hf-granite": hf_granite.FORMAT,
+    "state-spaces": state_spaces.FORMAT,
+    "megatron": megatron.FORMAT,
+}
 """Formats by the name that `save_pretrained` knows them under."""
 
 
 def load_pretrained(
     path: str | os.PathLike[str], *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
 ) -> HybridLM:
-    """Load a checkpoint directory of any known format, told by `model_type` in its config.json.
+    """Load a checkpoint directory of any known format, which its files tell.
+
+    Beside the model, no more than one tensor is held in memory (of a pickled file: what of it is mapped).
 
     Args:
-        path: directory with config.json and model.safetensors (or its shards and their index).
+        path: the directory.
         dtype: of the weights; that of the file's embedding if None. A_log, D and dt_bias are never below fp32.
         device: where to put the model, the CPU if None.
 
@@ -33,27 +46,23 @@ def load_pretrained(
         ValueError: an unknown format, or files that do not fit; the message names file, key and shapes.
     """
     directory = Path(path)
-    fields = read_json(directory / CONFIG)
-    model_type = fields.pop("model_type", None)
-    format = next((known for known in FORMATS.values() if known.model_type == model_type), None)
-    if format is None:
-        known_types = ", ".join(repr(known.model_type) for known in FORMATS.values())
-        raise ValueError(f"{directory / CONFIG}: model_type is {model_type!r}: known are {known_types}")
-    try:
-        config = format.read_config(fields)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{directory / CONFIG}: {error}") from error
-    files = TensorFiles(directory)
+    format, config = _read_config(directory)
+    source = format.open(directory)
     with torch.device("meta"):
         model = HybridLM(config)
     entries = list(format.entries(model))
-    if dtype is None:
-        embedding = next(entry.key for entry in entries if entry.parameters == ("embedding.weight",))
-        stored = files.read(embedding).dtype if embedding in files.names else torch.float32
-        dtype = stored if stored.is_floating_point else torch.float32
-    model.to(dtype).to_empty(device=device or "cpu")
-    keymap.load(model, files, entries, format.ignored(config))
+    model.to(_stored_dtype(entries, source) if dtype is None else dtype).to_empty(device=device or "cpu")
+    keymap.load(model, source, entries, lambda key: format.ignored(config, key))
     return model
+
+
+def load_config(path: str | os.PathLike[str]) -> HybridConfig:
+    """The configuration of a checkpoint directory of any known format.
+
+    Raises:
+        ValueError: as `load_pretrained`.
+    """
+    return _read_config(Path(path))[1]
 
 
 def save_pretrained(model: HybridLM, path: str | os.PathLike[str], format: str = "native") -> None:
@@ -61,7 +70,7 @@ def save_pretrained(model: HybridLM, path: str | os.PathLike[str], format: str =
 
     Args:
         model: the model.
-        path: the directory, made if need be; other files in it are left alone.
+        path: the directory, made if need be; other files in it are left alone, an older checkpoint in it is replaced.
         format: a name in `FORMATS`.
 
     Raises:
@@ -70,5 +79,34 @@ def save_pretrained(model: HybridLM, path: str | os.PathLike[str], format: str =
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}: choose one of {', '.join(FORMATS)}")
     chosen = FORMATS[format]
-    config = {"model_type": chosen.model_type, **chosen.write_config(model.config)}
-    write_checkpoint(Path(path), config, keymap.dump(model, chosen.entries(model)))
+    fields = chosen.write_config(model.config)
+    check_expressed(model.config, chosen.reread(fields), format)
+    chosen.write(Path(path), model, fields)
+
+
+def _read_config(directory: Path) -> tuple[Format, HybridConfig]:
+    format = _recognise(directory)
+    try:
+        return format, format.read_config(directory)
+    except (TypeError, ValueError, KeyError, ZeroDivisionError, OverflowError) as error:
+        place = str(directory)
+        message = str(error)
+        raise ValueError(message if message.startswith(place) else f"{directory / CONFIG}: {message}") from error
+
+
+def _recognise(directory: Path) -> Format:
+    fields: Fields | None = None
+    if (directory / CONFIG).exists() or not directory.is_dir():
+        fields = read_json(directory / CONFIG)
+    found = next((known for known in FORMATS.values() if known.recognises(directory, fields)), None)
+    if found is None:
+        told = "there is no config.json" if fields is None else f"model_type is {fields.get('model_type')!r}"
+        raise ValueError(f"{directory / CONFIG}: {told}: known are {', '.join(FORMATS)}")
+    return found
+
+
+def _stored_dtype(entries: list[Entry], source: Source) -> torch.dtype:
+    """That of the embedding; fp32 where it is missing, or no floating-point tensor, which is found out later."""
+    key = next(entry.key for entry in entries if entry.parameters == ("embedding.weight",) and not entry.copy)
+    stored = source.read(key).dtype if key in source.names else torch.float32
+    return stored if stored.is_floating_point else torch.float32

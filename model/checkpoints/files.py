@@ -1,17 +1,41 @@
-"""The files of a checkpoint directory: config.json beside tensors in safetensors, whole or in shards."""
+"""The files of a checkpoint directory: JSON, tensors in safetensors, tensors in pickles that are never executed."""
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+import pickle
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 CONFIG = "config.json"
 TENSORS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PICKLED = "pytorch_model.bin"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
+
+Rename = Callable[[str], str]
+
+
+class Source(Protocol):
+    """The tensors of a checkpoint, read one at a time."""
+
+    directory: Path
+    ranks: int
+    """How many tensor-parallel ranks it was written by: each has a part of the tensors that are split."""
+
+    @property
+    def names(self) -> set[str]:
+        """Keys of all tensors."""
+
+    def path(self, key: str, rank: int = 0) -> Path:
+        """The file that holds a tensor."""
+
+    def read(self, key: str, rank: int = 0) -> Tensor:
+        """One tensor, on the CPU; it may be a view of the file."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -30,62 +54,133 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not UTF-8: {error.reason}") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: nested too deep to be a configuration") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{path}: expected a JSON object, found a {type(fields).__name__}")
     return fields
 
 
-class TensorFiles:
-    """The tensors of a checkpoint directory, read one at a time; pickled weights are never opened."""
+class _Files:
+    """Where each tensor of a directory is: its file, and its name there."""
+
+    ranks = 1
 
     def __init__(self, directory: Path) -> None:
-        single, index = directory / TENSORS, directory / INDEX
-        if single.exists():
-            paths: Iterable[Path] = [single]
-        elif index.exists():
-            names = read_json(index).get("weight_map")
-            if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-                raise ValueError(
-                    f"{index}: 'weight_map' is missing or no map to file names: the index is damaged, fetch it again"
-                )
-            # A shard is a file of this directory: a stranger's index may not point elsewhere.
-            paths = [directory / Path(name).name for name in sorted(set(names.values()))]
-        else:
-            raise ValueError(f"{directory}: found neither {TENSORS} nor {INDEX}: convert it to safetensors")
         self.directory = directory
-        self._file_of: dict[str, Path] = {}
-        for path in paths:
-            try:
-                with safe_open(path, framework="pt") as file:
-                    self._file_of.update(dict.fromkeys(file.keys(), path))
-            except (SafetensorError, OSError) as error:
-                raise ValueError(f"{path}: cannot be read as safetensors: {error}") from error
+        self._place: dict[str, tuple[Path, str]] = {}
 
     @property
     def names(self) -> set[str]:
         """Keys of all tensors."""
-        return set(self._file_of)
+        return set(self._place)
 
-    def path(self, key: str) -> Path:
+    def path(self, key: str, rank: int = 0) -> Path:
         """The file that holds a tensor."""
-        return self._file_of[key]
-
-    def read(self, key: str) -> Tensor:
-        """One tensor, on the CPU."""
-        with safe_open(self._file_of[key], framework="pt") as file:
-            return file.get_tensor(key)
+        return self._place[key][0]
 
 
-def write_checkpoint(directory: Path, config: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write config.json and model.safetensors.
+class TensorFiles(_Files):
+    """Tensors in model.safetensors, or in the shards that its index names."""
 
-    Both are written under other names first. An older config.json goes before the tensors are replaced and
-    the new one comes after, so that an interrupted write leaves nothing that loads as a checkpoint.
+    def __init__(self, directory: Path, rename: Rename = str) -> None:
+        """`rename` turns the names of the files into those of the format."""
+        super().__init__(directory)
+        for path in _shards(directory, TENSORS, INDEX):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    _note(self._place, path, file.keys(), rename)
+            except (SafetensorError, OSError) as error:
+                raise ValueError(f"{path}: cannot be read as safetensors: {error}") from error
+
+    def read(self, key: str, rank: int = 0) -> Tensor:
+        """One tensor; the file is opened anew, so that no more than this tensor stays in memory."""
+        path, name = self._place[key]
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor(name)
+
+
+class PickledFiles(_Files):
+    """Tensors in pytorch_model.bin, or in the shards that its index names; one file is mapped at a time."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._open: tuple[Path, Mapping[str, Tensor]] | None = None
+        for path in _shards(directory, PICKLED, PICKLED_INDEX):
+            _note(self._place, path, self._tensors(path), str)
+
+    def read(self, key: str, rank: int = 0) -> Tensor:
+        """One tensor, a view of the mapped file."""
+        path, name = self._place[key]
+        return self._tensors(path)[name]
+
+    def _tensors(self, path: Path) -> Mapping[str, Tensor]:
+        if self._open is None or self._open[0] != path:
+            self._open = None  # the one before goes first
+            found = load_pickle(path)
+            tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
+            if len(tensors) != len(found):
+                others = sorted(str(key) for key in found.keys() - tensors.keys())
+                raise ValueError(f"{path}: {others[:8]} are no tensors: this is not a plain state dict")
+            self._open = (path, tensors)
+        return self._open[1]
+
+
+def load_pickle(path: Path) -> dict[Any, Any]:
+    """The dictionary in a file of `torch.save`, its tensors mapped from the disk; no code in it is ever run.
+
+    Raises:
+        ValueError: the file is damaged, holds something else, or wants to run code.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    new_config, new_tensors = directory / f"{CONFIG}.partial", directory / f"{TENSORS}.partial"
-    save_file(tensors, new_tensors, metadata={"format": "pt"})
-    new_config.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (directory / CONFIG).unlink(missing_ok=True)
-    new_tensors.replace(directory / TENSORS)
-    new_config.replace(directory / CONFIG)
+    try:
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):
+                raise
+            found = torch.load(path, map_location="cpu", weights_only=True)  # the format before torch 1.6
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path}: holds more than tensors and plain values, and is not opened: {_first_line(error)}"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path}: cannot be read: {_first_line(error)}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected a dictionary of tensors, found a {type(found).__name__}")
+    return found
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _shards(directory: Path, single: str, index: str) -> list[Path]:
+    """The files that hold a checkpoint's tensors.
+
+    Raises:
+        ValueError: there are none, or the index names files that are missing or lie elsewhere.
+    """
+    if (directory / single).exists():
+        return [directory / single]
+    if not (directory / index).exists():
+        hint = f", but {PICKLED}: convert it to safetensors" if (directory / PICKLED).exists() else ""
+        raise ValueError(f"{directory}: found neither {single} nor {index}{hint}")
+    names = read_json(directory / index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise ValueError(
+            f"{directory / index}: 'weight_map' is missing or no map to file names: it is damaged, fetch it again"
+        )
+    for name in sorted(set(names.values())):
+        if name != os.path.basename(name) or name in ("", ".", ".."):  # a stranger's index may not point elsewhere
+            raise ValueError(f"{directory / index}: {name!r} is no name of a file in this directory: it is refused")
+        if not (directory / name).is_file():
+            raise ValueError(f"{directory / index}: {name} is missing: fetch it too")
+    return [directory / name for name in sorted(set(names.values()))]
+
+
+def _note(place: dict[str, tuple[Path, str]], path: Path, names: Iterable[str], rename: Rename) -> None:
+    for name in names:
+        key = rename(name)
+        if key in place:
+            raise ValueError(f"{path}: {name} is in {place[key][0].name} as well")
+        place[key] = (path, name)

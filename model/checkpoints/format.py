@@ -2,11 +2,16 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from model.checkpoints.files import Source
 from model.checkpoints.keymap import Entry
 from model.config import HybridConfig
 from model.hybrid import HybridLM
+
+Fields = dict[str, Any]
+"""A configuration as its JSON file has it."""
 
 
 @dataclass(frozen=True)
@@ -14,15 +19,21 @@ class Format:
     """A checkpoint format.
 
     Attributes:
-        model_type: `model_type` in its config.json.
-        read_config: the rest of config.json -> HybridConfig; ValueError for what the model cannot express.
-        write_config: HybridConfig -> all of config.json but `model_type`; ValueError likewise.
+        recognises: whether a directory is one, by its config.json (None where it has none).
+        read_config: the directory's configuration; ValueError for what the model cannot express.
+        write_config: the configuration as the format has it; ValueError likewise.
+        reread: what `read_config` would make of that.
+        open: the directory's tensors.
         entries: the key map of a model; entries of parameters that the model lacks are skipped.
-        ignored: keys of tensors that may be there and say nothing new.
+        ignored: whether a tensor may be there and says nothing new.
+        write: writes a directory.
     """
 
-    model_type: str
-    read_config: Callable[[dict[str, Any]], HybridConfig]
-    write_config: Callable[[HybridConfig], dict[str, Any]]
+    recognises: Callable[[Path, Fields | None], bool]
+    read_config: Callable[[Path], HybridConfig]
+    write_config: Callable[[HybridConfig], Fields]
+    reread: Callable[[Fields], HybridConfig]
+    open: Callable[[Path], Source]
     entries: Callable[[HybridLM], Iterable[Entry]]
-    ignored: Callable[[HybridConfig], frozenset[str]] = lambda config: frozenset()
+    write: Callable[[Path, HybridLM, Fields], None]
+    ignored: Callable[[HybridConfig, str], bool] = lambda config, key: False

@@ -1,9 +1,10 @@
-"""transformers' Mamba2ForCausalLM: in_proj rows are [z, x, B, C, dt], convolution channels [x, B, C]."""
+"""transformers' Mamba2ForCausalLM."""
 
 import math
-from typing import Any
 
-from model.checkpoints.format import Format
+from model.checkpoints import layers
+from model.checkpoints.format import Fields
+from model.checkpoints.huggingface import check_names, check_value, count, huggingface_format, limits
 from model.checkpoints.keymap import Entry
 from model.config import HybridConfig
 from model.hybrid import HybridLM
@@ -28,57 +29,23 @@ _FIELDS = {
 }
 """Fields that carry over as they are; every one must be there."""
 
-_DERIVED = {
-    "num_hidden_layers",
-    "num_heads",
-    "time_step_limit",
-    "hidden_act",
-    "rms_norm",
-    "tie_word_embeddings",
-}
+_OPTIONAL = ("time_step_limit", "hidden_act", "rms_norm", "tie_word_embeddings")
 
-_WITHOUT_EFFECT = {
-    # What transformers' model does not read, or reads for training, caching and text only. It always gates
-    # before the norm, whatever norm_before_gate says (Mamba-Codestral's file says true).
+_WITHOUT_EFFECT = (
+    # transformers always gates before the norm, whatever norm_before_gate says (Mamba-Codestral's file says true).
     "norm_before_gate",
     "time_step_rank",
-    "rescale_prenorm_residual",
-    "use_cache",
-    "architectures",
-    "dtype",
-    "torch_dtype",
-    "transformers_version",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "_name_or_path",
-    "output_attentions",
-    "output_hidden_states",
-    "return_dict",
-    "id2label",
-    "label2id",
-    "problem_type",
-    "chunk_size_feed_forward",
-    "is_encoder_decoder",
-}
-
-_IN_PROJ = ("z_proj", "x_proj", "B_proj", "C_proj", "dt_proj")
-_CONVS = ("x_conv", "B_conv", "C_conv")
+)
 
 
-def _read_config(fields: dict[str, Any]) -> HybridConfig:
-    known = _FIELDS.keys() | _DERIVED | _WITHOUT_EFFECT
-    unknown = sorted(fields.keys() - known)
-    missing = sorted((_FIELDS.keys() | {"num_hidden_layers", "num_heads"}) - fields.keys())
-    if unknown or missing:
-        raise ValueError(f"a Mamba2 configuration has unknown fields {unknown} and misses {missing}")
-    if fields.get("hidden_act", "silu") not in ("silu", "swish"):
-        raise ValueError(f"hidden_act is {fields['hidden_act']!r}: only 'silu' is supported")
+def _read(fields: Fields) -> HybridConfig:
+    check_names(fields, [*_FIELDS, "num_hidden_layers", "num_heads"], _OPTIONAL, _WITHOUT_EFFECT)
+    check_value(fields, "hidden_act", "silu", "swish")
     if not fields.get("rms_norm", True):
         raise ValueError("rms_norm is false: a mixer without its gated norm is not supported")
     config = HybridConfig(
-        pattern="M" * fields["num_hidden_layers"],
-        dt_limit=_limits(fields.get("time_step_limit", (0.0, math.inf))),
+        pattern="M" * count(fields, "num_hidden_layers"),
+        dt_limit=limits(fields.get("time_step_limit", (0.0, math.inf))),
         tie_embeddings=fields.get("tie_word_embeddings", False),
         **{ours: fields[theirs] for theirs, ours in _FIELDS.items()},
     )
@@ -87,17 +54,13 @@ def _read_config(fields: dict[str, Any]) -> HybridConfig:
     return config
 
 
-def _limits(pair: Any) -> tuple[float, float]:
-    """transformers 5 writes an infinity as {"__float__": "Infinity"}."""
-    lower, upper = (float(limit["__float__"] if isinstance(limit, dict) else limit) for limit in pair)
-    return lower, upper
-
-
-def _write_config(config: HybridConfig) -> dict[str, Any]:
+def _write(config: HybridConfig) -> Fields:
     if set(config.layers) != {"M"}:
         raise ValueError(f"pattern {config.pattern!r} has layers other than M, which hf-mamba2 cannot express")
     if config.norm_before_gate:
         raise ValueError("norm_before_gate is true, which hf-mamba2 cannot express: it gates before the norm")
+    if config.d_inner != config.expand * config.d_model:
+        raise ValueError(f"{config.nheads} heads of {config.headdim} are not expand * d_model, as hf-mamba2 needs")
     return {
         "architectures": ["Mamba2ForCausalLM"],
         "num_hidden_layers": config.n_layers,
@@ -112,34 +75,23 @@ def _write_config(config: HybridConfig) -> dict[str, Any]:
 def _entries(model: HybridLM) -> list[Entry]:
     return [
         Entry("backbone.embeddings.weight", ("embedding.weight",)),
-        *(entry for i in range(model.config.n_layers) for entry in _layer_entries(i)),
+        *(entry for i in range(model.config.n_layers) for entry in _layer(i)),
         Entry("backbone.norm_f.weight", ("norm.weight",)),
         Entry("lm_head.weight", ("head.weight",)),
     ]
 
 
-def _layer_entries(i: int) -> list[Entry]:
+def _layer(i: int) -> list[Entry]:
     theirs, ours = f"backbone.layers.{i}", f"layers.{i}"
-    mixer, scan = f"{ours}.mixer", f"{ours}.mixer.scan"
     return [
         Entry(f"{theirs}.norm.weight", (f"{ours}.norm.weight",)),
-        Entry(f"{theirs}.mixer.in_proj.weight", tuple(f"{mixer}.{name}.weight" for name in _IN_PROJ)),
-        Entry(f"{theirs}.mixer.in_proj.bias", tuple(f"{mixer}.{name}.bias" for name in _IN_PROJ)),
-        Entry(f"{theirs}.mixer.conv1d.weight", tuple(f"{mixer}.{name}.weight" for name in _CONVS), unit_dim=True),
-        Entry(f"{theirs}.mixer.conv1d.bias", tuple(f"{mixer}.{name}.bias" for name in _CONVS)),
-        Entry(f"{theirs}.mixer.A_log", (f"{scan}.A_log",)),
-        Entry(f"{theirs}.mixer.D", (f"{scan}.D",)),
-        Entry(f"{theirs}.mixer.dt_bias", (f"{scan}.dt_bias",)),
-        Entry(f"{theirs}.mixer.norm.weight", (f"{mixer}.norm.weight",)),
-        Entry(f"{theirs}.mixer.out_proj.weight", (f"{mixer}.out_proj.weight",)),
-        Entry(f"{theirs}.mixer.out_proj.bias", (f"{mixer}.out_proj.bias",)),
+        *layers.mamba(f"{theirs}.mixer", f"{ours}.mixer"),
     ]
 
 
-FORMAT = Format(
-    model_type="mamba2",
-    read_config=_read_config,
-    write_config=_write_config,
-    entries=_entries,
-    ignored=lambda config: frozenset({"lm_head.weight"}) if config.tie_embeddings else frozenset(),
-)
+def _rename(name: str) -> str:
+    """Mamba-Codestral's files put `model.` before every name."""
+    return name.removeprefix("model.")
+
+
+FORMAT = huggingface_format("mamba2", _read, _write, _entries, _rename)

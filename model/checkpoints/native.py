@@ -4,7 +4,7 @@ The parameters are whole (z, x, B, C and dt apart), so the files do not depend o
 devices.
 """
 
-from model.checkpoints.format import Format
+from model.checkpoints.huggingface import huggingface_format
 from model.checkpoints.keymap import Entry
 from model.config import HybridConfig
 from model.hybrid import HybridLM
@@ -14,9 +14,6 @@ def _entries(model: HybridLM) -> list[Entry]:
     return [Entry(name, (name,)) for name, _ in model.named_parameters()]
 
 
-FORMAT = Format(
-    model_type="mamba2-hybrid",
-    read_config=HybridConfig.from_dict,
-    write_config=HybridConfig.to_dict,
-    entries=_entries,
+FORMAT = huggingface_format(
+    "mamba2-hybrid", read_fields=HybridConfig.from_dict, write_fields=HybridConfig.to_dict, entries=_entries
 )

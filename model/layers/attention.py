@@ -5,20 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import HybridConfig
+from model.layers.rotary import Rotary
 from model.state import AttentionState
 
-
-def rotate(x: Tensor, positions: Tensor, theta: float) -> Tensor:
-    """Rotary embedding (Su et al. 2021, arXiv 2104.09864), halves rotated.
-
-    x is (batch, heads, seqlen, head_dim), positions (seqlen,) or (batch, 1, seqlen).
-    """
-    half = x.shape[-1] // 2
-    rates = theta ** -(torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angles = positions.unsqueeze(-1) * rates
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    first, second = x[..., :half], x[..., half:]
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+_MASK_ELEMENTS = 2**24
+"""Of one mask, where a text is read in chunks."""
 
 
 def _positions(seqlen: int, past: int, seq_idx: Tensor | None, device: torch.device) -> Tensor:
@@ -37,7 +28,8 @@ class Attention(nn.Module):
         super().__init__()
         d_model, bias = config.d_model, config.attention_bias
         self.head_dim = config.attention_head_dim
-        self.rope_theta = config.rope_theta
+        self.rotary = Rotary.of(config)
+        self.scale = config.attention_multiplier
         self.q_proj = nn.Linear(d_model, config.n_heads * self.head_dim, bias=bias)
         self.k_proj = nn.Linear(d_model, config.n_kv_heads * self.head_dim, bias=bias)
         self.v_proj = nn.Linear(d_model, config.n_kv_heads * self.head_dim, bias=bias)
@@ -47,28 +39,78 @@ class Attention(nn.Module):
         self, hidden: Tensor, seq_idx: Tensor | None = None, state: AttentionState | None = None
     ) -> tuple[Tensor, AttentionState | None]:
         """Attend within (batch, seqlen, d_model); with a state, also to the positions it holds."""
+        attended, state = self.mix(self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden), seq_idx, state)
+        return self.o_proj(attended), state
+
+    def projections(self) -> tuple[nn.Linear, ...]:
+        """q_proj, k_proj, v_proj and o_proj."""
+        return self.q_proj, self.k_proj, self.v_proj, self.o_proj
+
+    def mix(
+        self, query: Tensor, key: Tensor, value: Tensor, seq_idx: Tensor | None, state: AttentionState | None
+    ) -> tuple[Tensor, AttentionState | None]:
+        """Projected (batch, seqlen, heads * head_dim) -> the input of o_proj, and the state after."""
         query, key, value = (
-            projection(hidden).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
+            projected.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for projected in (query, key, value)
         )
         past = 0 if state is None else state.length
-        if self.rope_theta is not None:
+        starts = None if state is None else state.starts
+        if self.rotary is not None:
             positions = _positions(query.shape[2], past, seq_idx, query.device)
-            query, key = (rotate(x, positions, self.rope_theta) for x in (query, key))
+            if starts is not None:
+                positions = positions - starts.view(-1, 1, 1)
+            query, key = (self.rotary(x, positions) for x in (query, key))
         if state is not None:
             state = state.append(key, value)
             key, value = state.keys, state.values
-        mask = _visible(query.shape[2], past, seq_idx, query.device)
+        attended = self._attend(query, key, value, _visible(query.shape[2], past, seq_idx, starts, query.device), past)
+        return attended.transpose(1, 2).flatten(-2), state
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, past: int) -> Tensor:
+        """(batch, heads, seqlen, head_dim) queries over (batch, kv_heads, past + seqlen, head_dim) keys."""
+        if mask is None and past > 0 and query.shape[2] > 1:
+            return _attend_after(query, key, value, past, self.scale)
         causal = mask is None and past == 0
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=True)
-        return self.o_proj(attended.transpose(1, 2).flatten(-2)), state
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=causal, scale=self.scale, enable_gqa=True
+        )
 
 
-def _visible(seqlen: int, past: int, seq_idx: Tensor | None, device: torch.device) -> Tensor | None:
-    """Mask of the keys that each query sees; None where plain causality, or no mask at all, says it."""
+def _visible(
+    seqlen: int, past: int, seq_idx: Tensor | None, starts: Tensor | None, device: torch.device
+) -> Tensor | None:
+    """Mask of the keys that each query sees; None where causality says it."""
     if seq_idx is not None:
         same_document = seq_idx.unsqueeze(2) == seq_idx.unsqueeze(1)
         return same_document.tril().unsqueeze(1)
-    if past == 0 or seqlen == 1:
+    if starts is None:
         return None
-    return torch.ones(seqlen, past + seqlen, dtype=torch.bool, device=device).tril(past)
+    assert seqlen == 1, "rows of different lengths go on token by token"
+    return torch.arange(past + 1, device=device) >= starts.view(-1, 1, 1, 1)
+
+
+def _attend_after(query: Tensor, key: Tensor, value: Tensor, past: int, scale: float | None) -> Tensor:
+    """Causal attention of queries that come after `past` keys, in blocks whose masks stay small.
+
+    The query heads that share a key head are folded into one sequence: without grouped heads the fused kernels
+    need no copy of the keys, and no matrix of all scores.
+    """
+    batch, heads, seqlen, head_dim = query.shape
+    shared = heads // key.shape[1]
+    columns = torch.arange(past + seqlen, device=query.device)
+    size = max(1, _MASK_ELEMENTS // (shared * len(columns)))
+    blocks: list[Tensor] = []
+    for block in query.split(size, dim=2):
+        rows = block.shape[2]
+        first = past + size * len(blocks)
+        end = first + rows
+        mask = columns[:end] <= columns[first:end, None]
+        attended = F.scaled_dot_product_attention(
+            block.reshape(batch, -1, shared * rows, head_dim),
+            key[:, :, :end],
+            value[:, :, :end],
+            attn_mask=mask.repeat(shared, 1),
+            scale=scale,
+        )
+        blocks.append(attended.reshape(batch, heads, rows, head_dim))
+    return torch.cat(blocks, dim=2)

@@ -19,11 +19,16 @@ class MLP(nn.Module):
 
     def forward(self, hidden: Tensor, seq_idx: Tensor | None = None, state: None = None) -> tuple[Tensor, None]:
         """(batch, seqlen, d_model) -> the same; an MLP has no state and sees no other position."""
-        up = self.up_proj(hidden)
-        if self.gate_proj is not None:
-            inner = F.silu(self.gate_proj(hidden)) * up
-        elif self.activation == "relu2":
-            inner = F.relu(up).square()
-        else:
-            inner = F.gelu(up)
-        return self.down_proj(inner), None
+        gate = None if self.gate_proj is None else self.gate_proj(hidden)
+        return self.down_proj(self.activate(self.up_proj(hidden), gate)), None
+
+    def projections(self) -> tuple[nn.Linear, ...]:
+        """gate_proj where there is one, up_proj and down_proj."""
+        into = (self.up_proj,) if self.gate_proj is None else (self.gate_proj, self.up_proj)
+        return (*into, self.down_proj)
+
+    def activate(self, up: Tensor, gate: Tensor | None) -> Tensor:
+        """The input of down_proj."""
+        if gate is not None:
+            return F.silu(gate) * up
+        return F.relu(up).square() if self.activation == "relu2" else F.gelu(up)

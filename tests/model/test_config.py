@@ -67,7 +67,7 @@ def test_stage_boundaries_make_no_layer(tiny: HybridConfig) -> None:
         ({"dt_limit": (1.0, 0.5)}, "dt_limit is"),
         ({"n_heads": 6}, "n_heads 6 does not divide d_model 64"),
         ({"n_kv_heads": 3}, "n_kv_heads 3 does not divide"),
-        ({"rope_theta": 1e4, "head_dim": 15}, "even head_dim"),
+        ({"rope_theta": 1e4, "head_dim": 15}, "even number of rotated channels"),
         ({"d_ff": 0}, "d_ff is 0"),
         ({"mlp_activation": "relu"}, "mlp_activation is 'relu'"),
     ],

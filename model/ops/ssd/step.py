@@ -50,8 +50,10 @@ def ssd_step(
         update = (x_now * dt.unsqueeze(-1)).view(batch, ngroups, -1, 1)
         state.mul_((dt * A).exp_().view(batch, nheads, 1, 1))
         grouped = state.view(batch, ngroups, -1, dstate).addcmul_(update, B.to(dtype).unsqueeze(2))
-        columns = C.to(dtype).reshape(batch * ngroups, dstate, 1)
-        y = torch.bmm(grouped.view(batch * ngroups, -1, dstate), columns).view(batch, nheads, headdim)
+        if batch * ngroups == 1:
+            y = torch.mv(grouped.view(-1, dstate), C.to(dtype).view(-1)).view(batch, nheads, headdim)
+        else:  # on a CPU a batched product of matrices and vectors takes them one by one, four times as long
+            y = torch.linalg.vecdot(grouped, C.to(dtype).unsqueeze(2)).view(batch, nheads, headdim)
         if D is not None:
             y.addcmul_(x_now, D.unsqueeze(-1))
         return y.to(x.dtype), state

@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from model import HybridConfig, HybridLM, generate, load_pretrained, save_pretrained
-from tests.model.compare import assert_agree, error
-
-# Older ones (seen: 5.17) compute another function where n_groups is above 1.
-transformers = pytest.importorskip("transformers", minversion="5.23")
+from model import HybridConfig, HybridLM, load_pretrained, save_pretrained
+from tests.model.checkpoints import oracle
+from tests.model.compare import assert_agree
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "one group": {"n_groups": 1, "tie_word_embeddings": True},
@@ -23,59 +21,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_theirs(**options: Any) -> Any:
-    fields = {
-        "num_heads": 8,
-        "head_dim": 16,
-        "vocab_size": 96,
-        "hidden_size": 64,
-        "state_size": 16,
-        "num_hidden_layers": 3,
-        "chunk_size": 16,
-        **options,
-    }
-    theirs = transformers.Mamba2ForCausalLM(transformers.Mamba2Config(**fields)).eval()
-    for name, parameter in theirs.named_parameters():
-        if "A_log" not in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    return theirs
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_same_function_and_gradients(variant: str, tmp_path: Path) -> None:
-    theirs = make_theirs(**VARIANTS[variant])
-    theirs.save_pretrained(tmp_path)
-    ours = load_pretrained(tmp_path)
-    input_ids = torch.randint(0, 96, (2, 50))
-
-    expected, actual = theirs(input_ids, labels=input_ids), ours(input_ids, labels=input_ids)
-    assert_agree([actual.logits, actual.loss], [expected.logits, expected.loss], 1e-5)
-
-    expected.loss.backward()
-    actual.loss.backward()
-    with torch.no_grad():
-        for model in (theirs, ours):
-            for parameter in model.parameters():
-                parameter.copy_(parameter.grad)
-    save_pretrained(ours, tmp_path / "gradients", format="hf-mamba2")
-    gradients = transformers.Mamba2ForCausalLM.from_pretrained(tmp_path / "gradients").state_dict()
-    for name, gradient in theirs.state_dict().items():
-        assert error(gradients[name], gradient) <= 1e-5, name
+    oracle.assert_same_function_and_gradients("Mamba2", oracle.make_mamba2(**VARIANTS[variant]), "hf-mamba2", tmp_path)
 
 
 @pytest.mark.parametrize("variant", ["one group", "groups, untied", "biases", "wide conv"])
 def test_same_greedy_tokens(variant: str, tmp_path: Path) -> None:
     # Not "step limits": one-token steps of transformers 5.23 leave the limits out, so that its own generation
     # differs from its own forward.
-    theirs = make_theirs(**VARIANTS[variant])
-    theirs.save_pretrained(tmp_path)
-    prompt = torch.randint(0, 96, (1, 9))
-    expected = theirs.generate(prompt, max_new_tokens=20, do_sample=False, eos_token_id=None, pad_token_id=0)
-    assert torch.equal(generate(load_pretrained(tmp_path), prompt, max_new_tokens=20), expected)
+    oracle.assert_same_greedy_tokens(oracle.make_mamba2(**VARIANTS[variant]), tmp_path)
 
 
 def test_sharded_files(tmp_path: Path) -> None:
-    theirs = make_theirs(tie_word_embeddings=False, n_groups=1)
+    theirs = oracle.make_mamba2(tie_word_embeddings=False, n_groups=1)
     theirs.save_pretrained(tmp_path, max_shard_size="50KB")
     assert (tmp_path / "model.safetensors.index.json").exists()
     ours = load_pretrained(tmp_path)
@@ -84,10 +43,10 @@ def test_sharded_files(tmp_path: Path) -> None:
 
 
 def test_writing_back_gives_the_same_files(tmp_path: Path) -> None:
-    theirs = make_theirs(n_groups=2, tie_word_embeddings=False)
+    theirs = oracle.make_mamba2(n_groups=2, tie_word_embeddings=False)
     theirs.save_pretrained(tmp_path / "theirs")
     save_pretrained(load_pretrained(tmp_path / "theirs"), tmp_path / "ours", format="hf-mamba2")
-    again = transformers.Mamba2ForCausalLM.from_pretrained(tmp_path / "ours")
+    again = oracle.read("Mamba2", tmp_path / "ours")
     for name, tensor in theirs.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
     assert again.config.n_groups == 2
@@ -104,7 +63,7 @@ def test_writing_back_gives_the_same_files(tmp_path: Path) -> None:
     ],
 )
 def test_other_functions_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    make_theirs().save_pretrained(tmp_path)
+    oracle.make_mamba2().save_pretrained(tmp_path)
     file = tmp_path / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     with pytest.raises(ValueError, match=message):
