@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import sys
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from enum import Enum
@@ -22,6 +23,9 @@ from model.config import HybridConfig
 EMBEDDED = "embedded"
 """In place of a path: what the repository brings itself (a committed folder, so that DVC can depend on it)."""
 
+
+EXPORT_FORMATS = ("native", "hf-mamba2", "hf-nemotron-h", "hf-bamba", "hf-granite", "state-spaces", "megatron")
+"""The names in model.checkpoints.FORMATS, which takes torch to import."""
 
 MIN_VOCAB_SIZE = 256 + 5
 """Of a tokenizer that is trained here: every byte, and the special tokens of pipeline/chat/tokenizer.py."""
@@ -113,6 +117,7 @@ class TokenizeParams:
 @dataclass(frozen=True)
 class ModelParams:
     checkpoint: str
+    extend_vocabulary: bool
     pattern: str
     d_model: int
     d_state: int
@@ -212,6 +217,14 @@ class EvaluateParams:
 
 
 @dataclass(frozen=True)
+class ExportParams:
+    format: str
+
+    def __post_init__(self) -> None:
+        _require(self, "format", self.format in EXPORT_FORMATS, f"must be one of {', '.join(EXPORT_FORMATS)}")
+
+
+@dataclass(frozen=True)
 class LaunchParams:
     workers: int
     device: Device
@@ -242,6 +255,7 @@ class Params:
     base: TrainParams
     finetune: TrainParams
     evaluate: EvaluateParams
+    export: ExportParams
     launch: LaunchParams
     tracking: TrackingParams
 
@@ -345,7 +359,7 @@ def _require_seed(section: object) -> None:
 
 def _require_path(section: object, name: str) -> None:
     value = getattr(section, name)
-    if value != EMBEDDED and not Path(value).exists():
+    if value != EMBEDDED and not os.path.exists(value):  # pathlib's raises on a name that is too long
         raise ValueError(f"{name}: no file or directory at {value!r} (nor is it the word {EMBEDDED!r})")
 
 

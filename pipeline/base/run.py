@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from model import HybridLM, load_pretrained
+from model.vocabulary import extend_vocabulary
 from pipeline.chat.tokenizer import load_tokenizer
 from pipeline.params import EMBEDDED, Params
 from pipeline.tracking import Run
@@ -26,10 +27,13 @@ def make_base(tokens: Path, params: Params, run: Run, work: WorkFolder) -> None:
     checkpoint = params.model.checkpoint
     if checkpoint != EMBEDDED:
         model = load_pretrained(Path(checkpoint), dtype=torch.float32)
+        if model.config.vocab_size < vocab_size and params.model.extend_vocabulary:
+            model = extend_vocabulary(model, vocab_size)
         if model.config.vocab_size < vocab_size:
             raise ValueError(
                 f"{checkpoint}: its vocabulary has {model.config.vocab_size} entries, the tokenizer {vocab_size}; "
-                "set tokenize.tokenizer to the tokenizer that the checkpoint was trained with"
+                "set tokenize.tokenizer to the tokenizer that the checkpoint was trained with, or "
+                "model.extend_vocabulary to true if tokens were added to it"
             )
         write_model(work.out, model, tokenizer, History(), run)
         return

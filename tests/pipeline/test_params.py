@@ -78,6 +78,7 @@ def test_every_field_is_commented_where_it_first_stands():
         ({"base__seed": -1}, ["base.seed must be from 0"]),
         ({"tokenize__seed": 2**64}, ["tokenize.seed"]),
         ({"model__d_model": 128.5}, ["model.d_model"]),
+        ({"export__format": "gguf"}, ["export.format must be one of native, hf-mamba2, hf-nemotron-h", "gguf"]),
         ({"launch__workers": -1}, ["launch.workers"]),
     ],
 )
