@@ -17,7 +17,7 @@ from pipeline.params import Device, Params, load_params
 from pipeline.process import Interrupted, end_with_parent, stop_on_signals
 from pipeline.status.stages import remember
 from pipeline.tracking import Run, content_hashes, track
-from pipeline.work import WorkFolder, locked, open_work, prune, work_root
+from pipeline.work import WorkFolder, keep_lock, locked, open_work, prune, work_root
 
 Main = Callable[[Params, Run, WorkFolder], None]
 """Fills `work.out` with the stage's outputs; what it keeps in `work.scratch` is there again after a stop."""
@@ -72,6 +72,7 @@ def _run(name: str, target: Path, main: Main) -> None:
     ):
         params, stages = load_params(), read_stages()  # as the work folder has them: it was a wait, perhaps
         work.check_unchanged(name)
+        keep_lock()
         with track(name, params) as run:
             remember(name, Path(), work_root(), stages)
             flow = f"{' '.join(stages[name].inputs) or params.ingest.source} -> {target}"

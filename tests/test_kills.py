@@ -87,6 +87,34 @@ def test_a_stage_whose_dvc_is_killed_in_its_first_moments_does_not_live_on(whole
     assert_all_gone(whole, [stage])
 
 
+def test_dvc_killed_while_it_writes_dvc_lock_is_no_obstacle(whole):
+    before, lock = whole.hashes(*MADE), whole.path / "dvc.lock"
+    size = lock.stat().st_size
+    run = popen(whole, "dvc", "repro", "--force", "--single-item", "preprocess")
+    while lock.stat().st_size == size:
+        assert run.poll() is None
+    run.kill()
+    run.wait()
+    assert lock.stat().st_size < size
+    deadline = time.monotonic() + 20
+    while lock.stat().st_size < size:  # who brings the run to MLflow outlives it, and mends
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert whole.repro() in ([], ["preprocess"])
+    assert whole.hashes(*MADE) == before
+
+
+def test_make_repro_mends_a_dvc_lock_that_was_cut_off_by_the_end_of_all(whole):
+    lock = whole.path / "dvc.lock"
+    kept = lock.read_bytes()
+    lock.write_bytes(kept[: len(kept) // 2])
+    assert "`make repro` puts back" in whole.run("python", "-m", "pipeline.status").stderr
+    done = whole.run("python", "-m", "pipeline.repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "dvc.lock: cut off when dvc was killed; put right" in done.stdout
+    assert lock.read_bytes() == kept
+
+
 def seconds(whole: Project, stage: str) -> float:
     """From the start of the stage's process to its end, imports too."""
     (log,) = whole.path.glob(f"work/events/*/{stage}.jsonl")

@@ -14,7 +14,18 @@ ROOT = Path(__file__).parents[1]
 STAGES = ("ingest", "preprocess", "tokenize", "base", "finetune", "evaluate", "export")
 NO_EFFECT = tuple(
     f"pipeline.{name}"
-    for name in ("params", "command", "process", "progress", "tracking", "status", "work", "dvcfile", "hashing")
+    for name in (
+        "params",
+        "command",
+        "process",
+        "progress",
+        "tracking",
+        "status",
+        "work",
+        "dvcfile",
+        "dvclock",
+        "hashing",
+    )
 )
 """What stages import that does not change what they make."""
 

@@ -14,12 +14,16 @@ import psutil
 from pipeline.dvcfile import read_stages
 from pipeline.process import STARTED_BY, Interrupted, end_with_parent_by_kernel
 from pipeline.tracking import close_execution, open_execution
+from pipeline.work import keep_lock, mend
 
 SECONDS_TO_STOP = 60
 
 
 def repro(arguments: Sequence[str]) -> int:
     """Run `dvc repro` and return its exit status; that of the signal where one came."""
+    for name in mend():
+        print(f"{name}: cut off when dvc was killed; put right")
+    keep_lock()
     execution = open_execution("repro")
     this = os.getpid()
 
@@ -40,8 +44,10 @@ def repro(arguments: Sequence[str]) -> int:
         status = dvc.wait()
     except Interrupted as stop:
         _stop(dvc, stop.signal)
+        mend()
         close_execution(execution, "KILLED")
         return stop.exit_status
+    mend()
     close_execution(execution, "FAILED" if status else "FINISHED")
     return status
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.dvcfile import StageDefinition, lookup
+from pipeline.dvclock import LockedStage
 from pipeline.status.content import Content, Contents
 from pipeline.status.listings import Listings
-from pipeline.status.lockfile import LockedStage
 
 NAMED_FILES = 3
 SHOWN_CHARACTERS = 60

@@ -8,10 +8,10 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 
 from pipeline.dvcfile import StageDefinition
+from pipeline.dvclock import PARAMS, LockedStage, read_lock, read_yaml
 from pipeline.status.changes import Change, changes
 from pipeline.status.content import Contents
 from pipeline.status.listings import Listings
-from pipeline.status.lockfile import PARAMS, LockedStage, read_lock, read_yaml
 from pipeline.status.memory import Memory
 from pipeline.work import WorkState, list_work, portable_fingerprint
 

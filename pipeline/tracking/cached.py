@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from pipeline.dvcfile import read_stages
+from pipeline.dvclock import LOCK
 from pipeline.hashing import text_sha256
 from pipeline.params import flatten
 from pipeline.tracking.events import Event, EventLog, last_event, read_events
@@ -107,7 +108,7 @@ def _read_lock(workspace: Path, params: dict[str, Any]) -> dict[str, Any] | None
     None where it cannot be read: the workspace is gone, or DVC is just writing.
     """
     try:
-        text = (workspace / "dvc.lock").read_text(encoding="utf-8")
+        text = (workspace / LOCK).read_text(encoding="utf-8")
         entries = yaml.safe_load(text)["stages"]
         stages = read_stages(workspace)
     except (OSError, yaml.YAMLError, KeyError, TypeError):

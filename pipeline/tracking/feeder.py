@@ -10,10 +10,12 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from io import TextIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from pipeline.dvclock import LOCK
 from pipeline.tracking.cached import note_lock
 from pipeline.tracking.cursor import Cursor
 from pipeline.tracking.events import last_event
@@ -21,6 +23,7 @@ from pipeline.tracking.feeding import DONE, DOWN, UP, FeederStatus
 from pipeline.tracking.logs import ExecutionLogs
 from pipeline.tracking.redact import redact
 from pipeline.tracking.store import QUIET, check, store_key
+from pipeline.work import mend
 
 if TYPE_CHECKING:
     from pipeline.tracking.exporter import Exporter
@@ -55,7 +58,7 @@ class Feeder:
         self._lock_seen: tuple[int, int] | None = None
 
     def run(self) -> None:
-        threading.Thread(target=self._give_up_when_stuck, name="watch", daemon=True).start()
+        threading.Thread(target=self._look_after_the_end, name="end", daemon=True).start()
         while not self._logs.is_over():
             self._note_lock()
             sizes = self._sizes()
@@ -97,25 +100,30 @@ class Feeder:
 
     def _note_lock(self) -> None:
         """Note a dvc.lock that has changed."""
-        start = self._logs.start()
-        assert start is not None
         try:
-            stat = (Path(start["workspace"]) / "dvc.lock").stat()
+            stat = (self._workspace() / LOCK).stat()
         except OSError:
             return
         if self._lock_seen != (stat.st_mtime_ns, stat.st_size):
             self._lock_seen = (stat.st_mtime_ns, stat.st_size)
             note_lock(self._logs)
 
+    def _workspace(self) -> Path:
+        start = self._logs.start()
+        assert start is not None
+        return Path(start["workspace"])
+
     def _note_progress(self) -> None:
         self._progress = time.monotonic()
 
-    def _give_up_when_stuck(self) -> None:
-        """End the process when the execution is over and MLflow has taken nothing for a while."""
+    def _look_after_the_end(self) -> None:
+        """When the execution is over, put right what a killed dvc left, and do not wait for MLflow for ever."""
         while True:
             while not self._logs.is_over():
                 self._note_progress()
-                time.sleep(1)
+                time.sleep(POLL)
+            with suppress(OSError):
+                mend(self._workspace())
             if time.monotonic() - self._progress > STUCK:
                 self._say(DOWN, "it does not answer")
                 os._exit(1)

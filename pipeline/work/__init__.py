@@ -3,6 +3,7 @@
 Nothing here decides what a stage makes; it decides only what need not be made again.
 """
 
+from pipeline.work.dvcfiles import keep_lock, mend
 from pipeline.work.fingerprint import portable_fingerprint
 from pipeline.work.folder import WorkFolder, open_work
 from pipeline.work.lock import locked
@@ -16,9 +17,11 @@ __all__ = [
     "WorkFolder",
     "WorkState",
     "check_seal",
+    "keep_lock",
     "link_tree",
     "list_work",
     "locked",
+    "mend",
     "open_work",
     "portable_fingerprint",
     "prune",

@@ -11,7 +11,6 @@ done/run.jsonl  what the run that made them told tracking
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from typing import Any
 from pipeline.dvcfile import read_stages
 from pipeline.work.fingerprint import depends_on, differences, digest
 from pipeline.work.lock import locked
-from pipeline.work.publish import link_tree, publish_directory
+from pipeline.work.publish import link_tree, publish_directory, write_whole
 from pipeline.work.root import work_root
 from pipeline.work.seal import SEAL, DamagedError, check_seal, seal
 
@@ -102,6 +101,4 @@ def open_work(stage: str, machine: dict[str, Any], say: Callable[[str], None]) -
 
 def write_json(path: Path, content: Any) -> None:
     """Write a small file whole or not at all."""
-    draft = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    draft.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    os.replace(draft, path)
+    write_whole(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())

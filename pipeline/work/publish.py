@@ -1,4 +1,4 @@
-"""Publish a directory whole or not at all."""
+"""Publish a directory, or write a small file, whole or not at all."""
 
 from __future__ import annotations
 
@@ -62,6 +62,13 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(source, target)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a small file whole or not at all."""
+    draft = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    draft.write_bytes(content)
+    os.replace(draft, path)
 
 
 def _remove_leftovers(target: Path) -> None:

@@ -37,7 +37,7 @@ def project(tmp_path, monkeypatch):
         "eat": (["data/slices/first"], ["data/crumbs"]),
     }
     Path("dvc.lock").write_text(
-        "stages:\n"
+        "schema: '2.0'\nstages:\n"
         + "".join(
             f"  {name}:\n    cmd: {name}\n    deps: [{entries(deps)}]\n    outs: [{entries(outs)}]\n"
             for name, (deps, outs) in locked.items()

@@ -86,7 +86,8 @@ def test_a_stage_that_was_stopped_goes_on_only_with_what_it_began_with():
 
 def test_a_stage_that_has_begun_says_why_but_not_that_its_output_is_missing():
     Path("dvc.lock").write_text(
-        "stages:\n  bake:\n    cmd: bake\n    deps: [{path: wheat, md5: b8fe8e3e24a5b9a4f1b1ba3a5d6a8bd2}]\n"
+        "schema: '2.0'\nstages:\n  bake:\n    cmd: bake\n"
+        "    deps: [{path: wheat, md5: b8fe8e3e24a5b9a4f1b1ba3a5d6a8bd2}]\n"
         "    params: {params.yaml: {bake: {flour: wheat, minutes: 30}}}\n"
     )
     with baking():
@@ -147,8 +148,9 @@ def test_a_terminal_gets_colour_unless_it_asks_for_none():
         ("dvc.yaml", "stages: {}", "dvc.yaml: it has no stages"),
         ("dvc.yaml", DVC_YAML.replace('"${bake.flour}"', "data/slices"), "stages wait for each other"),
         ("params.yaml", None, "params.yaml: not found"),
-        ("dvc.lock", "stages: {bake: 1}", "dvc.lock: not what DVC writes"),
+        ("dvc.lock", "schema: '2.0'\nstages: {bake: 1}", "dvc.lock: not what DVC writes"),
         ("dvc.lock", "<<<<<<< ours\n", "dvc.lock: expected sections"),
+        ("dvc.lock", "", "`make repro` puts back what a kill cut off"),
     ],
 )
 def test_a_broken_project_is_one_line(file, content, words):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+LOCK = "dvc.lock"
 PARAMS = "params.yaml"
 
 
@@ -27,14 +28,17 @@ def read_lock(root: Path) -> dict[str, LockedStage]:
     Raises:
         ValueError: it cannot be read.
     """
-    file = root / "dvc.lock"
+    file = root / LOCK
     if not file.exists():
         return {}
-    content = read_yaml(file)
     try:
+        content = read_yaml(file)
+        if content["schema"] is None:
+            raise LookupError
         return {name: _locked(stage) for name, stage in content.get("stages", {}).items()}
-    except (AttributeError, LookupError, TypeError):
-        raise ValueError(f"{file}: not what DVC writes; restore it (`git restore dvc.lock`) or delete it") from None
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = error if isinstance(error, ValueError) else f"{file}: not what DVC writes"
+        raise ValueError(f"{reason}; `make repro` puts back what a kill cut off; or restore or delete it") from None
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -54,7 +58,7 @@ def _locked(stage: dict[str, Any]) -> LockedStage:
     return LockedStage(
         command=stage["cmd"],
         deps=_hashes(stage.get("deps", [])),
-        params=stage.get("params", {}).get(PARAMS, {}),
+        params=dict(stage.get("params", {}).get(PARAMS, {})),
         outs=_hashes(stage.get("outs", [])),
     )
 
