@@ -1,8 +1,13 @@
-"""The convolution's decode state and its one-position step, in plain torch."""
+"""The convolution's decode state and its one-position step."""
+
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from model.ops import _native
+from model.ops.causal_conv1d import native
 
 
 def causal_conv1d_state(x: Tensor, state: Tensor) -> Tensor:
@@ -11,7 +16,13 @@ def causal_conv1d_state(x: Tensor, state: Tensor) -> Tensor:
 
 
 def causal_conv1d_step(
-    x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation: str | None = "silu"
+    x: Tensor,
+    state: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    activation: str | None = "silu",
+    backend: _native.StepBackend = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Advance the convolution by one position.
 
@@ -21,13 +32,27 @@ def causal_conv1d_step(
         weight: (channels, width) taps, the current position's last.
         bias: (channels,).
         activation: "silu" or None.
+        backend: "torch"; "native", in C, for fp32 on a CPU; "auto" takes that where it can.
 
     Returns:
         y (batch, channels) and the new state.
     """
+    step = native.step if _native.chosen(backend, (x, state, weight, bias), _native_works) else _torch_step
+    y, after = step(x, state, weight, bias)
+    return F.silu(y, inplace=True).to(x.dtype) if activation == "silu" else y.to(x.dtype), after
+
+
+def _torch_step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     window = torch.cat([state.to(x.dtype), x.unsqueeze(1)], dim=1)
     y = (window * weight.t()).sum(1)
-    if bias is not None:
-        y = y.add_(bias)
-    y = F.silu(y, inplace=True) if activation == "silu" else y
-    return y.to(x.dtype), window[:, 1:]
+    return y if bias is None else y.add_(bias), window[:, 1:]
+
+
+@cache
+def _native_works() -> bool:
+    """Whether the C kernel is there and does on a small input what torch does; asked once per process."""
+    if native.kernel() is None:
+        return False
+    make = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(shape, generator=make) for shape in ((2, 5), (2, 3, 5), (5, 4), (5,))]
+    return _native.agree("causal_conv1d_step", native.step(*tensors), _torch_step(*tensors))
