@@ -1,15 +1,13 @@
 """Token-by-token decoding with weights packed once per generation.
 
-One row through a matrix is a stream over its weights. On a CPU that stream runs fastest over a matrix laid out
-(in, out) and cut into a block of columns per thread, so the large ones are laid out that way here, which holds a
-second copy of them.
+One row through a matrix is a stream over its weights, so they are laid out for that (model.ops.packed_linear), which
+holds a second copy of them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.hybrid import Block, HybridLM
@@ -19,39 +17,10 @@ from model.layers.mlp import MLP
 from model.layers.norm import RMSNorm
 from model.ops._common import compute_dtype
 from model.ops.causal_conv1d import causal_conv1d_step
+from model.ops.gated_rmsnorm import RowNorm
+from model.ops.packed_linear import pack_linear
 from model.ops.ssd import ssd_step
 from model.state import AttentionState, LayerState, MambaState
-
-
-class PackedLinear:
-    """A linear layer for few rows; its outputs are those of several weights (out, in) one after another."""
-
-    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
-        weight = torch.cat([weight.t() for weight in weights], dim=1)
-        threads = torch.get_num_threads() if weight.device.type == "cpu" else 1
-        blocks = threads if weight.shape[1] % threads == 0 else 1
-        self.blocks = weight.unflatten(1, (blocks, -1)).movedim(1, 0).contiguous()
-        self.bias = bias
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(batch, in) -> (batch, out)."""
-        y = torch.bmm(x.expand(len(self.blocks), -1, -1), self.blocks).movedim(0, 1).reshape(x.shape[0], -1)
-        return y if self.bias is None else y.add_(self.bias)
-
-
-class RowNorm:
-    """RMSNorm of a few rows in the fewest operator calls: the mean square is a product with a column of 1 / d."""
-
-    def __init__(self, weight: Tensor, eps: float, group_size: int) -> None:
-        self.weight = weight
-        self.eps = weight.new_full((1, 1), eps, dtype=compute_dtype(weight))
-        self.mean = weight.new_full((group_size, 1), 1 / group_size, dtype=compute_dtype(weight))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(batch, d) -> (batch, d) in the dtype of the weight."""
-        groups = x.to(self.eps.dtype).view(-1, self.mean.shape[0])
-        inverse = torch.addmm(self.eps, groups * groups, self.mean).rsqrt_()
-        return (groups * inverse).view(x.shape).mul_(self.weight).to(self.weight.dtype)
 
 
 class Mamba2Step:
@@ -66,7 +35,10 @@ class Mamba2Step:
         self.taps = torch.cat([conv.weight for conv in convs])
         self.conv_bias = _cat_biases(conv.bias for conv in convs)
         self.A = -torch.exp(mixer.scan.A_log)
-        self.norm = RowNorm(mixer.norm.weight, mixer.norm.eps, mixer.norm.group_size)
+        norm = mixer.norm
+        self.norm = RowNorm(
+            norm.weight, eps=norm.eps, group_size=norm.group_size, norm_before_gate=norm.norm_before_gate
+        )
         d_inner, d_bc = mixer.x_proj.out_features, mixer.B_proj.out_features
         self.in_sizes = [d_inner, d_inner + 2 * d_bc, mixer.dt_proj.out_features]
         self.conv_sizes = [d_inner, d_bc, d_bc]
@@ -89,9 +61,7 @@ class Mamba2Step:
             dt_softplus=True,
             dt_limit=mixer.scan.dt_limit,
         )
-        y, opening = y.view(batch, -1), F.silu(z)
-        y = self.norm(y) * opening if mixer.norm.norm_before_gate else self.norm(y * opening)
-        return self.out_proj(y), MambaState(conv, ssm)
+        return self.out_proj(self.norm(y.view(batch, -1), z)), MambaState(conv, ssm)
 
 
 class AttentionStep:
@@ -140,7 +110,7 @@ class Decoder:
         self.mixers = [_one_position(block.mixer) for block in self.blocks]
         self.norms = [_row_norm(block.norm) for block in self.blocks]
         self.norm = _row_norm(model.norm)
-        self.head = PackedLinear([model.head_weight], None)
+        self.head = pack_linear([model.head_weight])
 
     def step(self, tokens: Tensor, states: list[LayerState]) -> Tensor:
         """Take one more token per row, (batch,) int64, and return the next token's logits, (batch, vocab_size).
@@ -178,11 +148,11 @@ def _one_position(mixer: nn.Module) -> _Step:
 
 
 def _row_norm(norm: RMSNorm) -> RowNorm:
-    return RowNorm(norm.weight, norm.eps, norm.weight.shape[0])
+    return RowNorm(norm.weight, eps=norm.eps, group_size=norm.weight.shape[0])
 
 
-def _packed(projections: Sequence[nn.Linear]) -> PackedLinear:
-    return PackedLinear(
+def _packed(projections: Sequence[nn.Linear]) -> Callable[[Tensor], Tensor]:
+    return pack_linear(
         [projection.weight for projection in projections], _cat_biases(projection.bias for projection in projections)
     )
 

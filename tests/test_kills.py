@@ -141,7 +141,7 @@ def popen(project: Project, *command: str) -> subprocess.Popen[bytes]:
 
 
 def wait_for(project: Project, stage: str, make: subprocess.Popen[bytes]) -> psutil.Process | None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600  # of a busy machine: the stage may be the last of a whole run
     while make.poll() is None:
         for process in below(make.pid):
             if is_stage(process, stage):

@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+HEADER = Path(__file__).with_name("_native.h")
 FLAGS = ("-std=c11", "-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC")
 SECONDS_TO_COMPILE = 60
 
@@ -108,14 +109,14 @@ def _warn(what: str) -> None:
 
 
 def _compiled(source: Path, compiler: str) -> Path:
-    text = source.read_bytes()
+    text = HEADER.read_bytes() + source.read_bytes()
     key = hashlib.sha256(b"\0".join([text, compiler.encode(), " ".join(FLAGS).encode(), _processor()])).hexdigest()
     library = _cache() / f"{source.parent.name}-{source.stem}-{key[:16]}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             draft = Path(folder, library.name)
-            command = [compiler, *FLAGS, "-o", str(draft), str(source), "-lm"]
+            command = [compiler, *FLAGS, f"-I{HEADER.parent}", "-o", str(draft), str(source), "-lm"]
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS_TO_COMPILE)
             os.replace(draft, library)
     return library

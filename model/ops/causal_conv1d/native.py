@@ -13,7 +13,7 @@ ARGUMENTS = (
     *(SIZE,) * 3,  # batch, channels, width
     *(POINTER, SIZE),  # x
     *(POINTER, SIZE),  # state before
-    *(POINTER, POINTER),  # weight, bias
+    *(POINTER, POINTER, INT),  # weight, bias, activation
     *(POINTER, POINTER),  # state after, y
     INT,  # threads
 )
@@ -25,8 +25,8 @@ def kernel() -> Callable[..., None] | None:
     return load(Path(__file__).with_name("step.c"), "causal_conv1d_step", ARGUMENTS)
 
 
-def step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """As `causal_conv1d_step` without activation, for fp32 tensors in the CPU's memory."""
+def step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None, activate: bool) -> tuple[Tensor, Tensor]:
+    """As `causal_conv1d_step`, for fp32 tensors in the CPU's memory."""
     function = kernel()
     assert function is not None
     x, state, weight = rows(x), rows(state), weight.contiguous()
@@ -37,7 +37,7 @@ def step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None) -> tuple
         *(x.data_ptr(), x.stride(0)),
         *(state.data_ptr(), state.stride(0)),
         weight.data_ptr(),
-        address(bias),
+        *(address(bias), activate),
         after.data_ptr(),
         y.data_ptr(),
         torch.get_num_threads(),

@@ -38,14 +38,15 @@ def causal_conv1d_step(
         y (batch, channels) and the new state.
     """
     step = native.step if _native.chosen(backend, (x, state, weight, bias), _native_works) else _torch_step
-    y, after = step(x, state, weight, bias)
-    return F.silu(y, inplace=True).to(x.dtype) if activation == "silu" else y.to(x.dtype), after
+    return step(x, state, weight, bias, activation == "silu")
 
 
-def _torch_step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def _torch_step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None, activate: bool) -> tuple[Tensor, Tensor]:
     window = torch.cat([state.to(x.dtype), x.unsqueeze(1)], dim=1)
     y = (window * weight.t()).sum(1)
-    return y if bias is None else y.add_(bias), window[:, 1:]
+    y = y if bias is None else y.add_(bias)
+    y = F.silu(y, inplace=True) if activate else y
+    return y.to(x.dtype), window[:, 1:]
 
 
 @cache
@@ -54,5 +55,6 @@ def _native_works() -> bool:
     if native.kernel() is None:
         return False
     make = torch.Generator().manual_seed(0)
-    tensors = [torch.randn(shape, generator=make) for shape in ((2, 5), (2, 3, 5), (5, 4), (5,))]
-    return _native.agree("causal_conv1d_step", native.step(*tensors), _torch_step(*tensors))
+    x, state, weight, bias = (torch.randn(shape, generator=make) for shape in ((2, 5), (2, 3, 5), (5, 4), (5,)))
+    arguments = (x, state, weight, bias, True)
+    return _native.agree("causal_conv1d_step", native.step(*arguments), _torch_step(*arguments))

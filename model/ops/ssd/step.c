@@ -1,7 +1,5 @@
 /* One position of the SSD: each head's state is read and written once (model/ops/ssd/step.py has the meaning). */
-#include <math.h>
-
-typedef long long size;
+#include "_native.h"
 
 /* x (batch, nheads, headdim), dt (batch, nheads), B and C (batch, ngroups, dstate): a row's first element is `*_row`
    elements after the one before, the rest is contiguous. A, D, dt_bias (nheads); D and dt_bias may be null.

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from model.ops import _native
 from model.ops.causal_conv1d import causal_conv1d_step
+from model.ops.gated_rmsnorm import RowNorm, gated_rmsnorm
+from model.ops.packed_linear import pack_linear
 from model.ops.ssd import ssd_step
 from tests.model.compare import assert_agree
 
@@ -92,6 +94,62 @@ def test_conv_step_is_that_of_torch() -> None:
             assert_agree(ours[:1], expected[:1], 1e-6)
             assert torch.equal(ours[1], expected[1].float())
         assert torch.equal(state, kept)
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize("norm_before_gate", [False, True])
+def test_norm_of_rows_is_that_of_the_reference(norm_before_gate: bool) -> None:
+    draw = random.Random(0)
+    for _ in range(40):
+        rows, groups, group_size = draw.randint(1, 20), draw.choice([1, 2, 8]), draw.randint(1, 600)
+        d = groups * group_size
+        x, gate, _ = torch.randn(rows, 2 * d + 3).split([d, d, 3], dim=1)
+        weight, eps = torch.randn(d), draw.choice([1e-5, 1e-3])
+        options = {"eps": eps, "group_size": group_size, "norm_before_gate": norm_before_gate}
+        ours = RowNorm(weight, **options, backend="native")
+        for opening in (None, gate, 100 * gate):
+            doubles = {"gate": None if opening is None else opening.double(), "backend": "reference"}
+            expected = gated_rmsnorm(x.double(), weight.double(), **options, **doubles)
+            assert_agree([ours(x, opening)], [expected], 2e-6)
+
+
+@NEEDS_COMPILER
+def test_silu_in_c_is_that_of_torch_over_the_whole_range() -> None:
+    x = torch.cat([torch.linspace(-100, 100, 200_001), torch.tensor([0.0, -0.0, math.inf, math.nan, 1e30, -1e30])])
+    taps, state = torch.ones(len(x), 1), torch.empty(1, 0, len(x))
+    ours = causal_conv1d_step(x.unsqueeze(0), state, taps, backend="native")[0][0]
+    expected = torch.nn.functional.silu(x.double())
+    assert torch.equal(ours.isfinite(), expected.isfinite())
+    # 4 units in the last place of the result, or what is below fp32's normal range of exp
+    error = (ours.double() - expected).abs()
+    assert bool((error[:-4] <= 5e-7 * expected.abs()[:-4] + 1e-35).all())
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize("threads", [1, 2])
+def test_packed_weights_multiply_as_linear_does(threads: int) -> None:
+    before, draw = torch.get_num_threads(), random.Random(0)
+    torch.set_num_threads(threads)
+    try:
+        for _ in range(60):
+            rows, ins = draw.randint(1, 40), draw.randint(1, 300)
+            outs = [draw.randint(1, 200) for _ in range(draw.randint(1, 4))]
+            weights, x = [torch.randn(out, ins) for out in outs], torch.randn(ins, rows).t()
+            bias = torch.randn(sum(outs)) if draw.random() < 0.5 else None
+            expected = x.double() @ torch.cat(weights).double().t() + (0 if bias is None else bias.double())
+            for backend in ("native", "torch"):
+                assert_agree([pack_linear(weights, bias, backend=backend)(x)], [expected], 3e-6)
+    finally:
+        torch.set_num_threads(before)
+
+
+@NEEDS_COMPILER
+def test_a_row_of_a_product_does_not_depend_on_the_rows_beside_it() -> None:
+    weight, x = torch.randn(100, 64), torch.randn(23, 64)
+    packed = pack_linear([weight], backend="native")
+    whole = packed(x)
+    for row in range(len(x)):
+        assert torch.equal(packed(x[row : row + 1])[0], whole[row])
 
 
 def test_torch_takes_what_c_does_not() -> None:

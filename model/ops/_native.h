@@ -1,0 +1,27 @@
+/* What the C kernels share. */
+#include <math.h>
+#include <string.h>
+
+typedef long long size;
+
+/* e^x to 2 units in the last place: 2^n e^r with r in +-ln(2) / 2, a polynomial for e^r (Cephes). Unlike expf it becomes
+   vector instructions inside a loop. */
+static inline float exponential(float x)
+{
+    x = x > 88.3f ? 88.3f : x < -87.3f ? -87.3f : x; /* NaN stays */
+    float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f; /* rounded to a whole number */
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float e = 1.9875691500e-4f;
+    e = e * r + 1.3981999507e-3f;
+    e = e * r + 8.3334519073e-3f;
+    e = e * r + 4.1665795894e-2f;
+    e = e * r + 1.6666665459e-1f;
+    e = e * r + 5.0000001201e-1f;
+    e = e * r * r + r + 1.0f;
+    int bits = ((int)n + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return e * power;
+}
+
+static inline float silu(float x) { return x / (1.0f + exponential(-x)); }
