@@ -1,7 +1,7 @@
-"""Token-by-token decoding with weights packed once per generation.
+"""Token-by-token decoding: the model's layers in the fewest passes over weights and states.
 
-One row through a matrix is a stream over its weights, so they are laid out for that (model.ops.packed_linear), which
-holds a second copy of them.
+One row through a matrix is a stream over its weights. In fp32 on a CPU they are read where they are; elsewhere a second
+copy is laid out for it (model.ops.row_linear).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ from model.layers.norm import RMSNorm
 from model.ops._common import compute_dtype
 from model.ops.causal_conv1d import causal_conv1d_step
 from model.ops.gated_rmsnorm import RowNorm
-from model.ops.packed_linear import pack_linear
+from model.ops.row_linear import row_linear
 from model.ops.ssd import ssd_step
 from model.state import AttentionState, LayerState, MambaState
 
@@ -110,7 +110,7 @@ class Decoder:
         self.mixers = [_one_position(block.mixer) for block in self.blocks]
         self.norms = [_row_norm(block.norm) for block in self.blocks]
         self.norm = _row_norm(model.norm)
-        self.head = pack_linear([model.head_weight])
+        self.head = row_linear([model.head_weight], [None])
 
     def step(self, tokens: Tensor, states: list[LayerState]) -> Tensor:
         """Take one more token per row, (batch,) int64, and return the next token's logits, (batch, vocab_size).
@@ -152,9 +152,7 @@ def _row_norm(norm: RMSNorm) -> RowNorm:
 
 
 def _packed(projections: Sequence[nn.Linear]) -> Callable[[Tensor], Tensor]:
-    return pack_linear(
-        [projection.weight for projection in projections], _cat_biases(projection.bias for projection in projections)
-    )
+    return row_linear([layer.weight for layer in projections], [layer.bias for layer in projections])
 
 
 def _cat_biases(biases: Iterable[Tensor | None]) -> Tensor | None:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model.ops import _native
 from model.ops.causal_conv1d import causal_conv1d_step
 from model.ops.gated_rmsnorm import RowNorm, gated_rmsnorm
-from model.ops.packed_linear import pack_linear
+from model.ops.row_linear import row_linear
 from model.ops.ssd import ssd_step
 from tests.model.compare import assert_agree
 
@@ -118,7 +119,7 @@ def test_silu_in_c_is_that_of_torch_over_the_whole_range() -> None:
     x = torch.cat([torch.linspace(-100, 100, 200_001), torch.tensor([0.0, -0.0, math.inf, math.nan, 1e30, -1e30])])
     taps, state = torch.ones(len(x), 1), torch.empty(1, 0, len(x))
     ours = causal_conv1d_step(x.unsqueeze(0), state, taps, backend="native")[0][0]
-    expected = torch.nn.functional.silu(x.double())
+    expected = F.silu(x.double())
     assert torch.equal(ours.isfinite(), expected.isfinite())
     # 4 units in the last place of the result, or what is below fp32's normal range of exp
     error = (ours.double() - expected).abs()
@@ -127,29 +128,35 @@ def test_silu_in_c_is_that_of_torch_over_the_whole_range() -> None:
 
 @NEEDS_COMPILER
 @pytest.mark.parametrize("threads", [1, 2])
-def test_packed_weights_multiply_as_linear_does(threads: int) -> None:
+def test_rows_times_weights_is_linear(threads: int) -> None:
     before, draw = torch.get_num_threads(), random.Random(0)
     torch.set_num_threads(threads)
     try:
-        for _ in range(60):
-            rows, ins = draw.randint(1, 40), draw.randint(1, 300)
+        for _ in range(100):
+            rows, ins = draw.choice([1, 2, 3, 8, 9, 16, 17, draw.randint(1, 60)]), draw.randint(1, 300)
             outs = [draw.randint(1, 200) for _ in range(draw.randint(1, 4))]
             weights, x = [torch.randn(out, ins) for out in outs], torch.randn(ins, rows).t()
-            bias = torch.randn(sum(outs)) if draw.random() < 0.5 else None
-            expected = x.double() @ torch.cat(weights).double().t() + (0 if bias is None else bias.double())
+            biases = [torch.randn(out) if draw.random() < 0.5 else None for out in outs]
+            pairs = [
+                F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+                for weight, bias in zip(weights, biases, strict=True)
+            ]
             for backend in ("native", "torch"):
-                assert_agree([pack_linear(weights, bias, backend=backend)(x)], [expected], 3e-6)
+                assert_agree([row_linear(weights, biases, backend=backend)(x)], [torch.cat(pairs, 1)], 3e-6)
     finally:
         torch.set_num_threads(before)
 
 
 @NEEDS_COMPILER
-def test_a_row_of_a_product_does_not_depend_on_the_rows_beside_it() -> None:
-    weight, x = torch.randn(100, 64), torch.randn(23, 64)
-    packed = pack_linear([weight], backend="native")
-    whole = packed(x)
-    for row in range(len(x)):
-        assert torch.equal(packed(x[row : row + 1])[0], whole[row])
+def test_weights_are_read_where_they_are() -> None:
+    layer, x = torch.nn.Linear(64, 100), torch.randn(3, 64)
+    ours = row_linear([layer.weight], [layer.bias], backend="native")
+    with torch.no_grad():
+        layer.weight.mul_(2)
+        assert_agree([ours(x)], [layer(x)], 1e-6)
+    kept = layer(x).detach()
+    layer.to(torch.float64)  # the parameter has other memory from now on; what it had is still held
+    assert_agree([ours(x)], [kept], 1e-6)
 
 
 def test_torch_takes_what_c_does_not() -> None:
