@@ -1,4 +1,4 @@
-"""The default pipeline in a clean clone: minutes per stage, peak memory, the no-op, and what the models reach.
+"""The default pipeline in a clean clone: minutes per stage, peak memory, no-op, status, and what the models reach.
 
     python -m benchmarks.pipeline
 
@@ -31,6 +31,7 @@ def main() -> None:
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         minutes, pss = reproduce(clone)
         no_op = statistics.median(timed_no_op(clone) for _ in range(3))
+        status = statistics.median(timed_status(clone) for _ in range(3))
         metrics = json.loads((clone / "artifacts/evaluate/metrics.json").read_text())
         speeds = {
             name: json.loads((clone / f"artifacts/{name}/speed.json").read_text()) for name in ("base", "finetune")
@@ -40,7 +41,8 @@ def main() -> None:
     for stage, value in minutes.items():
         print(f"| {stage} | {value:.2f} |")
     print(f"| all | {sum(minutes.values()):.2f} |")
-    print(f"\npeak memory (summed PSS) {pss / 2**30:.2f} GiB; no-op `dvc repro` {no_op:.2f} s")
+    print(f"\npeak memory (summed PSS) {pss / 2**30:.2f} GiB; no-op `dvc repro` {no_op:.2f} s; "
+          f"`python -m pipeline.status` {status:.2f} s")  # fmt: skip
     print(f"training tokens/s: base {speeds['base']['tokens_per_second']:,.0f}, "
           f"finetune {speeds['finetune']['tokens_per_second']:,.0f}")  # fmt: skip
     for name, figures in metrics.items():
@@ -105,6 +107,12 @@ def timed_no_op(clone: Path) -> float:
     start = time.perf_counter()
     done = subprocess.run([dvc(), "repro"], cwd=clone, check=True, capture_output=True, text=True)
     assert "Running stage" not in done.stdout
+    return time.perf_counter() - start
+
+
+def timed_status(clone: Path) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "pipeline.status"], cwd=clone, check=True, capture_output=True)
     return time.perf_counter() - start
 
 

@@ -118,6 +118,7 @@ def main() -> None:
             "and a server": stack.enter_context(real_server()),
             "and a server that is down": f"http://127.0.0.1:{free_port()}",
             "and a server that hangs": stack.enter_context(hanging_server()),
+            "and one that answers 500": stack.enter_context(broken_server()),
         }
         states += [stack.enter_context(tracked(name, uri, params)) for name, uri in stores.items()]
         measure(Trainer(params), states, arguments.rounds, arguments.steps)
@@ -208,6 +209,24 @@ def hanging_server() -> Iterator[str]:
     """Takes every connection and never says a word."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def broken_server() -> Iterator[str]:
+    """Answers 500 to whatever it is asked, from a process of its own."""
+    code = (
+        "import http.server as h, sys\n"
+        "class B(h.BaseHTTPRequestHandler):\n"
+        "    do_GET = do_POST = lambda self: self.send_error(500)\n"
+        "    log_message = lambda *a: None\n"
+        "h.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), B).serve_forever()"
+    )
+    port = free_port()
+    with subprocess.Popen([sys.executable, "-c", code, str(port)]) as server:
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.kill()
 
 
 def free_port() -> int:

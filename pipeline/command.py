@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,14 +14,10 @@ from pipeline.params import Device, Params, load_params
 from pipeline.process import Interrupted, end_with_parent, stop_on_signals
 from pipeline.status.stages import remember
 from pipeline.tracking import Run, content_hashes, track
-from pipeline.work import WorkFolder, keep_lock, locked, open_work, prune, work_root
+from pipeline.work import WorkFolder, disk_trouble, keep_lock, locked, open_work, prune, work_root
 
 Main = Callable[[Params, Run, WorkFolder], None]
 """Fills `work.out` with the stage's outputs; what it keeps in `work.scratch` is there again after a stop."""
-
-DISK_FULL = re.compile(r"No space left on device|\d+ requested and \d+ written|inline_container.*unexpected pos")
-"""How libraries word it: the system's own words; NumPy; torch.save."""
-
 
 LOCKS = Path("work/locks")
 """Of this directory, also where the work is another's: each has outputs of its own."""
@@ -50,17 +43,9 @@ def stage(name: str, target: str, main: Main, doc: str | None) -> None:
         print(f"{name}: interrupted{stop}; `dvc repro` goes on", file=sys.stderr)
         sys.exit(stop.exit_status)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            sys.exit(f"{name}: error: {error.filename}: {error.strerror}; make it writable")
-        if not _disk_is_full(error):
+        if (what := disk_trouble(error, Path(target).parent)) is None:
             raise
-        places = [path for path in (work_root(), Path(target).parent, Path()) if path.exists()]
-        fullest = min(places, key=lambda path: shutil.disk_usage(path).free)
-        free = shutil.disk_usage(fullest).free / 1e6
-        sys.exit(
-            f"{name}: error: the disk of {fullest.resolve()} is full ({free:,.1f} MB left); free some space, for "
-            "example with `python -m pipeline.work prune --all` or `dvc gc --workspace`; `dvc repro` then goes on"
-        )
+        sys.exit(f"{name}: error: {what}")
 
 
 def _run(name: str, target: Path, main: Main) -> None:
@@ -88,6 +73,7 @@ def _run(name: str, target: Path, main: Main) -> None:
             run.log_tags(content_hashes(name))
     say(name, f"done: {target} in {time.perf_counter() - start:.1f} s")
     prune(work_root())
+    work.check_unchanged(name)  # as late as can be: DVC reads parameters, files and code when this process has ended
 
 
 def _machine(name: str, device: Device) -> dict[str, Any]:
@@ -97,15 +83,6 @@ def _machine(name: str, device: Device) -> dict[str, Any]:
     from pipeline.training.device import what_decides_bits
 
     return what_decides_bits(device)
-
-
-def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether this is what lies behind an error."""
-    while error is not None:
-        if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or DISK_FULL.search(str(error)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def say(name: str, message: str) -> None:

@@ -65,7 +65,7 @@ def _definition(name: str, stage: dict[str, Any], params: dict[str, Any]) -> Sta
     return StageDefinition(
         name=name,
         command=stage["cmd"],
-        deps=tuple(_filled(path, params) for path in stage["deps"]),
+        deps=tuple(_filled(path, params) for path in stage.get("deps", ())),
         params=tuple(stage.get("params", ())),
         outs=tuple(path for path, flags in made.items() if flags.get("cache", True)),
         uncached=tuple(path for path, flags in made.items() if not flags.get("cache", True)),

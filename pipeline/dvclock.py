@@ -29,10 +29,17 @@ def read_lock(root: Path) -> dict[str, LockedStage]:
         ValueError: it cannot be read.
     """
     file = root / LOCK
-    if not file.exists():
-        return {}
+    return parse_lock(file, file.read_bytes()) if file.exists() else {}
+
+
+def parse_lock(file: Path, text: bytes) -> dict[str, LockedStage]:
+    """The stages in the content of a dvc.lock; `file` is its name, for the message.
+
+    Raises:
+        ValueError: it is not what DVC writes.
+    """
     try:
-        content = read_yaml(file)
+        content = parse_yaml(file, text)
         if content["schema"] is None:
             raise LookupError
         return {name: _locked(stage) for name, stage in content.get("stages", {}).items()}
@@ -43,10 +50,15 @@ def read_lock(root: Path) -> dict[str, LockedStage]:
 
 def read_yaml(file: Path) -> dict[str, Any]:
     """A file of YAML 1.2, which is what DVC reads: `1e-3` is a number and `off` a word."""
+    return parse_yaml(file, file.read_bytes())
+
+
+def parse_yaml(file: Path, text: bytes) -> dict[str, Any]:
+    """The content of a YAML file; `file` is its name, for the message."""
     from ruamel.yaml import YAML, YAMLError
 
     try:
-        content = YAML(typ="safe").load(file.read_text(encoding="utf-8"))
+        content = YAML(typ="safe").load(text.decode())
     except (YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -55,8 +67,11 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _locked(stage: dict[str, Any]) -> LockedStage:
+    command = stage["cmd"]
+    if not isinstance(command, str | list):
+        raise TypeError
     return LockedStage(
-        command=stage["cmd"],
+        command=command if isinstance(command, str) else "\n".join(command),
         deps=_hashes(stage.get("deps", [])),
         params=dict(stage.get("params", {}).get(PARAMS, {})),
         outs=_hashes(stage.get("outs", [])),
@@ -64,4 +79,8 @@ def _locked(stage: dict[str, Any]) -> LockedStage:
 
 
 def _hashes(entries: list[dict[str, Any]]) -> dict[str, str]:
-    return {entry["path"]: entry["md5"] for entry in entries}
+    """Of what lies elsewhere DVC notes a checksum or an etag."""
+    return {
+        entry["path"]: next((entry[name] for name in ("md5", "checksum", "etag") if name in entry), "")
+        for entry in entries
+    }

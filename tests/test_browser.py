@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 
+import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 from playwright.sync_api import Browser, Page
@@ -115,6 +116,12 @@ def test_sections_are_one_click_away_and_wide_tables_scroll_in_a_narrow_window(r
 def mlflow(project) -> Iterator[str]:
     with mlflow_pages(project.path) as address:
         yield address
+
+
+def test_the_pages_are_for_this_machine_only(mlflow):
+    port = int(mlflow.rpartition(":")[2])
+    sockets = [found.laddr for found in psutil.net_connections("tcp") if found.status == psutil.CONN_LISTEN]
+    assert {address.ip for address in sockets if address.port == port} == {"127.0.0.1"}
 
 
 def test_two_runs_are_ticked_and_compared_in_mlflow(runs, mlflow, browser):

@@ -8,6 +8,7 @@ import sys
 import pytest
 import yaml
 
+from tests.pipeline.tracking.servers import hanging_server
 from tests.project import SMALL, Project, write_jsonl
 from tests.test_stops import until
 
@@ -51,6 +52,19 @@ def test_a_parameter_or_code_edited_while_its_stage_runs_ends_it(project):
         assert f"base: error: {name} changed while base ran; run `dvc repro` again" in told(project)
         assert locked_lr(project) is None
         assert not (project.path / "artifacts/base").exists()
+
+
+def test_a_parameter_edited_after_the_outputs_are_out_is_not_taken_for_theirs(project):
+    """As long as MLflow is waited for: DVC looks at the parameters when the stage has ended."""
+    with hanging_server() as uri:
+        project.set(base__lr=0.004, base__budget=20, base__validate_every=20, tracking__uri=uri)
+        run = start(project)
+        until((project.path / "artifacts/base/metrics.json").exists, "the outputs")
+        project.set(base__lr=0.005)
+        assert run.wait(120) != 0
+    project.set(base__budget=200, base__validate_every=200, tracking__uri="")
+    assert "base: error: base.lr changed while base ran" in told(project)
+    assert locked_lr(project) is None
 
 
 def test_a_parameter_edited_while_its_stage_waits_is_the_one_that_counts(project):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ SPECIAL_TOKENS = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+COMPANIONS = (CONFIG_FILE, CHAT_TEMPLATE_FILE, "special_tokens_map.json", "added_tokens.json", "tokenizer.model")
+"""What transformers keeps beside tokenizer.json; of these only the config is read here, the rest travels along."""
 
 _EOS_NAMES = (SPECIAL_TOKENS[0], "</s>", "<|end_of_text|>", "<eos>", "<|eos|>", "[EOS]", "<|im_end|>")
 _BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "<|bos|>", "[BOS]")
@@ -55,7 +59,7 @@ class Tokenizer:
 
 
 def tokenizer_files(path: Path) -> list[Path]:
-    """The files that make up the tokenizer at `path`: tokenizer.json and, where there is one, its config.
+    """The files that make up the tokenizer at `path`: tokenizer.json and what of its companions is there.
 
     Args:
         path: a tokenizer.json, under any name, or a directory that holds one.
@@ -66,8 +70,15 @@ def tokenizer_files(path: Path) -> list[Path]:
     file = path / TOKENIZER_FILE if path.is_dir() else path
     if not file.is_file():
         raise ValueError(f"{file}: no such tokenizer file; expected a {TOKENIZER_FILE} of Hugging Face `tokenizers`")
-    config = file.with_name(CONFIG_FILE)
-    return [file, config] if config.is_file() else [file]
+    return [file, *(there for name in COMPANIONS if (there := file.with_name(name)).is_file())]
+
+
+def copy_tokenizer(path: Path, directory: Path) -> None:
+    """Put the files of the tokenizer at `path` into `directory`, byte for byte, under their usual names."""
+    file, *companions = tokenizer_files(path)
+    shutil.copyfile(file, directory / TOKENIZER_FILE)
+    for companion in companions:
+        shutil.copyfile(companion, directory / companion.name)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -76,7 +87,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
     Raises:
         ValueError: missing or malformed file, no end-of-text token, or control tokens that plain text could forge.
     """
-    file, *configs = tokenizer_files(path)
+    file, *companions = tokenizer_files(path)
+    configs = [companion for companion in companions if companion.name == CONFIG_FILE]
     content = file.read_bytes()
     try:
         backend = tokenizers.Tokenizer.from_buffer(content)

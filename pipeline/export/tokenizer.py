@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from pipeline.chat.template import ChatTemplate
-from pipeline.chat.tokenizer import CONFIG_FILE, TOKENIZER_FILE, tokenizer_files
-
-CHAT_TEMPLATE_FILE = "chat_template.jinja"
+from pipeline.chat.tokenizer import CHAT_TEMPLATE_FILE, CONFIG_FILE, copy_tokenizer
 
 _JINJA = """\
 {%%- set openings = %(openings)s -%%}
@@ -31,14 +28,14 @@ def export_tokenizer(source: Path, template: ChatTemplate, target: Path) -> None
 
     A tokenizer_config.json that came with it stays as it is; if it has no chat template, ours lies beside it.
     """
-    file, *configs = tokenizer_files(source)
-    shutil.copyfile(file, target / TOKENIZER_FILE)
-    jinja = jinja_template(template)
-    if not configs:
-        _write(target / CONFIG_FILE, json.dumps(_config(template, jinja), indent=2, ensure_ascii=False) + "\n")
-        return
-    shutil.copyfile(configs[0], target / CONFIG_FILE)
-    if "chat_template" not in json.loads(configs[0].read_text(encoding="utf-8")):
+    copy_tokenizer(source, target)
+    jinja, config = jinja_template(template), target / CONFIG_FILE
+    if not config.exists():
+        _write(config, json.dumps(_config(template, jinja), indent=2, ensure_ascii=False) + "\n")
+    elif (
+        "chat_template" not in json.loads(config.read_text(encoding="utf-8"))
+        and not (target / CHAT_TEMPLATE_FILE).exists()
+    ):
         _write(target / CHAT_TEMPLATE_FILE, jinja)
 
 

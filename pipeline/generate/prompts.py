@@ -15,7 +15,7 @@ def read_prompts(path: Path) -> list[str]:
         ValueError: no such file, none in it, or a line that is something else.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (FileNotFoundError, IsADirectoryError):
         raise ValueError(f"{path}: no such file; give one with a prompt per line") from None
     except UnicodeDecodeError as error:
@@ -36,6 +36,9 @@ def _from_json(line: str, where: str) -> str:
     if not isinstance(record, dict):
         raise ValueError(f'{where}: expected an object such as {{"prompt": "..."}}')
     try:
-        return string_field(record, "prompt")
+        prompt = string_field(record, "prompt")
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+    if not prompt.strip():
+        raise ValueError(f"{where}: its prompt is empty")
+    return prompt

@@ -12,6 +12,7 @@ import sys
 from pipeline.params import load_params
 from pipeline.process import Interrupted, end_with_parent, stop_on_signals
 from pipeline.repro.run import repro
+from pipeline.work import disk_trouble
 
 
 def main() -> None:
@@ -22,8 +23,11 @@ def main() -> None:
         end_with_parent()
         load_params()
         sys.exit(repro(arguments))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    except (ValueError, OSError) as error:
+        what = error if isinstance(error, ValueError) else disk_trouble(error)
+        if what is None:
+            raise
+        sys.exit(f"error: {what}")
     except Interrupted as stop:
         sys.exit(stop.exit_status)
 

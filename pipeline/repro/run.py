@@ -22,7 +22,7 @@ SECONDS_TO_STOP = 60
 def repro(arguments: Sequence[str]) -> int:
     """Run `dvc repro` and return its exit status; that of the signal where one came."""
     for name in mend():
-        print(f"{name}: cut off when dvc was killed; put right")
+        print(f"{name}: cut off when dvc was killed; put right", flush=True)
     keep_lock()
     execution = open_execution("repro")
     this = os.getpid()

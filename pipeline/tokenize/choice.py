@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from pipeline.chat.tokenizer import TOKENIZER_FILE, load_tokenizer, tokenizer_files
+from pipeline.chat.tokenizer import TOKENIZER_FILE, load_tokenizer
 from pipeline.params import EMBEDDED
 
 
@@ -35,11 +34,3 @@ def given_tokenizer(tokenizer: str, checkpoint: str) -> Path | None:
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
     return path
-
-
-def copy_tokenizer(path: Path, directory: Path) -> None:
-    """Put the files of the tokenizer at `path` into `directory`, byte for byte, under their usual names."""
-    file, *configs = tokenizer_files(path)
-    shutil.copyfile(file, directory / TOKENIZER_FILE)
-    for config in configs:
-        shutil.copyfile(config, directory / config.name)

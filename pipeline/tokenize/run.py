@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from pipeline.chat.template import ChatTemplate
-from pipeline.chat.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer
+from pipeline.chat.tokenizer import TOKENIZER_FILE, Tokenizer, copy_tokenizer, load_tokenizer
 from pipeline.params import TokenizeParams
 from pipeline.shards import Kept, read_manifest, run_shards, write_manifest
 from pipeline.shards.tables import DOCUMENTS, KINDS, SPLITS
 from pipeline.tokenize.bpe import sample_texts, train_bpe
-from pipeline.tokenize.choice import copy_tokenizer, given_tokenizer
+from pipeline.tokenize.choice import given_tokenizer
 from pipeline.tokenize.encode import Encoded, EncodeJob, encode_shard
 from pipeline.tokenize.pack import pack
 from pipeline.work import WorkFolder, link_tree, publish_directory

@@ -31,16 +31,25 @@ class Maker:
     log: Path
 
 
-def note_lock(logs: ExecutionLogs) -> None:
-    """Append a `lock` event if dvc.lock in the execution's workspace is not what the last one told."""
+def note_lock(logs: ExecutionLogs, *, final: bool = False) -> None:
+    """Append a `lock` event if dvc.lock in the execution's workspace is not what the last one told.
+
+    Args:
+        final: the execution is over: append one in any case.
+    """
     start = logs.start()
     assert start is not None
     facts = _read_lock(Path(start["workspace"]), start["params"])
-    if facts is None or facts == {key: _last_lock(logs).get(key) for key in facts}:
+    if facts is None or (not final and facts == {key: _last_lock(logs).get(key) for key in facts}):
         return
     log = EventLog(logs.own)
-    log.append("lock", **facts)
+    log.append("lock", **facts, final=final)
     log.close()
+
+
+def has_final_lock(logs: ExecutionLogs) -> bool:
+    """Whether dvc.lock was noted after the last stage had ended, and DVC with it."""
+    return bool(_last_lock(logs).get("final"))
 
 
 def lock_facts(logs: ExecutionLogs) -> tuple[str, dict[str, str]]:

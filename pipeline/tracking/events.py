@@ -69,8 +69,15 @@ def read_from(path: Path, offset: int) -> Iterator[tuple[Event, int]]:
 
 
 def first_event(path: Path) -> Event | None:
-    """None where nothing stands in the log yet."""
-    return next(read_events(path), None) if path.is_file() else None
+    """The `start` of a log; None where nothing stands in it yet, or its beginning is damaged."""
+    first = next(read_events(path), None) if path.is_file() else None
+    return first if first and first["kind"] == "start" else None
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether something stands in a log, and no `start` before it."""
+    with path.open("rb") as file:
+        return any(line.endswith(b"\n") for line in file) and first_event(path) is None
 
 
 def last_event(path: Path) -> Event | None:
@@ -90,4 +97,4 @@ def _parse(line: bytes) -> Event | None:
         event = json.loads(line)
     except ValueError:
         return None
-    return event if isinstance(event, dict) else None
+    return event if isinstance(event, dict) and {"kind", "time"} <= event.keys() else None

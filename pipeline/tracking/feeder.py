@@ -67,8 +67,8 @@ class Feeder:
             if hurry or (new and time.monotonic() >= self._next):
                 self._deliver(sizes, UP)
             time.sleep(POLL)
-        self._lock_seen = None  # DVC writes it once more at the very end
-        self._note_lock()
+        self._mend()
+        note_lock(self._logs, final=True)  # DVC writes it once more at the very end
         deadline = time.monotonic() + LAST_WORDS
         while not self._deliver(self._sizes(), DONE) and self._reached and time.monotonic() < deadline:
             time.sleep(1)
@@ -113,17 +113,20 @@ class Feeder:
         assert start is not None
         return Path(start["workspace"])
 
+    def _mend(self) -> None:
+        with suppress(OSError):
+            mend(self._workspace())
+
     def _note_progress(self) -> None:
         self._progress = time.monotonic()
 
     def _look_after_the_end(self) -> None:
-        """When the execution is over, put right what a killed dvc left, and do not wait for MLflow for ever."""
+        """When the execution is over, put right what a killed dvc left at once, and do not wait for MLflow for ever."""
         while True:
             while not self._logs.is_over():
                 self._note_progress()
                 time.sleep(POLL)
-            with suppress(OSError):
-                mend(self._workspace())
+            self._mend()
             if time.monotonic() - self._progress > STUCK:
                 self._say(DOWN, "it does not answer")
                 os._exit(1)

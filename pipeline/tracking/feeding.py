@@ -38,7 +38,7 @@ class FeederStatus:
     def read(cls, folder: Path) -> FeederStatus:
         try:
             return cls(**json.loads((folder / "feeder.json").read_text()))
-        except FileNotFoundError:
+        except (OSError, ValueError, TypeError):  # it has said nothing yet, or something of another version
             return cls()
 
 

@@ -83,13 +83,14 @@ def stage_of(path: Path) -> str:
     return str(start["stage"])
 
 
+def find_logs(root: Path, stem: str) -> set[Path]:
+    """The logs of this stem (a pattern) in `root`, which may be an execution itself, or hold work/ or events/."""
+    return {path for depth in ("", "*/", "events/*/", "work/events/*/") for path in root.glob(f"{depth}{stem}.jsonl")}
+
+
 def find_executions(root: Path) -> Iterator[ExecutionLogs]:
-    """The executions in `root`, oldest first; `root` may be one itself, or hold work/ or events/."""
-    found = {
-        path.parent
-        for depth in ("", "*/", "events/*/", "work/events/*/")
-        for path in root.glob(f"{depth}{EXECUTION}.jsonl")
-    }
+    """The executions in `root` (as in `find_logs`), oldest first."""
+    found = {path.parent for path in find_logs(root, EXECUTION)}
     begun = [(start["time"], logs) for folder in found if (start := (logs := ExecutionLogs(folder)).start())]
     for _, logs in sorted(begun, key=lambda pair: pair[0]):
         yield logs

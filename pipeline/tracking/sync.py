@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
-from pipeline.tracking.cached import note_lock
-from pipeline.tracking.logs import ExecutionLogs, find_executions
+from pipeline.tracking.cached import has_final_lock, note_lock
+from pipeline.tracking.events import is_damaged
+from pipeline.tracking.logs import ExecutionLogs, find_executions, find_logs
 from pipeline.tracking.redact import redact
 from pipeline.tracking.store import QUIET, check
 
@@ -21,6 +23,9 @@ def sync(root: Path, uri: str) -> None:
         ValueError: there is nothing here, or MLflow does not answer or does not take it.
     """
     executions = list(find_executions(root))
+    damaged = sorted(filter(is_damaged, find_logs(root, "*")))
+    for path in damaged:
+        print(f"warning: {path}: its beginning is damaged, so nobody knows whose it is; left out", file=sys.stderr)
     if not executions:
         raise ValueError(f"{root}: no event logs here; give the folder work/events of the runs")
     try:
@@ -65,11 +70,14 @@ def _words(error: Exception) -> str:
 
 
 def _note_present_lock(executions: list[ExecutionLogs]) -> None:
-    """dvc.lock as it is says what the last execution in this folder ended with, should its feeder have missed that."""
+    """dvc.lock as it is says what the last execution in this folder ended with, if its feeder was killed before that.
+
+    Where the feeder noted it, a dvc.lock that is different now is another's: of a commit that was checked out since.
+    """
     here = str(Path.cwd())
     last = next((logs for logs in reversed(executions) if logs.began_here() and _name(logs, "workspace") == here), None)
-    if last is not None and last.is_over():
-        note_lock(last)
+    if last is not None and last.is_over() and not has_final_lock(last):
+        note_lock(last, final=True)
 
 
 def _name(logs: ExecutionLogs, key: str) -> str:

@@ -3,6 +3,7 @@
 Nothing here decides what a stage makes; it decides only what need not be made again.
 """
 
+from pipeline.work.disk import disk_trouble
 from pipeline.work.dvcfiles import keep_lock, mend
 from pipeline.work.fingerprint import portable_fingerprint
 from pipeline.work.folder import WorkFolder, open_work
@@ -17,6 +18,7 @@ __all__ = [
     "WorkFolder",
     "WorkState",
     "check_seal",
+    "disk_trouble",
     "keep_lock",
     "link_tree",
     "list_work",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 
+from pipeline.work.disk import disk_trouble
 from pipeline.work.pruning import WorkState, list_work, prune
 from pipeline.work.root import work_root
 
@@ -18,7 +20,12 @@ def main() -> None:
     arguments = parser.parse_args()
     root = work_root()
     if arguments.command == "prune":
-        gone = prune(root, everything=arguments.all)
+        try:
+            gone = prune(root, everything=arguments.all)
+        except OSError as error:
+            if (what := disk_trouble(error)) is None:
+                raise
+            sys.exit(f"work: error: {what}")
         for state in gone:
             print(f"removed {state.path} ({_size(state)})")
         print(f"{sum(state.bytes for state in gone) / 1e6:,.1f} MB freed")
@@ -27,7 +34,7 @@ def main() -> None:
     for state in states:
         print(f"{state.path}  {_size(state):>12}  {_age(state):>12}  {_progress(state)}")
     total = sum(state.bytes for state in states) / 1e6
-    print(f"{total:,.1f} MB of work in progress in {root}/; `python -m pipeline.work prune` frees it")
+    print(f"{total:,.1f} MB of work in progress in {root}/; `python -m pipeline.work prune` frees what is old")
 
 
 def _size(state: WorkState) -> str:

@@ -12,35 +12,38 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pipeline.dvclock import LOCK, read_lock
+from pipeline.dvclock import LOCK, parse_lock, parse_yaml
 from pipeline.work.publish import write_whole
 
 KEPT = Path("work/locks", LOCK)
 """Of this directory, also where the work is another's; empty where there was no dvc.lock."""
+BROKEN = KEPT.with_name(f"{LOCK}.cut-off")
+"""What was put right, should somebody want to see it."""
 DVC = Path(".dvc/tmp")
 RUNNING = "rwlock"
 """What DVC's processes are at, in DVC's folder."""
-
-
 CONFLICT = b"<<<<<<<"
 """Git's mark: that file is not for us to settle."""
+LINES_CUT = 4
+"""At the end of a file that is cut off so many may be without sense: an entry's key, and those above it."""
 
 
 def keep_lock(root: Path = Path()) -> None:
-    """Copy dvc.lock, unless it is cut off."""
-    if not _is_cut_off(root):
+    """Copy dvc.lock, if DVC takes it."""
+    content = _content(root)
+    if not content or _taken(content):
         (root / KEPT).parent.mkdir(parents=True, exist_ok=True)
-        file = root / LOCK
-        write_whole(root / KEPT, file.read_bytes() if file.exists() else b"")
+        write_whole(root / KEPT, content or b"")
 
 
 def mend(root: Path = Path()) -> list[str]:
     """Put right what a killed dvc left cut off, unless another one is at work on it; returns the files' names."""
-    if not _is_cut_off(root) and _is_json(root / DVC / RUNNING):
+    if not _lock_is_cut_off(root) and _is_json(root / DVC / RUNNING):
         return []
     mended = []
     with _no_dvc(root) as alone:
-        if alone and _is_cut_off(root) and (root / KEPT).exists():
+        if alone and _lock_is_cut_off(root) and (root / KEPT).exists():
+            write_whole(root / BROKEN, (root / LOCK).read_bytes())
             if kept := (root / KEPT).read_bytes():
                 write_whole(root / LOCK, kept)
             else:
@@ -52,17 +55,41 @@ def mend(root: Path = Path()) -> list[str]:
     return mended
 
 
-def _is_cut_off(root: Path) -> bool:
-    """Whether DVC would refuse it, or the line's end is missing with which DVC ends it."""
-    file = root / LOCK
-    if not file.exists():
-        return False
-    content = file.read_bytes()
+def _content(root: Path) -> bytes | None:
     try:
-        read_lock(root)
+        return (root / LOCK).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _lock_is_cut_off(root: Path) -> bool:
+    """Whether DVC refuses dvc.lock only for its end: without the last lines it would take it.
+
+    A mistake that somebody made anywhere else is theirs to mend.
+    """
+    content = _content(root)
+    if content is None or CONFLICT in content or _taken(content):
+        return False
+    lines = content.splitlines(keepends=True)
+    return len(lines) <= LINES_CUT or any(_taken(b"".join(lines[:-cut])) for cut in range(1, LINES_CUT + 1))
+
+
+def _taken(content: bytes) -> bool:
+    """Whether DVC takes it as dvc.lock: by its own schema where it is not plain that it does."""
+    try:
+        parse_lock(Path(LOCK), content)
     except ValueError:
-        return CONFLICT not in content
-    return not content.endswith(b"\n")
+        return False
+    if content.endswith(b"\n"):  # as DVC ends it; else its last value may be another
+        return True
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
+    try:
+        COMPILED_LOCKFILE_SCHEMA(parse_yaml(Path(LOCK), content))
+    except Invalid:
+        return False
+    return True
 
 
 def _is_json(file: Path) -> bool:

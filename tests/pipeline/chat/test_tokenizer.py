@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from pipeline.chat.tokenizer import SPECIAL_TOKENS, load_tokenizer, tokenizer_files
+from pipeline.chat.tokenizer import SPECIAL_TOKENS, copy_tokenizer, load_tokenizer, tokenizer_files
 
 TEXT = "def f(x):\n    return x + 1  # plus one\n\nDon't panic, it's 42.\n"
 
@@ -106,6 +106,17 @@ def test_ends_of_text(
     tokenizer = load_tokenizer(tmp_path)
     assert (tokenizer.bos_id, tokenizer.eos_id) == (tokenizer.control_id(bos), tokenizer.control_id(eos))
     assert len(tokenizer_files(tmp_path)) == (1 if config is None else 2)
+
+
+def test_what_transformers_keeps_beside_it_travels_along(file: Path, tmp_path: Path) -> None:
+    names = ["tokenizer.json", "chat_template.jinja", "special_tokens_map.json", "tokenizer.model"]
+    (tmp_path / "from").mkdir()
+    (tmp_path / "to").mkdir()
+    for name in names:
+        (tmp_path / "from" / name).write_bytes(file.read_bytes() if name == names[0] else name.encode())
+    copy_tokenizer(tmp_path / "from", tmp_path / "to")
+    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == sorted(names)
+    assert (tmp_path / "to" / names[1]).read_text() == names[1]
 
 
 def test_errors(file: Path, tmp_path: Path) -> None:

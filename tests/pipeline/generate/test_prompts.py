@@ -23,6 +23,7 @@ def test_lines_of_text_and_of_json(tmp_path):
         (b'"a"', "a.jsonl:1: expected an object"),
         (b'{"text": "a"}', "a.jsonl:1: field prompt is missing"),
         (b'{"prompt": 1}', "a.jsonl:1: field prompt must be a string"),
+        (b'{"prompt": " "}', "a.jsonl:1: its prompt is empty"),
     ],
 )
 def test_mistakes_are_named_with_their_line(tmp_path, content, message):
@@ -34,3 +35,9 @@ def test_mistakes_are_named_with_their_line(tmp_path, content, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ValueError, match="no such file"):
         read_prompts(tmp_path / "a.txt")
+
+
+def test_the_mark_that_some_editors_put_first_is_no_text(tmp_path):
+    for name, content in (("a.txt", "a"), ("a.jsonl", '{"prompt": "a"}')):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.encode())
+        assert read_prompts(tmp_path / name) == ["a"]

@@ -130,9 +130,25 @@ def test_sync_reads_dvc_lock_where_the_feeder_was_killed(project):
     last = project.executions[-1]
     events = last.own.read_text().splitlines(keepends=True)
     last.own.write_text("".join(line for line in events if '"kind": "lock"' not in line))
+    lock = project.folder / "dvc.lock"
     other = f"sqlite:///{project.folder}/other.db"
     project.sync(uri=other)
-    assert parents(other)[last.folder.name].data.metrics == {"ingest/size": 5.0, "finetune/size": 5.0}
+    made = parents(other)[last.folder.name]
+    assert made.data.metrics == {"ingest/size": 5.0, "finetune/size": 5.0}
+    lock.write_text(lock.read_text().replace("md5: ", "md5: 0"))  # as after a checkout of another commit
+    assert "0 events delivered" in project.sync(uri=other)
+    assert parents(other)[last.folder.name].data.tags == made.data.tags
+
+
+def test_a_checkout_after_the_end_changes_nothing_of_a_run(project):
+    repro(project)
+    before = parents(project.uri)
+    lock = project.folder / "dvc.lock"
+    lock.write_text(lock.read_text().replace("md5: ", "md5: 0"))
+    assert "0 events delivered" in project.sync(uri=project.uri)
+    assert {key: run.data.tags for key, run in parents(project.uri).items()} == {
+        key: run.data.tags for key, run in before.items()
+    }
 
 
 def test_after_a_failure_nothing_that_was_not_reached_is_linked(project):

@@ -14,6 +14,22 @@ from tests.pipeline.tracking.stages import LOSSES, TRAIN, Workplace
 NOWHERE = "sqlite:////proc/nowhere/mlflow.db"
 
 
+def test_a_log_with_a_damaged_beginning_is_named_and_keeps_no_other_back(workplace):
+    for _ in range(3):
+        workplace.run(TRAIN, NOWHERE)
+    workplace.wait_for_feeders()
+    first, second, third = workplace.executions
+    own, stage = first.own, second.stages()[0]
+    own.write_bytes(b"\0" * 20 + own.read_bytes()[20:])
+    stage.write_text("".join(stage.read_text().splitlines(keepends=True)[1:]))
+    done = workplace.tracking("sync")
+    assert done.returncode == 0, done.stderr
+    for damaged in (own, stage):
+        assert f"{damaged.relative_to(workplace.folder)}: its beginning is damaged" in done.stderr
+    assert parents(workplace.uri).keys() == {second.folder.name, third.folder.name}
+    assert history(workplace.uri, parents(workplace.uri)[third.folder.name], "base/loss") == LOSSES
+
+
 def test_a_folder_from_a_machine_without_a_network_comes_over_once(workplace, tmp_path):
     workplace.run(TRAIN, NOWHERE)
     killed = 'import os\nwith track("finetune", params) as run:\n    run.log_metrics({"loss": 2.0})\n    os._exit(1)\n'

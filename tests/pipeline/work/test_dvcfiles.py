@@ -12,7 +12,7 @@ from dvc.utils.serialize import dumps_yaml
 from ruamel.yaml import YAML
 
 from pipeline.work import keep_lock, mend
-from pipeline.work.dvcfiles import DVC, KEPT
+from pipeline.work.dvcfiles import BROKEN, DVC, KEPT
 
 
 def entry(name: str) -> dict:
@@ -67,23 +67,42 @@ def test_before_the_first_stage_there_was_none(project):
 
 def test_what_is_cut_off_is_not_kept(project):
     keep_lock()
-    Path("dvc.lock").write_bytes(WHOLE[: WHOLE.rindex(b"- path")])
+    Path("dvc.lock").write_bytes(WHOLE[: WHOLE.rindex(b"- path") + 4])
     keep_lock()
     assert KEPT.read_bytes() == WHOLE
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        WHOLE[:-1],  # an editor's
+        WHOLE.replace(b"    md5: ", b"    checksum: "),  # of a dependency elsewhere
+        WHOLE.replace(b"\n  second:", b"\n   second:"),  # a mistake of somebody's
+        WHOLE.replace(b"stages:", b"<<<<<<< HEAD\nstages:"),
+    ],
+)
+def test_what_no_kill_did_stays(project, lock):
+    keep_lock()
+    Path("dvc.lock").write_bytes(lock)
+    assert mend() == []
+    keep_lock()
+    assert mend() == []
+    assert Path("dvc.lock").read_bytes() == lock
+    assert dvc_reads(KEPT.read_bytes())
+
+
+def test_what_was_put_right_is_kept_aside(project):
+    keep_lock()
+    cut = WHOLE[: WHOLE.index(b"cmd", len(WHOLE) // 3) + 4]
+    Path("dvc.lock").write_bytes(cut)
+    assert mend() == ["dvc.lock"]
+    assert BROKEN.read_bytes() == cut
 
 
 def test_without_a_copy_it_stays(project):
     Path("dvc.lock").write_bytes(b"")
     assert mend() == []
     assert Path("dvc.lock").read_bytes() == b""
-
-
-def test_a_merge_is_left_to_people(project):
-    keep_lock()
-    merged = WHOLE.replace(b"stages:", b"<<<<<<< HEAD\nstages:")
-    Path("dvc.lock").write_bytes(merged)
-    assert mend() == []
-    assert Path("dvc.lock").read_bytes() == merged
 
 
 @pytest.mark.parametrize("name", ["lock", "rwlock.lock"])
