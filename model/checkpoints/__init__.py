@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from model.checkpoints import hf_bamba, hf_granite, hf_mamba2, hf_nemotron_h, keymap, megatron, native, state_spaces
-from model.checkpoints.files import CONFIG, Source, read_json
+from model.checkpoints.files import CONFIG, Source, first_line, read_json
 from model.checkpoints.format import Fields, Format
 from model.checkpoints.function import check_expressed
 from model.checkpoints.keymap import Entry
@@ -48,11 +48,11 @@ def load_pretrained(
     directory = Path(path)
     format, config = _read_config(directory)
     source = format.open(directory)
-    with torch.device("meta"):
-        model = HybridLM(config)
+    model = _without_memory(directory, config)
     entries = list(format.entries(model))
+    keymap.check(model, source, entries)  # before anything of the size that the configuration tells is allocated
     model.to(_stored_dtype(entries, source) if dtype is None else dtype).to_empty(device=device or "cpu")
-    keymap.load(model, source, entries, lambda key: format.ignored(config, key))
+    keymap.fill(model, source, entries)
     return model
 
 
@@ -89,14 +89,28 @@ def _read_config(directory: Path) -> tuple[Format, HybridConfig]:
     try:
         return format, format.read_config(directory)
     except (TypeError, ValueError, KeyError, ZeroDivisionError, OverflowError) as error:
-        place = str(directory)
         message = str(error)
-        raise ValueError(message if message.startswith(place) else f"{directory / CONFIG}: {message}") from error
+        place = _config_place(directory)
+        raise ValueError(message if message.startswith(str(directory)) else f"{place}: {message}") from error
+
+
+def _config_place(directory: Path) -> Path:
+    """Where a configuration is told; Megatron's has no file of its own."""
+    return directory / CONFIG if os.path.lexists(directory / CONFIG) else directory
+
+
+def _without_memory(directory: Path, config: HybridConfig) -> HybridLM:
+    try:
+        with torch.device("meta"):
+            return HybridLM(config)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # of sizes beyond those of any tensor
+        place = _config_place(directory)
+        raise ValueError(f"{place}: no model has these sizes, correct them: {first_line(error)}") from error
 
 
 def _recognise(directory: Path) -> Format:
     fields: Fields | None = None
-    if (directory / CONFIG).exists() or not directory.is_dir():
+    if os.path.lexists(directory / CONFIG) or not os.path.isdir(directory):
         fields = read_json(directory / CONFIG)
     found = next((known for known in FORMATS.values() if known.recognises(directory, fields)), None)
     if found is None:
@@ -106,7 +120,8 @@ def _recognise(directory: Path) -> Format:
 
 
 def _stored_dtype(entries: list[Entry], source: Source) -> torch.dtype:
-    """That of the embedding; fp32 where it is missing, or no floating-point tensor, which is found out later."""
+    """That of the embedding."""
     key = next(entry.key for entry in entries if entry.parameters == ("embedding.weight",) and not entry.copy)
-    stored = source.read(key).dtype if key in source.names else torch.float32
-    return stored if stored.is_floating_point else torch.float32
+    stored = source.spec(key).dtype
+    assert isinstance(stored, torch.dtype)  # checked with all others
+    return stored

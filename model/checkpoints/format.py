@@ -25,7 +25,6 @@ class Format:
         reread: what `read_config` would make of that.
         open: the directory's tensors.
         entries: the key map of a model; entries of parameters that the model lacks are skipped.
-        ignored: whether a tensor may be there and says nothing new.
         write: writes a directory.
     """
 
@@ -36,4 +35,3 @@ class Format:
     open: Callable[[Path], Source]
     entries: Callable[[HybridLM], Iterable[Entry]]
     write: Callable[[Path, HybridLM, Fields], None]
-    ignored: Callable[[HybridConfig, str], bool] = lambda config, key: False

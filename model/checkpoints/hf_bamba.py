@@ -131,7 +131,7 @@ def _entries(model: HybridLM) -> list[Entry]:
         Entry("model.embed_tokens.weight", ("embedding.weight",)),
         *(entry for i, mixer in enumerate(mixers) for entry in _pair(i, mixer)),
         Entry("model.final_layernorm.weight", ("norm.weight",)),
-        Entry("lm_head.weight", ("head.weight",)),
+        layers.head("lm_head.weight", model.config.tie_embeddings),
     ]
 
 

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from model.checkpoints import layers
 from model.checkpoints.format import Fields
 from model.checkpoints.hf_bamba import SHARED_FIELDS, mamba_expand, mamba_head_dim, mixer_entries
 from model.checkpoints.huggingface import (
@@ -127,7 +128,7 @@ def _entries(model: HybridLM) -> list[Entry]:
         Entry("model.embed_tokens.weight", ("embedding.weight",)),
         *(entry for i, mixer in enumerate(mixers) for entry in _pair(i, mixer)),
         Entry("model.norm.weight", ("norm.weight",)),
-        Entry("lm_head.weight", ("head.weight",)),
+        layers.head("lm_head.weight", model.config.tie_embeddings),
     ]
 
 

@@ -29,12 +29,15 @@ _FIELDS = {
 }
 """Fields that carry over as they are; every one must be there."""
 
-_OPTIONAL = ("time_step_limit", "hidden_act", "rms_norm", "tie_word_embeddings")
+_OPTIONAL = ("time_step_limit", "hidden_act", "rms_norm", "tie_word_embeddings", "intermediate_size")
 
 _WITHOUT_EFFECT = (
     # transformers always gates before the norm, whatever norm_before_gate says (Mamba-Codestral's file says true).
     "norm_before_gate",
     "time_step_rank",
+    # of initialisation
+    "time_step_init_scheme",
+    "time_step_scale",
 )
 
 
@@ -51,6 +54,10 @@ def _read(fields: Fields) -> HybridConfig:
     )
     if config.nheads != fields["num_heads"]:
         raise ValueError(f"num_heads is {fields['num_heads']}, but expand * hidden_size / head_dim is {config.nheads}")
+    if fields.get("intermediate_size", config.d_inner) != config.d_inner:
+        raise ValueError(
+            f"intermediate_size is {fields['intermediate_size']!r}, but expand * hidden_size is {config.d_inner}"
+        )
     return config
 
 
@@ -77,7 +84,7 @@ def _entries(model: HybridLM) -> list[Entry]:
         Entry("backbone.embeddings.weight", ("embedding.weight",)),
         *(entry for i in range(model.config.n_layers) for entry in _layer(i)),
         Entry("backbone.norm_f.weight", ("norm.weight",)),
-        Entry("lm_head.weight", ("head.weight",)),
+        layers.head("lm_head.weight", model.config.tie_embeddings),
     ]
 
 

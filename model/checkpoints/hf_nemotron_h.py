@@ -147,12 +147,11 @@ def _write(config: HybridConfig) -> Fields:
 
 
 def _entries(model: HybridLM) -> list[Entry]:
-    tied = model.config.tie_embeddings
     return [
         Entry("backbone.embeddings.weight", ("embedding.weight",)),
         *(entry for i, symbol in enumerate(model.config.layers) for entry in _layer(i, symbol)),
         Entry("backbone.norm_f.weight", ("norm.weight",)),
-        Entry("lm_head.weight", ("embedding.weight" if tied else "head.weight",), copy=tied),
+        layers.head("lm_head.weight", model.config.tie_embeddings, always=True),
     ]
 
 

@@ -26,6 +26,7 @@ WITHOUT_EFFECT = {
     "id2label",
     "is_encoder_decoder",
     "label2id",
+    "logits_to_keep",
     "max_position_embeddings",
     "num_logits_to_keep",
     "output_attentions",
@@ -90,7 +91,6 @@ def huggingface_format(
         open=lambda directory: TensorFiles(directory, rename),
         entries=entries,
         write=write,
-        ignored=lambda config, key: key == "lm_head.weight" and config.tie_embeddings,
     )
 
 

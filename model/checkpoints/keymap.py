@@ -1,7 +1,7 @@
 """Move tensors between a model and files by a declarative key map."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,6 +12,10 @@ from model.checkpoints.files import Source
 from model.hybrid import HybridLM
 
 Shape = tuple[int, ...]
+
+WEIGHTS = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
+_COMPARED = 2**22
+"""Values that are compared at a time."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Entry:
         interleave: the parameters are cut into so many equal parts, and stacked part by part: all first parts, then
             all second ones.
         split: the dimension along which tensor-parallel ranks share each of the parameters; None if all have it whole.
-        copy: the parameters are in another entry as well, and are not read from here.
+        copy: the parameters are in an earlier entry as well: where this one is there, it must say the same.
+        written: whether it is written.
     """
 
     key: str
@@ -34,6 +39,7 @@ class Entry:
     interleave: int = 1
     split: int | None = 0
     copy: bool = False
+    written: bool = True
 
     def file_shape(self, shapes: Sequence[Shape]) -> Shape:
         """The shape in the file of parameters of these shapes."""
@@ -75,59 +81,95 @@ def entries_of(model: HybridLM, entries: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in entries if names.issuperset(entry.parameters)]
 
 
-@torch.no_grad()
-def load(model: HybridLM, source: Source, entries: Iterable[Entry], ignored: Callable[[str], bool]) -> None:
-    """Fill every parameter of the model.
-
-    Args:
-        ignored: tells the keys that may be there and say nothing new.
+def check(model: HybridLM, source: Source, entries: Iterable[Entry]) -> None:
+    """Names, shapes and dtypes of the tensors are those of the model, which may be on the meta device.
 
     Raises:
-        ValueError: a tensor is missing, unknown, of another shape or no floating-point tensor; the message names file,
-            key and shapes.
+        ValueError: a tensor is missing, unknown, of another shape or no weight; the message names file, key and shapes.
     """
-    parameters = dict(model.named_parameters())
-    mapped = entries_of(model, entries)
-    needed = {entry.key for entry in mapped if not entry.copy}
-    known = {entry.key for entry in mapped}
-    missing = sorted(needed - source.names)
-    unknown = sorted(key for key in source.names - known if not ignored(key))
+    mapped, names = entries_of(model, entries), source.names
+    missing = sorted({entry.key for entry in mapped if not entry.copy} - names)
+    unknown = sorted(names - {entry.key for entry in mapped})
     if missing or unknown:
         raise ValueError(
             f"{source.directory}: the tensors do not match the configuration: "
             f"missing {missing[:8]}, unknown {unknown[:8]} ({len(missing)} and {len(unknown)} in all)"
         )
-    for entry in mapped:
-        if not entry.copy:
-            _load_entry(entry, [parameters[name] for name in entry.parameters], source)
-
-
-def _load_entry(entry: Entry, targets: list[Tensor], source: Source) -> None:
-    shared = entry.split is not None and source.ranks > 1
+    parameters = dict(model.named_parameters())
     for rank in range(source.ranks):
-        pieces = [_piece(entry, target, rank, source) for target in targets] if shared else targets
-        shapes = [tuple(piece.shape) for piece in pieces]
-        tensor = source.read(entry.key, rank)
-        expected = entry.file_shape(shapes)
-        place = source.path(entry.key, rank)
-        if tuple(tensor.shape) != expected:
-            raise ValueError(
-                f"{place}: {entry.key} has shape {tuple(tensor.shape)}, expected {expected}: "
-                f"the configuration and the tensors differ"
-            )
-        if not tensor.is_floating_point():
-            raise ValueError(f"{place}: {entry.key} is {tensor.dtype}, expected floating point")
-        if rank and not shared:
-            if not torch.equal(tensor, source.read(entry.key, 0)):
-                raise ValueError(f"{place}: {entry.key} differs from rank 0's: the files are of different checkpoints")
-            continue
-        interleave = max(1, entry.interleave // source.ranks) if shared else entry.interleave
-        for piece, part in zip(pieces, entry.unpack(tensor, shapes, interleave), strict=True):
+        for entry in mapped:
+            if entry.key in names:
+                _check_entry(entry, _pieces(entry, parameters, source, rank), source, rank)
+
+
+def _check_entry(entry: Entry, pieces: list[Tensor], source: Source, rank: int) -> None:
+    shape, dtype = source.spec(entry.key, rank)
+    expected = entry.file_shape([tuple(piece.shape) for piece in pieces])
+    place = source.path(entry.key, rank)
+    if shape != expected:
+        raise ValueError(
+            f"{place}: {entry.key} has shape {shape}, expected {expected}: "
+            f"the configuration and the tensors differ{source.hint}"
+        )
+    if dtype not in WEIGHTS:
+        raise ValueError(f"{place}: {entry.key} is {dtype}, expected floating point: float64, 32, 16 or bfloat16")
+
+
+@torch.no_grad()
+def fill(model: HybridLM, source: Source, entries: Iterable[Entry]) -> None:
+    """Give every parameter of the model its values, from tensors that `check` has found to fit.
+
+    One rank after the other, so that no more than one's file need be mapped.
+
+    Raises:
+        ValueError: tensors that say the same thing twice differ.
+    """
+    parameters, names = dict(model.named_parameters()), source.names
+    mapped = [entry for entry in entries_of(model, entries) if entry.key in names]
+    for rank in range(source.ranks):
+        for entry in mapped:
+            _fill_entry(entry, _pieces(entry, parameters, source, rank), source, rank)
+
+
+def _fill_entry(entry: Entry, pieces: list[Tensor], source: Source, rank: int) -> None:
+    shared = _is_shared(entry, source)
+    interleave = max(1, entry.interleave // source.ranks) if shared else entry.interleave
+    parts = entry.unpack(source.read(entry.key, rank), [tuple(piece.shape) for piece in pieces], interleave)
+    for piece, part in zip(pieces, parts, strict=True):
+        if not entry.copy and (shared or rank == 0):
             piece.copy_(part)
+        elif not _same(piece, part):
+            place = f"{source.path(entry.key, rank)}: {entry.key}"
+            if entry.copy:
+                raise ValueError(
+                    f"{place} differs from the embedding, to which the configuration ties it: set tie_word_embeddings "
+                    f"(tie_embeddings in some formats) to false if the head is a matrix of its own, or remove it"
+                )
+            raise ValueError(f"{place} differs from rank 0's: the files are of different checkpoints")
 
 
-def _piece(entry: Entry, target: Tensor, rank: int, source: Source) -> Tensor:
-    """The part of a parameter that a rank has, a view."""
+def _same(target: Tensor, part: Tensor) -> bool:
+    """Whether every bit is alike in the target's dtype; some rows at a time, so that what is converted is small."""
+    rows = max(1, _COMPARED // target[0].numel())
+    pairs = zip(target.split(rows), part.split(rows), strict=True)
+    return all(torch.equal(_bits(mine), _bits(other.to(mine))) for mine, other in pairs)
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+
+
+def _is_shared(entry: Entry, source: Source) -> bool:
+    return entry.split is not None and source.ranks > 1
+
+
+def _pieces(entry: Entry, parameters: Mapping[str, Tensor], source: Source, rank: int) -> list[Tensor]:
+    """The parts of an entry's parameters that a rank has, views."""
+    targets = [parameters[name] for name in entry.parameters]
+    return [_piece(entry, target, source, rank) for target in targets] if _is_shared(entry, source) else targets
+
+
+def _piece(entry: Entry, target: Tensor, source: Source, rank: int) -> Tensor:
     assert entry.split is not None
     size = target.shape[entry.split]
     if size % source.ranks or (entry.interleave > 1 and entry.interleave % source.ranks):
@@ -143,6 +185,8 @@ def plan(model: HybridLM, entries: Iterable[Entry]) -> list[Planned]:
     parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
     planned = []
     for entry in entries_of(model, entries):
+        if not entry.written:
+            continue
         parts = [parameters[name] for name in entry.parameters]
         size = sum(math.prod(part.shape) * part.element_size() for part in parts)
         planned.append(Planned(entry.key, size, entry.copy, partial(_make, entry, parts)))

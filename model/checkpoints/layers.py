@@ -6,6 +6,11 @@ IN_PROJ = ("z_proj", "x_proj", "B_proj", "C_proj", "dt_proj")
 CONVS = ("x_conv", "B_conv", "C_conv")
 
 
+def head(theirs: str, tied: bool, *, always: bool = False) -> Entry:
+    """The head; a tied one is the embedding, which is written once more if the format `always` has a head."""
+    return Entry(theirs, ("embedding.weight" if tied else "head.weight",), copy=tied, written=always or not tied)
+
+
 def mamba(theirs: str, ours: str) -> list[Entry]:
     """A mixer whose in_proj rows are [z, x, B, C, dt] and whose convolution channels are [x, B, C]."""
     return [

@@ -1,7 +1,9 @@
 """Megatron-LM's hybrid models of 2024: mp_rank_XX/model_optim_rng.pt, one for each tensor-parallel rank."""
 
 import argparse
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +11,13 @@ import torch
 from torch import Tensor
 
 from model.checkpoints import layers
-from model.checkpoints.files import load_pickle
+from model.checkpoints.files import RELEASE, TRACKER, Spec, check_regular, load_pickle, plain_tensors, spec_of
 from model.checkpoints.format import Fields, Format
 from model.checkpoints.keymap import Entry, plan
-from model.checkpoints.writing import all_tensors
+from model.checkpoints.writing import all_tensors, replaced
 from model.config import Activation, HybridConfig
 from model.hybrid import HybridLM
 
-TRACKER = "latest_checkpointed_iteration.txt"
-RELEASE = "release"
 FILE = "model_optim_rng.pt"
 INERT_MODULES = ("megatron.", "transformer_engine.", "numpy.", "pathlib.")
 """Of settings that lie beside the tensors: in their place an object that does nothing is made."""
@@ -33,34 +33,55 @@ _FIELDS = {
 }
 """Arguments that carry over as they are; every one must be there."""
 
+_HARD_WIRED = {"mamba_state_dim": 128, "mamba_head_dim": 64, "mamba_num_groups": 8}
+"""In the code of 2024, whose arguments do not have them; nor, mostly, the pattern, which the tensors' names tell."""
+
+_LAYER = re.compile(r"decoder\.layers\.(\d{1,6})\.(mixer|self_attention|mlp)\.")
+_SYMBOLS = {"mixer": "M", "self_attention": "*", "mlp": "-"}
+
 _KINDS = ("weight", "bias")
 
 
 class MegatronFiles:
-    """The tensors of all ranks, mapped from the disk."""
+    """The tensors of all ranks; one rank's file is mapped at a time."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._paths = _rank_files(directory)
-        self._tensors = [_model(path) for path in self._paths]
+        self._open: tuple[int, dict[str, Tensor]] | None = None
         self.ranks = len(self._paths)
-        for path, tensors in zip(self._paths, self._tensors, strict=True):
-            if tensors.keys() != self._tensors[0].keys():
-                others = sorted(tensors.keys() ^ self._tensors[0].keys())
+        self.hint = _assumed(_arguments(self._paths[0], _load(self._paths[0])))
+        self._specs = [
+            {key: spec_of(tensor) for key, tensor in self._tensors(rank).items()} for rank in range(self.ranks)
+        ]
+        for path, specs in zip(self._paths, self._specs, strict=True):
+            if specs.keys() != self._specs[0].keys():
+                others = sorted(specs.keys() ^ self._specs[0].keys())
                 raise ValueError(f"{path}: it and rank 0 do not hold the same tensors: {others[:8]}")
 
     @property
     def names(self) -> set[str]:
         """Keys of all tensors."""
-        return set(self._tensors[0])
+        return set(self._specs[0])
 
     def path(self, key: str, rank: int = 0) -> Path:
         """The file that holds a rank's part of a tensor."""
         return self._paths[rank]
 
+    def spec(self, key: str, rank: int = 0) -> Spec:
+        """Shape and dtype of a rank's part of a tensor."""
+        return self._specs[rank][key]
+
     def read(self, key: str, rank: int = 0) -> Tensor:
         """A rank's part of a tensor, a view of the file."""
-        return self._tensors[rank][key]
+        return self._tensors(rank)[key]
+
+    def _tensors(self, rank: int) -> dict[str, Tensor]:
+        if self._open is None or self._open[0] != rank:
+            self._open = None  # the one before goes first
+            path = self._paths[rank]
+            self._open = (rank, _model(path, _load(path)))
+        return self._open[1]
 
 
 class Inert:
@@ -94,7 +115,8 @@ def _rank_files(directory: Path) -> list[Path]:
 
 
 def _load(path: Path) -> dict[Any, Any]:
-    if not path.is_file():
+    check_regular(path)
+    if not path.exists():
         raise ValueError(f"{path} is missing")
     try:
         unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
@@ -105,33 +127,70 @@ def _load(path: Path) -> dict[Any, Any]:
         return load_pickle(path)
 
 
-def _model(path: Path) -> dict[str, Tensor]:
-    model = _load(path).get("model")
+def _model(path: Path, content: Fields) -> dict[str, Tensor]:
+    model = content.get("model")
     if not isinstance(model, Mapping):
         raise ValueError(f"{path}: it has no 'model' with tensors")
-    found = {}
-    for name, value in model.items():
-        if name.endswith("_extra_state"):
-            continue
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{path}: {name} is a {type(value).__name__}, expected a tensor")
-        # Newer ones call the norm before a mixer by the layer that computes it.
-        found[name.replace(".mixer.in_proj.layer_norm_weight", ".norm.weight")] = value
-    return found
+    tensors = {name: value for name, value in model.items() if not str(name).endswith("_extra_state")}
+    # Newer ones call the norm before a mixer by the layer that computes it.
+    return {
+        name.replace(".mixer.in_proj.layer_norm_weight", ".norm.weight"): tensor
+        for name, tensor in plain_tensors(path, tensors).items()
+    }
+
+
+def _arguments(path: Path, content: Fields) -> Fields:
+    arguments = content.get("args")
+    if not isinstance(arguments, argparse.Namespace):
+        raise ValueError(f"{path}: it has no 'args', which tell the sizes that the tensors do not")
+    return vars(arguments)
+
+
+def _assumed(args: Fields) -> str:
+    """What an error should say where sizes had to be assumed."""
+    assumed = [f"{name} = {value}" for name, value in _HARD_WIRED.items() if args.get(name) is None]
+    if not assumed:
+        return ""
+    return (
+        f" ({', '.join(assumed)} are the defaults of Megatron's code of 2024, as args do not tell: add what is right)"
+    )
+
+
+def _pattern(names: Iterable[str]) -> str:
+    """The pattern that the tensors' names tell."""
+    found: dict[int, set[str]] = {}
+    for match in filter(None, map(_LAYER.match, names)):
+        found.setdefault(int(match[1]), set()).add(_SYMBOLS[match[2]])
+    for i in range(max(found, default=-1) + 1):
+        if len(found.get(i, ())) != 1:
+            kinds = sorted(found.get(i, ()))
+            raise ValueError(f"layer {i} has tensors of the kinds {kinds}: it must have those of one, M, * or -")
+    return "".join(symbol for i in sorted(found) for symbol in found[i])
 
 
 def _read_config(directory: Path) -> HybridConfig:
     path = _rank_files(directory)[0]
-    arguments = _load(path).get("args")
-    if not isinstance(arguments, argparse.Namespace):
-        raise ValueError(f"{path}: it has no 'args', which tell the sizes that the tensors do not")
+    content = _load(path)
+    args, tensors = _arguments(path, content), _model(path, content)
     try:
-        return _read(vars(arguments))
+        return _read({**args, "hybrid_override_pattern": _checked_pattern(args, tensors)})
     except ValueError as error:
-        raise ValueError(f"{path}: args: {error}") from error
+        raise ValueError(f"{path}: args: {error}{_assumed(args)}") from error
+
+
+def _checked_pattern(args: Fields, names: Iterable[str]) -> Any:
+    """That of args, or else of the names; where both tell it they agree, and with the number of layers."""
+    told, seen = args.get("hybrid_override_pattern"), _pattern(names)
+    if isinstance(told, str) and told.replace("|", "") != seen:
+        raise ValueError(f"hybrid_override_pattern is {told!r}, but the tensors' names say {seen!r}: correct it")
+    layers = args.get("num_layers")
+    if told is None and layers is not None and layers != len(seen):
+        raise ValueError(f"num_layers is {layers!r}, but the tensors' names say {len(seen)}: {seen!r}")
+    return seen if told is None else told
 
 
 def _read(args: Fields) -> HybridConfig:
+    args = {**args, **{name: value for name, value in _HARD_WIRED.items() if args.get(name) is None}}
     missing = sorted(_FIELDS.keys() - {name for name, value in args.items() if value is not None})
     if missing:
         raise ValueError(f"{missing} are missing")
@@ -241,20 +300,15 @@ def _row_parallel(theirs: str, ours: str) -> list[Entry]:
 
 
 def _write(directory: Path, model: HybridLM, fields: Fields) -> None:
-    folder = directory / RELEASE / "mp_rank_00"
-    folder.mkdir(parents=True, exist_ok=True)
-    (directory / TRACKER).unlink(missing_ok=True)  # without it, and without the file below, nothing here loads
-    (folder / FILE).unlink(missing_ok=True)
     content = {
         "model": all_tensors(plan(model, _entries(model))),
         "args": argparse.Namespace(**fields),
         "checkpoint_version": 3.0,
         "iteration": 0,
     }
-    torch.save(content, folder / f"{FILE}.partial")
-    (folder / f"{FILE}.partial").replace(folder / FILE)
-    (directory / f"{TRACKER}.partial").write_text(f"{RELEASE}\n", encoding="utf-8")
-    (directory / f"{TRACKER}.partial").replace(directory / TRACKER)
+    with replaced(directory) as write:
+        write(TRACKER, lambda path: path.write_text(f"{RELEASE}\n", encoding="utf-8"))
+        write(f"{RELEASE}/mp_rank_00/{FILE}", partial(torch.save, content))
 
 
 FORMAT = Format(

@@ -1,6 +1,7 @@
 """The Mamba2 checkpoints of state-spaces: config.json of mamba_ssm beside a pickled state dict."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from model.checkpoints.files import CONFIG, PICKLED, PickledFiles, read_json
 from model.checkpoints.format import Fields, Format
 from model.checkpoints.huggingface import check_value, count
 from model.checkpoints.keymap import Entry, plan
-from model.checkpoints.writing import all_tensors, finish
+from model.checkpoints.writing import all_tensors, json_writer, replaced
 from model.config import HybridConfig
 from model.hybrid import HybridLM
 
@@ -100,12 +101,11 @@ def _write_config(config: HybridConfig) -> Fields:
 
 
 def _entries(model: HybridLM) -> list[Entry]:
-    tied = model.config.tie_embeddings
     return [
         Entry("backbone.embedding.weight", ("embedding.weight",)),
         *(entry for i in range(model.config.n_layers) for entry in _layer(i)),
         Entry("backbone.norm_f.weight", ("norm.weight",)),
-        Entry("lm_head.weight", ("embedding.weight" if tied else "head.weight",), copy=tied),
+        layers.head("lm_head.weight", model.config.tie_embeddings, always=True),
     ]
 
 
@@ -118,9 +118,10 @@ def _layer(i: int) -> list[Entry]:
 
 
 def _write(directory: Path, model: HybridLM, fields: Fields) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    torch.save(all_tensors(plan(model, _entries(model))), directory / f"{PICKLED}.partial")
-    finish(directory, fields, [PICKLED])
+    tensors = all_tensors(plan(model, _entries(model)))
+    with replaced(directory) as write:
+        write(PICKLED, partial(torch.save, tensors))
+        write(CONFIG, json_writer(fields))
 
 
 FORMAT = Format(

@@ -1,55 +1,98 @@
 """Write a checkpoint directory so that an interrupted write leaves nothing that loads."""
 
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model.checkpoints.files import CONFIG, INDEX, PICKLED, PICKLED_INDEX, TENSORS
+from model.checkpoints.files import CONFIG, INDEX, PICKLED, PICKLED_INDEX, RELEASE, TENSORS, TRACKER, first_line
 from model.checkpoints.keymap import Planned
 
 SHARD_BYTES = 5 * 10**9
 """Tensors of more than this are cut into several files; so much is held in memory beside the model, at most."""
 
+Write = Callable[[str, Callable[[Path], Any]], None]
+"""Of a name in the directory, and of what writes a file to the path it is given."""
+
+
+@contextmanager
+def replaced(directory: Path) -> Iterator[Write]:
+    """Write a checkpoint in place of an older one of any format; the file that makes it one is written last.
+
+    All files are written under other names. When the last is done, the older checkpoint goes and they get their own
+    names, in order. What was begun is removed where something fails.
+
+    Raises:
+        OSError: a file cannot be written; it names the file.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    begun: dict[str, Path] = {}
+
+    def write(name: str, save: Callable[[Path], Any]) -> None:
+        begun[name] = directory / f"{name.replace('/', '-')}.partial"
+        try:
+            save(begun[name])
+        except OSError as error:
+            if error.errno is None:
+                raise OSError(f"{directory / name}: cannot be written: {error}") from error
+            raise OSError(error.errno, error.strerror, str(directory / name)) from error
+        except (RuntimeError, SafetensorError) as error:  # of torch.save and safetensors, on a full disk
+            raise OSError(f"{directory / name}: cannot be written: {first_line(error)}") from error
+
+    try:
+        yield write
+        _remove_older(directory)
+        for name, written in begun.items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            written.replace(directory / name)
+    finally:
+        for written in begun.values():
+            written.unlink(missing_ok=True)
+
+
+def _remove_older(directory: Path) -> None:
+    """First what it is recognised by, so that nothing loads from here on; of Megatron's only what we write."""
+    (directory / CONFIG).unlink(missing_ok=True)
+    for rank in sorted((directory / RELEASE).glob("mp_rank_*")):
+        shutil.rmtree(rank)
+    (directory / TRACKER).unlink(missing_ok=True)
+    for pattern in (TENSORS, INDEX, PICKLED, PICKLED_INDEX, "model-*-of-*.safetensors", "pytorch_model-*-of-*.bin"):
+        for old in directory.glob(pattern):
+            old.unlink()
+    if (directory / RELEASE).is_dir() and not any((directory / RELEASE).iterdir()):
+        (directory / RELEASE).rmdir()
+
 
 def write_safetensors(
     directory: Path, config: Mapping[str, Any], tensors: Iterable[Planned], shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Write config.json and model.safetensors, or its shards and their index.
-
-    All are written under other names first. An older config.json goes before the tensors are replaced and the new one
-    comes after.
-    """
+    """Write config.json and model.safetensors, or its shards and their index."""
     shards = _cut(tensors, shard_bytes)
-    directory.mkdir(parents=True, exist_ok=True)
     names = [TENSORS] if len(shards) == 1 else [_name(i, len(shards)) for i in range(len(shards))]
-    for name, shard in zip(names, shards, strict=True):
-        made = {planned.key: planned.make() for planned in shard}
-        made |= {planned.key: made[planned.key].clone() for planned in shard if planned.copy}  # no memory has two names
-        save_file(made, directory / f"{name}.partial", {"format": "pt"})
-        del made  # before the next shard is made
-    if len(shards) > 1:
-        weight_map = {planned.key: name for name, shard in zip(names, shards, strict=True) for planned in shard}
-        total = sum(planned.bytes for shard in shards for planned in shard)
-        _write_json(directory / f"{INDEX}.partial", {"metadata": {"total_size": total}, "weight_map": weight_map})
-        names.append(INDEX)
-    finish(directory, config, names)
+    with replaced(directory) as write:
+        for name, shard in zip(names, shards, strict=True):
+            made = {planned.key: planned.make() for planned in shard}
+            # no memory has two names
+            made |= {planned.key: made[planned.key].clone() for planned in shard if planned.copy}
+            write(name, partial(save_file, made, metadata={"format": "pt"}))
+            del made  # before the next shard is made
+        if len(shards) > 1:
+            weight_map = {planned.key: name for name, shard in zip(names, shards, strict=True) for planned in shard}
+            total = sum(planned.bytes for shard in shards for planned in shard)
+            write(INDEX, json_writer({"metadata": {"total_size": total}, "weight_map": weight_map}))
+        write(CONFIG, json_writer(config))
 
 
-def finish(directory: Path, config: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Give the files that are written as `<name>.partial` their names, config.json last, and remove older tensors."""
-    _write_json(directory / f"{CONFIG}.partial", config)
-    (directory / CONFIG).unlink(missing_ok=True)
-    for old in (TENSORS, INDEX, PICKLED, PICKLED_INDEX):
-        (directory / old).unlink(missing_ok=True)
-    for shard in directory.glob("model-*-of-*.safetensors"):
-        shard.unlink()
-    for name in names:
-        (directory / f"{name}.partial").replace(directory / name)
-    (directory / f"{CONFIG}.partial").replace(directory / CONFIG)
+def json_writer(content: Mapping[str, Any]) -> Callable[[Path], Any]:
+    """What writes the JSON object to a path."""
+    return lambda path: path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _cut(tensors: Iterable[Planned], shard_bytes: int) -> list[list[Planned]]:
@@ -67,10 +110,6 @@ def _cut(tensors: Iterable[Planned], shard_bytes: int) -> list[list[Planned]]:
 
 def _name(index: int, count: int) -> str:
     return f"model-{index + 1:05d}-of-{count:05d}.safetensors"
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def all_tensors(tensors: Iterable[Planned]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from model import HybridConfig, HybridLM, load_pretrained, save_pretrained
+from model.checkpoints import load_config
 from tests.model.checkpoints import oracle
 from tests.model.compare import assert_agree
 
@@ -60,6 +61,7 @@ def test_writing_back_gives_the_same_files(tmp_path: Path) -> None:
         ({"rms_norm": False}, "rms_norm is false"),
         ({"sliding_window": 4}, r"unknown fields \['sliding_window'\]"),
         ({"num_heads": 4}, "num_heads is 4"),
+        ({"intermediate_size": 256}, "intermediate_size is 256, but expand"),
     ],
 )
 def test_other_functions_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -68,6 +70,52 @@ def test_other_functions_are_refused(tmp_path: Path, changes: dict[str, Any], me
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     with pytest.raises(ValueError, match=message):
         load_pretrained(tmp_path)
+
+
+def test_the_fields_of_mamba_codestral(tmp_path: Path) -> None:
+    """config.json of mistralai/Mamba-Codestral-7B-v0.1, written by transformers 4.44."""
+    fields = {
+        "_name_or_path": "codestral",
+        "architectures": ["Mamba2ForCausalLM"],
+        "bos_token_id": 0,
+        "chunk_size": 256,
+        "conv_kernel": 4,
+        "eos_token_id": 0,
+        "expand": 2,
+        "head_dim": 64,
+        "hidden_act": "silu",
+        "hidden_size": 4096,
+        "initializer_range": 0.1,
+        "intermediate_size": 8192,
+        "layer_norm_epsilon": 1e-05,
+        "logits_to_keep": 0,
+        "model_type": "mamba2",
+        "n_groups": 8,
+        "norm_before_gate": True,
+        "num_heads": 128,
+        "num_hidden_layers": 64,
+        "pad_token_id": 0,
+        "rescale_prenorm_residual": False,
+        "residual_in_fp32": True,
+        "rms_norm": True,
+        "state_size": 128,
+        "tie_word_embeddings": False,
+        "time_step_floor": 0.0001,
+        "time_step_init_scheme": "random",
+        "time_step_limit": [0.0, float("inf")],
+        "time_step_max": 0.1,
+        "time_step_min": 0.001,
+        "time_step_rank": 256,
+        "time_step_scale": 1.0,
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.44.0.dev0",
+        "use_bias": False,
+        "use_cache": True,
+        "use_conv_bias": True,
+        "vocab_size": 32768,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert load_config(tmp_path).num_parameters() == 7_285_403_648
 
 
 @pytest.mark.parametrize(

@@ -111,14 +111,14 @@ def rank_tensors(model: HybridLM, rank: int, ranks: int) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in found.items()}
 
 
-def write(folder: Path, model: HybridLM, ranks: int, **more: Any) -> None:
+def write(folder: Path, model: HybridLM, ranks: int, args: Any = None, **more: Any) -> None:
     (folder / "latest_checkpointed_iteration.txt").write_text("release")
     for rank in range(ranks):
         place = folder / f"release/mp_rank_{rank:02d}"
         place.mkdir(parents=True)
         tensors: dict[str, Any] = dict(rank_tensors(model, rank, ranks))
         tensors["decoder.layers.0.mixer.in_proj._extra_state"] = None
-        content = {"model": tensors, "args": args_of(model.config, ranks), "iteration": 0, **more}
+        content = {"model": tensors, "args": args or args_of(model.config, ranks), "iteration": 0, **more}
         torch.save(content, place / "model_optim_rng.pt")
 
 
@@ -247,7 +247,9 @@ def message_of(folder: Path) -> str:
     ("changes", "message"),
     [
         ({"normalization": "LayerNorm"}, "normalization is 'LayerNorm'"),
-        ({"hybrid_override_pattern": None}, "hybrid_override_pattern"),
+        ({"hybrid_override_pattern": "M-M*"}, "'M-M[*]', but the tensors' names say 'M-[*]M'"),
+        ({"hybrid_override_pattern": None, "num_layers": 5}, "num_layers is 5, but the tensors' names say 4"),
+        ({"mamba_state_dim": None}, "expected .*mamba_state_dim = 128 .* defaults of Megatron's code of 2024"),
         ({"pipeline_model_parallel_size": 2}, "pipeline_model_parallel_size is 2"),
         ({"position_embedding_type": "learned_absolute"}, "'learned_absolute'"),
         ({"hidden_size": "64"}, "d_model is '64'"),
@@ -260,3 +262,39 @@ def test_other_functions_are_refused(tmp_path: Path, changes: dict[str, Any], me
     torch.save({"model": rank_tensors(HybridLM(CONFIG), 0, 1), "args": args}, place / "model_optim_rng.pt")
     with pytest.raises(ValueError, match=message):
         load_pretrained(tmp_path)
+
+
+def args_of_2024(config: HybridConfig, ranks: int) -> argparse.Namespace:
+    """As the code of the technical report has them: ratios in place of the pattern, the mixer's sizes hard-wired."""
+    args = vars(args_of(config, ranks))
+    for name in ("mamba_state_dim", "mamba_head_dim", "mamba_num_groups"):
+        del args[name]
+    hybrid = set(config.layers) != {"M"}
+    ratios = {"hybrid_attention_ratio": 0.08, "hybrid_mlp_ratio": 0.5} if hybrid else {}
+    ratios = {"hybrid_attention_ratio": 0.0, "hybrid_mlp_ratio": 0.0} | ratios
+    return argparse.Namespace(**args | {"hybrid_override_pattern": None} | ratios)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("pattern", ["MMM", "M-*M-M"])
+def test_the_arguments_of_2024(pattern: str, ranks: int, tmp_path: Path) -> None:
+    wide = {"d_model": 256, "d_state": 128, "headdim": 64, "n_groups": 8, "head_dim": None}
+    config = dataclasses.replace(CONFIG, pattern=pattern, **wide)
+    model = HybridLM(config)
+    write(tmp_path, model, ranks, args=args_of_2024(config, ranks))
+    loaded = load_pretrained(tmp_path)
+    assert loaded.config.pattern == pattern
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_layers_that_are_not_told_apart_are_refused(tmp_path: Path) -> None:
+    place = tmp_path / "mp_rank_00"
+    place.mkdir()
+    whole = rank_tensors(HybridLM(CONFIG), 0, 1)
+    both = whole | {"decoder.layers.1.mixer.D": torch.ones(1)}
+    gap = {name: tensor for name, tensor in whole.items() if not name.startswith("decoder.layers.1.")}
+    for tensors, kinds in ((both, r"\['-', 'M'\]"), (gap, r"\[\]")):
+        torch.save({"model": tensors, "args": args_of(CONFIG, 1)}, place / "model_optim_rng.pt")
+        with pytest.raises(ValueError, match=f"layer 1 has tensors of the kinds {kinds}"):
+            load_pretrained(tmp_path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import math
 import os
 import random
 from collections.abc import Callable
@@ -14,7 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model import HybridConfig, HybridLM, load_pretrained, save_pretrained
-from model.checkpoints import FORMATS
+from model.checkpoints import FORMATS, load_config
+from model.checkpoints.files import TRACKER
 
 MAMBA = {"pattern": "MM", "vocab_size": 48, "d_model": 16, "d_state": 8, "headdim": 8, "chunk_size": 128}
 PAIRS = {
@@ -111,8 +114,128 @@ def test_whole_numbers_in_place_of_weights_are_refused(written: tuple[str, Hybri
     tensors = load_file(path / "model.safetensors")
     key = next(key for key in tensors if key.endswith("A_log"))
     save_file(tensors | {key: torch.ones(tensors[key].shape, dtype=torch.int64)}, path / "model.safetensors")
-    with pytest.raises(ValueError, match=f"model.safetensors: {key} is torch.int64, expected floating point"):
+    with pytest.raises(ValueError, match=f"model.safetensors: {key} is I64, expected floating point"):
         load_pretrained(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.bool, torch.complex64])
+@pytest.mark.parametrize("format", ["native", "state-spaces"])
+def test_only_floating_point_of_sixteen_bits_or_more_is_a_weight(
+    format: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    save_pretrained(HybridLM(HybridConfig(**MAMBA)), tmp_path, format=format)
+    if format == "native":
+        tensors = {name: tensor.to(dtype) for name, tensor in load_file(tmp_path / "model.safetensors").items()}
+        save_file(tensors, tmp_path / "model.safetensors")
+    else:
+        pickled = torch.load(tmp_path / "pytorch_model.bin", weights_only=True)
+        torch.save({name: tensor.to(dtype) for name, tensor in pickled.items()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="expected floating point"):
+        load_pretrained(tmp_path)
+
+
+ODD_TENSORS: dict[str, dict[Any, Any]] = {
+    "sparse": {"backbone.norm_f.weight": torch.ones(16).to_sparse()},
+    "on meta": {"backbone.norm_f.weight": torch.ones(16, device="meta")},
+    "overlapping": {"backbone.norm_f.weight": torch.ones(1).expand(16)},
+    "no string": {1: torch.ones(16)},
+}
+
+
+@pytest.mark.parametrize("odd", ODD_TENSORS)
+@pytest.mark.parametrize("format", ["state-spaces", "megatron"])
+def test_odd_things_in_a_pickle_are_named(format: str, odd: str, tmp_path: Path) -> None:
+    save_pretrained(HybridLM(HybridConfig(**MODELS[format])), tmp_path, format=format)
+    file = max(files_of(tmp_path), key=lambda file: file.stat().st_size)
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        content = torch.load(file, weights_only=True)
+    (content["model"] if format == "megatron" else content).update(ODD_TENSORS[odd])
+    torch.save(content, file)
+    shown = {"no string": r"\[1\] among its keys are no strings"}.get(odd, "norm_f.weight (is a|has overlapping)")
+    with pytest.raises(ValueError, match=f"{file.name}: .*{shown}"):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"vocab_size": 10**12}, {"d_model": 10**30}, {"d_ff": 10**18}])
+def test_sizes_that_the_tensors_do_not_have_are_refused_before_they_are_allocated(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    save_pretrained(HybridLM(HybridConfig(**PAIRS)), tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "head_dim"])
+def test_a_model_that_cannot_be_made_is_blamed_on_the_configuration(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever bounds the configuration has of its own."""
+    save_pretrained(HybridLM(HybridConfig(**PAIRS)), tmp_path)
+    config = load_config(tmp_path)
+    object.__setattr__(config, name, 10**30)
+    monkeypatch.setattr("model.checkpoints._read_config", lambda directory: (FORMATS["native"], config))
+    with pytest.raises(ValueError, match=r"config.json: no model has these sizes"):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("format", ["native", "state-spaces", "megatron"])
+def test_what_is_no_regular_file_is_refused_without_waiting(format: str, tmp_path: Path) -> None:
+    save_pretrained(HybridLM(HybridConfig(**MODELS[format])), tmp_path, format=format)
+    for file in files_of(tmp_path):
+        if file.name == TRACKER:  # one that is no file is not looked at
+            continue
+        content = file.read_bytes()
+        for make, remove in ((os.mkfifo, os.unlink), (os.mkdir, os.rmdir)):
+            file.unlink()
+            make(file)
+            with pytest.raises(ValueError, match=f"{file.name} is no regular file"):
+                load_pretrained(tmp_path)
+            remove(file)
+            file.write_bytes(content)
+
+
+def test_a_configuration_that_cannot_be_opened_or_has_endless_digits_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.symlink_to(file)
+    with pytest.raises(ValueError, match=r"config.json: cannot be read"):
+        load_pretrained(tmp_path)
+    file.unlink()
+    file.write_text('{"vocab_size": ' + "9" * 10_000 + "}")
+    with pytest.raises(ValueError, match=r"config.json: cannot be read"):
+        load_pretrained(tmp_path)
+
+
+TIED = {
+    "hf-mamba2": "tie_word_embeddings",
+    "hf-bamba": "tie_word_embeddings",
+    "hf-granite": "tie_word_embeddings",
+    "state-spaces": "tie_embeddings",
+}
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("format", TIED)
+def test_a_stored_head_that_is_not_the_embedding_is_not_dropped(
+    format: str, dtype: torch.dtype | None, tmp_path: Path
+) -> None:
+    model = HybridLM(HybridConfig(**{**MODELS[format], "tie_embeddings": False}))
+    file = tmp_path / "config.json"
+    for equal in (False, True):
+        if equal:
+            with torch.no_grad():
+                model.embedding.weight[0, 0] = math.nan  # bit for bit: this is alike
+                model.head.weight.copy_(model.embedding.weight)
+        save_pretrained(model, tmp_path, format=format)
+        fields = json.loads(file.read_text())
+        assert fields[TIED[format]] is False
+        file.write_text(json.dumps(fields | {TIED[format]: True}))
+        if equal:
+            assert load_pretrained(tmp_path, dtype=dtype).head is None
+        else:
+            with pytest.raises(ValueError, match=r"model.*: lm_head.weight differs from the embedding.* to false if"):
+                load_pretrained(tmp_path, dtype=dtype)
 
 
 class Attack:
@@ -186,13 +309,3 @@ def test_a_deep_or_odd_configuration_is_an_error(tmp_path: Path) -> None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
         with pytest.raises(ValueError, match=r"config.json"):
             load_pretrained(tmp_path)
-
-
-def test_an_older_checkpoint_of_another_format_is_replaced(tmp_path: Path) -> None:
-    old, new = HybridLM(HybridConfig(**MAMBA)), HybridLM(HybridConfig(**MAMBA))
-    for first, second in (("state-spaces", "hf-mamba2"), ("hf-mamba2", "state-spaces"), ("native", "hf-mamba2")):
-        save_pretrained(old, tmp_path, format=first)
-        save_pretrained(new, tmp_path, format=second)
-        assert torch.equal(load_pretrained(tmp_path).norm.weight, new.norm.weight)
-        assert torch.equal(load_pretrained(tmp_path).embedding.weight, new.embedding.weight)
-        assert len(files_of(tmp_path)) == 2
