@@ -8,6 +8,8 @@ from typing import Any, Literal, Self
 Activation = Literal["gelu", "relu2", "silu-gated"]
 
 _SYMBOLS = "M*-|"
+LARGEST = 2**31
+"""Of any size: what is larger is a mistake."""
 MAX_LAYERS = 10_000
 """A pattern that is longer is a mistake, or an attack on the memory."""
 
@@ -140,6 +142,9 @@ class HybridConfig:
                 f"pattern {self.pattern!r} has an empty pipeline stage: put layers on both sides of each |"
             )
         self._check_positive("vocab_size", "d_model", "chunk_size", "norm_eps", "initializer_range", "logits_scaling")
+        for name in ("embedding_multiplier", "residual_multiplier", "attention_multiplier"):
+            if not math.isfinite(getattr(self, name) or 0.0):
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be a number")
         if "M" in self.layers:
             self._check_mamba()
         if "*" in self.layers:
@@ -161,8 +166,8 @@ class HybridConfig:
 
     def _check_positive(self, *names: str) -> None:
         for name in names:
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be positive")
+            if not 0 < getattr(self, name) <= LARGEST:  # NaN is neither
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be positive, and at most {LARGEST:,}")
 
     def _check_mamba(self) -> None:
         self._check_positive("d_state", "headdim", "expand", "n_groups", "dt_min", "dt_max", "dt_init_floor")
@@ -174,7 +179,7 @@ class HybridConfig:
             )
         if self.nheads % self.n_groups:
             raise ValueError(f"n_groups {self.n_groups} does not divide the {self.nheads} Mamba2 heads")
-        if self.d_conv < 2:
+        if not 2 <= self.d_conv <= LARGEST:
             raise ValueError(f"d_conv is {self.d_conv}: the convolution needs at least 2 taps")
         if self.dt_min > self.dt_max:
             raise ValueError(f"dt_min {self.dt_min} is above dt_max {self.dt_max}: swap them")
@@ -182,7 +187,7 @@ class HybridConfig:
             raise ValueError(f"dt_limit is {self.dt_limit}: give a pair with 0 <= lower <= upper")
 
     def _check_attention(self) -> None:
-        self._check_positive("n_heads", "n_kv_heads")
+        self._check_positive("n_heads", "n_kv_heads", *(["head_dim"] if self.head_dim is not None else []))
         if self.head_dim is None and self.d_model % self.n_heads:
             raise ValueError(f"n_heads {self.n_heads} does not divide d_model {self.d_model}: set head_dim")
         if self.n_heads % self.n_kv_heads:

@@ -107,6 +107,7 @@ def generate_stream(
         raise ValueError(f"max_new_tokens is {max_new_tokens}: it must not be negative")
     _check_chunk(prefill_chunk)
     prompts = _rows(input_ids)
+    _check_ids(prompts, (model.model if isinstance(model, Decoder) else model).config.vocab_size)
     if state is not None:
         _check_read(prompts, state)
     decoder = model if isinstance(model, Decoder) else Decoder(model)
@@ -229,6 +230,14 @@ def _rows(input_ids: Tensor | Sequence[Tensor]) -> list[Tensor]:
                 f"input_ids[{row}] is {tuple(prompt.shape)}: a prompt must be (seqlen,), seqlen at least 1"
             )
     return list(input_ids)
+
+
+def _check_ids(prompts: list[Tensor], vocab_size: int) -> None:
+    for row, prompt in enumerate(prompts):
+        if prompt.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"input_ids[{row}] is {prompt.dtype}: token ids are int64")
+        if bool((prompt < 0).any()) or bool((prompt >= vocab_size).any()):
+            raise ValueError(f"input_ids[{row}] has ids outside of the vocabulary of {vocab_size}")
 
 
 def _check_chunk(prefill_chunk: int) -> None:

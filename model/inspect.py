@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from model.checkpoints import load_config
-from model.config import PRESETS, HybridConfig
+from model.config import LARGEST, PRESETS, HybridConfig
 from model.memory import activations, decoding_bytes, on_meta, parameters_by_part, parameters_per_rank
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -114,13 +114,13 @@ def main() -> None:
     parser.add_argument("--data-parallel", type=int, default=1, help="ranks that share the optimizer (default 1)")
     arguments = parser.parse_args()
     for name in ("batch", "context", "tensor_parallel", "data_parallel"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+        if not 1 <= getattr(arguments, name) <= LARGEST:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, and at most {LARGEST:,}")
     known = arguments.model in PRESETS and not Path(arguments.model).exists()
     try:
         config = HybridConfig.preset(arguments.model) if known else load_config(arguments.model)
         text = describe(config, arguments.batch, arguments.context, arguments.tensor_parallel, arguments.data_parallel)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(text)
 

@@ -41,7 +41,7 @@ class Sampling:
 
     def restrict(self, logits: Tensor) -> Tensor:
         """The logits (batch, vocab_size) to sample from: divided by the temperature, -inf where left out."""
-        logits = logits / self.temperature
+        logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature  # the largest is 0, however cold it is
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             smallest = logits.topk(self.top_k).values[:, -1:]
             logits = logits.masked_fill(logits < smallest, -torch.inf)

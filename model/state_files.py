@@ -14,7 +14,7 @@ from model.state import AttentionState, DecodeState, LayerState, MambaState
 
 _FORMAT = "mamba2-hybrid-decode-state"
 _SAMPLED = 64
-"""Values of each parameter that tell one model's weights from another's."""
+"""Values, from end to end of each parameter, that tell one model's weights from another's."""
 
 
 def save_state(model: HybridLM, state: DecodeState, path: str | Path) -> None:
@@ -64,6 +64,8 @@ def _assemble(model: HybridLM, tensors: dict[str, Tensor], path: Path) -> Decode
     ids = tensors.get("ids", torch.empty(0))
     if ids.dim() != 2 or ids.dtype != torch.int64 or ids.numel() == 0:
         raise ValueError(f"{path}: it is damaged, its ids are {ids.dtype} {tuple(ids.shape)}: make it again")
+    if ids.min() < 0 or ids.max() >= model.config.vocab_size:
+        raise ValueError(f"{path}: it is damaged, its ids are not all in the vocabulary: make it again")
     rows, length = ids.shape
     device = model.embedding.weight.device
     layers: list[LayerState] = []
@@ -73,7 +75,7 @@ def _assemble(model: HybridLM, tensors: dict[str, Tensor], path: Path) -> Decode
             tensor, shape = tensors.get(f"layers.{i}.{name}"), list(fresh.shape)
             if isinstance(empty, AttentionState):
                 shape[2] = length
-            if tensor is None or list(tensor.shape) != shape:
+            if tensor is None or list(tensor.shape) != shape or not _is_number(tensor, fresh):
                 raise ValueError(f"{path}: it is damaged, layers.{i}.{name} is missing or misshapen: make it again")
             found.append(tensor.to(device))
         match empty:
@@ -84,6 +86,11 @@ def _assemble(model: HybridLM, tensors: dict[str, Tensor], path: Path) -> Decode
             case None:
                 layers.append(None)
     return DecodeState(tuple(layers), ids.to(device))
+
+
+def _is_number(tensor: Tensor, fresh: Tensor) -> bool:
+    """Of the dtype that the model would have, or of that of an autocast, and finite."""
+    return tensor.dtype in (fresh.dtype, torch.bfloat16, torch.float16) and bool(tensor.isfinite().all())
 
 
 def _named_tensors(layer: LayerState) -> dict[str, Tensor]:
@@ -99,6 +106,7 @@ def _digest(model: HybridLM) -> str:
     """Of the configuration and of some values of each parameter: training changes them all."""
     digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
     for name, parameter in model.named_parameters():
-        sampled = parameter.detach().flatten()[:_SAMPLED].cpu()
+        flat = parameter.detach().flatten()
+        sampled = flat[:: max(1, len(flat) // _SAMPLED)].cpu().contiguous()
         digest.update(f"{name} {parameter.dtype}".encode() + bytes(sampled.view(torch.uint8).tolist()))
     return digest.hexdigest()

@@ -8,6 +8,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -66,16 +67,22 @@ def _takes(tensors: Sequence[Tensor | None]) -> bool:
 
 def load(source: Path, name: str, arguments: Sequence[type]) -> Callable[..., None] | None:
     """The function `name` of a C file; None where there is no compiler, or, with a warning, where it fails."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    if not compiler or shutil.which(compiler[0]) is None:
         return None
     try:
-        function = getattr(ctypes.CDLL(str(_compiled(source, compiler))), name)
-    except (OSError, subprocess.SubprocessError) as error:
+        function = getattr(_open(source, compiler), name)
+    except (OSError, AttributeError, RuntimeError, subprocess.SubprocessError) as error:
         _warn(f"{source.name} could not be compiled ({getattr(error, 'stderr', '') or error})")
         return None
     function.argtypes, function.restype = arguments, None
     return function
+
+
+def small_inputs(*shapes: tuple[int, ...]) -> list[Tensor]:
+    """Random fp32 tensors on the CPU, whatever torch's defaults are, to try a kernel on."""
+    make = torch.Generator("cpu").manual_seed(0)
+    return [torch.randn(shape, generator=make, dtype=torch.float32, device="cpu") for shape in shapes]
 
 
 def agree(name: str, ours: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
@@ -108,15 +115,24 @@ def _warn(what: str) -> None:
     warnings.warn(f"{what}; the slower torch path is used", stacklevel=3)
 
 
-def _compiled(source: Path, compiler: str) -> Path:
+def _open(source: Path, compiler: list[str]) -> ctypes.CDLL:
+    library = _compiled(source, compiler)
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError:  # damaged: once more
+        library.unlink()
+        return ctypes.CDLL(str(_compiled(source, compiler)))
+
+
+def _compiled(source: Path, compiler: list[str]) -> Path:
     text = HEADER.read_bytes() + source.read_bytes()
-    key = hashlib.sha256(b"\0".join([text, compiler.encode(), " ".join(FLAGS).encode(), _processor()])).hexdigest()
+    key = hashlib.sha256(b"\0".join([text, " ".join([*compiler, *FLAGS]).encode(), _processor()])).hexdigest()
     library = _cache() / f"{source.parent.name}-{source.stem}-{key[:16]}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             draft = Path(folder, library.name)
-            command = [compiler, *FLAGS, f"-I{HEADER.parent}", "-o", str(draft), str(source), "-lm"]
+            command = [*compiler, *FLAGS, f"-I{HEADER.parent}", "-o", str(draft), str(source), "-lm"]
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS_TO_COMPILE)
             os.replace(draft, library)
     return library

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -70,6 +71,15 @@ def test_stage_boundaries_make_no_layer(tiny: HybridConfig) -> None:
         ({"rope_theta": 1e4, "head_dim": 15}, "even number of rotated channels"),
         ({"d_ff": 0}, "d_ff is 0"),
         ({"mlp_activation": "relu"}, "mlp_activation is 'relu'"),
+        ({"head_dim": -1}, "head_dim is -1"),
+        ({"vocab_size": 10**12}, r"vocab_size is 1000000000000: it must be positive, and at most 2,147,483,648"),
+        ({"d_conv": 10**30}, "d_conv is 1000"),
+        ({"norm_eps": math.nan}, "norm_eps is nan"),
+        ({"initializer_range": math.nan}, "initializer_range is nan"),
+        ({"dt_init_floor": 10**30}, "dt_init_floor is 1000"),
+        ({"logits_scaling": math.inf}, "logits_scaling is inf"),
+        ({"residual_multiplier": math.nan}, "residual_multiplier is nan"),
+        ({"attention_multiplier": math.inf}, "attention_multiplier is inf"),
     ],
 )
 def test_mistakes_are_named(tiny: HybridConfig, changes: dict[str, object], message: str) -> None:

@@ -110,7 +110,14 @@ def test_other_and_damaged_files_are_named(model: HybridLM, ids: Tensor, tmp_pat
     save_state(model, prefill(model, ids), path)
     metadata = {"format": "mamba2-hybrid-decode-state", "model": _digest_in(path)}
     whole = load_file(path)
-    for name, broken in (("ids", torch.zeros(3)), ("layers.0.ssm", torch.zeros(3)), ("layers.3.keys", torch.zeros(3))):
+    for name, broken in (
+        ("ids", torch.zeros(3)),
+        ("ids", whole["ids"] + model.config.vocab_size),
+        ("layers.0.ssm", torch.zeros(3)),
+        ("layers.0.ssm", whole["layers.0.ssm"] * torch.nan),
+        ("layers.0.conv", whole["layers.0.conv"].int()),
+        ("layers.3.keys", torch.zeros(3)),
+    ):
         save_file({**whole, name: broken}, path, metadata=metadata)
         with pytest.raises(ValueError, match="damaged"):
             load_state(model, path)

@@ -31,7 +31,7 @@ def step(x: Tensor, state: Tensor, weight: Tensor, bias: Tensor | None, activate
     assert function is not None
     x, state, weight = rows(x), rows(state), weight.contiguous()
     bias = None if bias is None else bias.contiguous()
-    y, after = torch.empty(x.shape), torch.empty(state.shape)
+    y, after = x.new_empty(x.shape), x.new_empty(state.shape)
     function(
         *(*x.shape, weight.shape[1]),
         *(x.data_ptr(), x.stride(0)),

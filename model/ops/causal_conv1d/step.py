@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.ops import _native
+from model.ops._common import check_shape
 from model.ops.causal_conv1d import native
 
 
@@ -36,7 +37,15 @@ def causal_conv1d_step(
 
     Returns:
         y (batch, channels) and the new state.
+
+    Raises:
+        ValueError: shapes that do not fit together, an unknown backend, or one that cannot be had.
     """
+    (batch, channels), width = x.shape, weight.shape[1]
+    check_shape("weight", weight, (channels, width))
+    check_shape("state", state, (batch, width - 1, channels))
+    if bias is not None:
+        check_shape("bias", bias, (channels,))
     step = native.step if _native.chosen(backend, (x, state, weight, bias), _native_works) else _torch_step
     return step(x, state, weight, bias, activation == "silu")
 
@@ -54,7 +63,6 @@ def _native_works() -> bool:
     """Whether the C kernel is there and does on a small input what torch does; asked once per process."""
     if native.kernel() is None:
         return False
-    make = torch.Generator().manual_seed(0)
-    x, state, weight, bias = (torch.randn(shape, generator=make) for shape in ((2, 5), (2, 3, 5), (5, 4), (5,)))
+    x, state, weight, bias = _native.small_inputs((2, 5), (2, 3, 5), (5, 4), (5,))
     arguments = (x, state, weight, bias, True)
     return _native.agree("causal_conv1d_step", native.step(*arguments), _torch_step(*arguments))

@@ -29,7 +29,7 @@ def norm(x: Tensor, gate: Tensor | None, weight: Tensor, eps: float, group_size:
     function = kernel()
     assert function is not None
     x, gate, weight = rows(x), None if gate is None else rows(gate), weight.contiguous()
-    y = torch.empty(x.shape)
+    y = x.new_empty(x.shape)
     function(
         *(*x.shape, group_size),
         *(x.data_ptr(), x.stride(0)),

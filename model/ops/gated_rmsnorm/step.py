@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.ops import _native
-from model.ops._common import compute_dtype
+from model.ops._common import check_shape, compute_dtype
 from model.ops.gated_rmsnorm import native
 
 
@@ -33,6 +33,9 @@ class RowNorm:
 
     def __call__(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
         """(rows, d) and its gate -> (rows, d) in the dtype of the weight."""
+        check_shape("x", x, (x.shape[0], len(self._weight)))
+        if gate is not None:
+            check_shape("gate", gate, tuple(x.shape))
         if _native.chosen(self._backend, (x, gate, self._weight), _native_works):
             return native.norm(x, gate, self._weight, self._eps, self._group_size, self._norm_before_gate)
         if gate is None:
@@ -51,8 +54,7 @@ def _native_works() -> bool:
     """Whether the C kernel is there and does on a small input what torch does; asked once per process."""
     if native.kernel() is None:
         return False
-    make = torch.Generator().manual_seed(0)
-    x, gate, weight = (torch.randn(shape, generator=make) for shape in ((3, 36), (3, 36), (36,)))
+    x, gate, weight = _native.small_inputs((3, 36), (3, 36), (36,))
     options = {"eps": 1e-5, "group_size": 12}
     theirs = RowNorm(weight, **options, backend="torch")  # type: ignore[arg-type]
     return _native.agree("row_norm", [native.norm(x, gate, weight, 1e-5, 12, False)], [theirs(x, gate)])

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from torch import Generator, Tensor, randn
+from torch import Tensor
 
 from model.ops import _native
+from model.ops._common import check_shape
 from model.ops.row_linear import native
 from model.ops.row_linear.torch import Blocks
 
@@ -26,6 +27,11 @@ def row_linear(
     Returns:
         A function (rows, in) -> (rows, sum of outs), the outputs one after another; inputs have the weights' dtype.
     """
+    ins = weights[0].shape[1]
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        check_shape(f"weights[{i}]", weight, (len(weight), ins))
+        if bias is not None:
+            check_shape(f"biases[{i}]", bias, (len(weight),))
     tensors = [None if tensor is None else tensor.detach() for tensor in (*weights, *biases)]
     return (native.Rows if _native.chosen(backend, tensors, _works) else Blocks)(weights, biases)
 
@@ -35,9 +41,6 @@ def _works() -> bool:
     """Whether the C kernel is there and does on a small input what torch does; asked once per process."""
     if native.kernel() is None:
         return False
-    make = Generator().manual_seed(0)
-    weights = [randn(shape, generator=make) for shape in ((40, 21), (5, 21))]
-    biases = [None, randn(5, generator=make)]
-    inputs = [randn(rows, 21, generator=make) for rows in (1, 2, 7, 19)]
-    ours, theirs = native.Rows(weights, biases), Blocks(weights, biases)
+    first, second, bias, *inputs = _native.small_inputs((40, 21), (5, 21), (5,), (1, 21), (2, 21), (7, 21), (19, 21))
+    ours, theirs = (layer([first, second], [None, bias]) for layer in (native.Rows, Blocks))
     return _native.agree("row_linear", [ours(x) for x in inputs], [theirs(x) for x in inputs])

@@ -41,10 +41,11 @@ class Rows:
         """(rows, in) -> (rows, out)."""
         function = kernel()
         assert function is not None
-        assert x.dtype is torch.float32, x.dtype
+        if x.dtype is not torch.float32 or x.device.type != "cpu" or x.dim() != 2 or x.shape[1] != self._in:
+            raise ValueError(f"x is {tuple(x.shape)} in {x.dtype} on {x.device}: it must be (rows, {self._in}) in fp32")
         x = x.contiguous()
-        y = torch.empty(x.shape[0], self._out)
-        room = torch.empty(GROUP * self._in) if len(x) > 2 else y
+        y = x.new_empty(x.shape[0], self._out)
+        room = x.new_empty(GROUP * self._in) if len(x) > 2 else y
         function(
             *(x.shape[0], self._in, *self._parts),
             *(x.data_ptr(), room.data_ptr(), y.data_ptr(), torch.get_num_threads()),

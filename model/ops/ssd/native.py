@@ -47,7 +47,7 @@ def step(
     x, dt, A, B, C = rows(x), rows(dt), A.contiguous(), rows(B), rows(C)
     D = None if D is None else D.contiguous()
     dt_bias = None if dt_bias is None else dt_bias.contiguous()
-    y = torch.empty(x.shape)
+    y = x.new_empty(x.shape)
     function(
         *x.shape,
         *B.shape[1:],

@@ -41,7 +41,25 @@ def ssd_step(
 
     Returns:
         y (batch, nheads, headdim) in x's dtype, and `state`.
+
+    Raises:
+        ValueError: shapes that do not fit together, an unknown backend, or one that cannot be had.
     """
+    batch, nheads, headdim = x.shape
+    ngroups, dstate = B.shape[1:]
+    fits = (
+        dt.shape == (batch, nheads)
+        and A.shape == (nheads,)
+        and B.shape == C.shape == (batch, ngroups, dstate)
+        and state.shape == (batch, nheads, headdim, dstate)
+        and (D is None or D.shape == A.shape)
+        and (dt_bias is None or dt_bias.shape == A.shape)
+        and nheads % ngroups == 0
+    )
+    if not fits:
+        names, tensors = ("x", "dt", "A", "B", "C", "state", "D", "dt_bias"), (x, dt, A, B, C, state, D, dt_bias)
+        shapes = {name: tuple(t.shape) for name, t in zip(names, tensors, strict=True) if t is not None}
+        raise ValueError(f"shapes do not fit together: {shapes}")
     tensors = (x, dt, A, B, C, state, D, dt_bias)
     if _native.chosen(backend, tensors, _native_works) and state.is_contiguous():
         return native.step(*tensors, dt_softplus, dt_limit), state
@@ -87,9 +105,8 @@ def _native_works() -> bool:
     """Whether the C kernel is there and does on a small input what torch does; asked once per process."""
     if native.kernel() is None:
         return False
-    make = torch.Generator().manual_seed(0)
     shapes = ((2, 4, 3), (2, 4), (4,), (2, 2, 5), (2, 2, 5), (2, 4, 3, 5), (4,), (4,))
-    x, dt, A, B, C, state, D, dt_bias = (torch.randn(shape, generator=make) for shape in shapes)
+    x, dt, A, B, C, state, D, dt_bias = _native.small_inputs(*shapes)
     options = (D, dt_bias, True, (0.0, math.inf))
     theirs, ours = state.clone(), state.clone()
     expected = _torch_step(x, dt, -A.abs(), B, C, theirs, *options)
