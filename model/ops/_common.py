@@ -28,5 +28,5 @@ def check_backend(backend: str) -> None:
 
 def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
     """Raise ValueError naming the argument, its shape and the expected one."""
-    if tuple(tensor.shape) != expected:
+    if tensor.shape != expected:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}")

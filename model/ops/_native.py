@@ -30,6 +30,9 @@ StepBackend = Literal["auto", "torch", "native"]
 SIZE, POINTER, FLOAT, INT = ctypes.c_longlong, ctypes.c_void_p, ctypes.c_float, ctypes.c_int
 """What C's arguments are made of."""
 
+_PLAIN = (Tensor, torch.nn.Parameter)
+"""Types whose data lie at their address; others may be distributed, fake or traced."""
+
 TOLERANCE = 1e-4
 """Largest difference from torch, relative to the largest value, that rounding explains on a small input."""
 
@@ -54,12 +57,14 @@ def chosen(backend: str, tensors: Sequence[Tensor | None], works: Callable[[], b
 
 
 def _takes(tensors: Sequence[Tensor | None]) -> bool:
+    """In few and cheap questions: a decoding step asks this some twenty times."""
+    gradients = torch.is_grad_enabled()
     for tensor in tensors:
-        if tensor is not None and (
-            type(tensor) not in (Tensor, torch.nn.Parameter)
-            or tensor.dtype is not torch.float32
-            or tensor.device.type != "cpu"
-            or (tensor.requires_grad and torch.is_grad_enabled())
+        if tensor is not None and not (
+            tensor.dtype is torch.float32
+            and tensor.is_cpu
+            and type(tensor) in _PLAIN
+            and not (gradients and tensor.requires_grad)
         ):
             return False
     return not torch.compiler.is_compiling()
@@ -98,6 +103,8 @@ def agree(name: str, ours: Sequence[Tensor], expected: Sequence[Tensor]) -> bool
 
 def rows(tensor: Tensor) -> Tensor:
     """The tensor, or a copy where what belongs to one index of the first dimension does not lie together."""
+    if tensor.is_contiguous():
+        return tensor
     together = 1
     for size, stride in zip(tensor.shape[:0:-1], tensor.stride()[:0:-1], strict=True):
         if stride != together and size > 1:
