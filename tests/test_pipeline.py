@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ import torch
 from mlflow.tracking import MlflowClient
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from model import generate, load_pretrained
+from model import HybridConfig, HybridLM, generate, load_pretrained, save_pretrained
 from pipeline.tokenize.bpe import train_bpe
 from tests.model.checkpoints import oracle
 from tests.model.compare import assert_agree
@@ -196,6 +197,31 @@ def test_a_checkpoint_of_transformers_is_fine_tuned(own, tmp_path):
     ids = torch.arange(40)[None]
     assert torch.allclose(base(ids).logits, theirs(ids).logits, atol=1e-5)
     assert project.run("dvc", "plots", "show").returncode == 0
+
+
+def test_a_checkpoint_of_any_format_is_fine_tuned_and_given_back_in_it(own, tmp_path):
+    tokenizer = own.path / "data/tokens/tokenizer/tokenizer.json"
+    project = Project(tmp_path / "clone")
+    write_jsonl(project.path / "data/input/mine.jsonl")
+    project.set_all(SMALL | {"ingest.source": "data/input/mine.jsonl"})
+    sizes = {"vocab_size": 528, "d_model": 32, "d_state": 8, "headdim": 16, "n_heads": 2, "n_kv_heads": 1, "d_ff": 48}
+    pairs = {"pattern": "M-*-", "mlp_activation": "silu-gated", "rope_theta": 1e4, "residual_in_fp32": False}
+    models = {"native": {"pattern": "M*-"}, "state-spaces": {"pattern": "MM"}, "megatron": {"pattern": "M*-M"}}
+    for form, architecture in (models | {"hf-bamba": pairs, "hf-granite": pairs}).items():
+        checkpoint = tmp_path / form
+        given = HybridLM(HybridConfig(**sizes | architecture, tie_embeddings=form != "megatron"))
+        save_pretrained(given, checkpoint, format=form)
+        shutil.copy(tokenizer, checkpoint / "tokenizer.json")
+        project.set_all({"model.checkpoint": str(checkpoint), "export.format": form})
+        assert project.repro()[-4:] == ["base", "finetune", "evaluate", "export"]
+        ids = torch.arange(40)[None]
+        base, tuned = (load_pretrained(project.path / f"artifacts/{name}/model") for name in ("base", "finetune"))
+        assert torch.equal(base(ids).logits, given(ids).logits)
+        exported = project.path / "artifacts/export"
+        assert_agree([load_pretrained(exported)(ids).logits], [tuned(ids).logits], 1e-6)
+        assert not torch.equal(tuned(ids).logits, base(ids).logits)
+        there = {path.name for path in checkpoint.iterdir()}
+        assert there <= {path.name for path in exported.iterdir()}
 
 
 @pytest.mark.parametrize(("kind", "field"), [("documents", "text"), ("conversations", "prompt")])
