@@ -31,7 +31,7 @@ LINES_CUT = 4
 def keep_lock(root: Path = Path()) -> None:
     """Copy dvc.lock, if DVC takes it."""
     content = _content(root)
-    if not content or _taken(content):
+    if content is None or _taken(content):
         (root / KEPT).parent.mkdir(parents=True, exist_ok=True)
         write_whole(root / KEPT, content or b"")
 

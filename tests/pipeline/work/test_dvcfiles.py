@@ -65,9 +65,10 @@ def test_before_the_first_stage_there_was_none(project):
     assert not Path("dvc.lock").exists()
 
 
-def test_what_is_cut_off_is_not_kept(project):
+@pytest.mark.parametrize("length", [0, WHOLE.rindex(b"- path") + 4])
+def test_what_is_cut_off_is_not_kept(project, length):
     keep_lock()
-    Path("dvc.lock").write_bytes(WHOLE[: WHOLE.rindex(b"- path") + 4])
+    Path("dvc.lock").write_bytes(WHOLE[:length])
     keep_lock()
     assert KEPT.read_bytes() == WHOLE
 
