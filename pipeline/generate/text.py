@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from pipeline.chat.tokenizer import Tokenizer
 
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _INCOMPLETE = "\ufffd"
 """What the bytes of half a character decode to."""
 
@@ -20,6 +23,7 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self.tokenizer, self.stop = tokenizer, stop
         self.stopped = False
+        self._silent = _silent(tokenizer)
         self._ids: list[int] = []
         self._start = self._done = 0  # decoded again as context, because a word's space may depend on it; returned
         self._held = ""
@@ -27,6 +31,8 @@ class TextStream:
     def feed(self, token: int) -> str:
         """The text that this token makes certain."""
         self._ids.append(token)
+        if token in self._silent:
+            return ""
         piece = self._decode_new()
         return "" if piece.endswith(_INCOMPLETE) else self._pass_on(piece)
 
@@ -54,6 +60,18 @@ class TextStream:
         certain = len(text) - max((_begun(text, stop) for stop in self.stop), default=0)
         self._held = text[certain:]
         return text[:certain]
+
+
+@lru_cache(maxsize=1)
+def _silent(tokenizer: Tokenizer) -> frozenset[int]:
+    """Tokens that make no text certain: control tokens, which have none, and SentencePiece's single bytes.
+
+    A run of bytes is decoded as a whole, through control tokens: all of it is text, or none.
+    """
+    controls = {token for token, added in tokenizer.backend.get_added_tokens_decoder().items() if added.special}
+    return frozenset(
+        controls | {token for name, token in tokenizer.backend.get_vocab().items() if _BYTE.fullmatch(name)}
+    )
 
 
 def _begun(text: str, stop: str) -> int:
