@@ -68,10 +68,9 @@ def _silent(tokenizer: Tokenizer) -> frozenset[int]:
 
     A run of bytes is decoded as a whole, through control tokens: all of it is text, or none.
     """
-    controls = {token for token, added in tokenizer.backend.get_added_tokens_decoder().items() if added.special}
-    return frozenset(
-        controls | {token for name, token in tokenizer.backend.get_vocab().items() if _BYTE.fullmatch(name)}
-    )
+    backend = tokenizer.backend
+    controls = {token for token, added in backend.get_added_tokens_decoder().items() if added.special}
+    return frozenset(controls | {token for name, token in backend.get_vocab().items() if _BYTE.fullmatch(name)})
 
 
 def _begun(text: str, stop: str) -> int:
