@@ -114,6 +114,8 @@ def test_a_stage_that_is_killed_leaves_no_feeder_and_its_run_is_closed(server, w
 def test_a_feeder_ends_when_its_stage_is_killed(server, workplace):
     stage = workplace.start('with track("base", params) as run:\n    input()\n', server.uri)
     wait_until(lambda: workplace.executions and workplace.executions[0].stages(), 60)
+    folder = str(workplace.executions[0].folder)
+    wait_until(lambda: any(folder in (p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])), 60)
     os.kill(stage.pid, signal.SIGKILL)
     stage.communicate(timeout=30)
     workplace.wait_for_feeders()
