@@ -71,10 +71,12 @@ class Trainer:
 
 
 class State:
-    """A run, and the feeder of its execution where it has one."""
+    """A run, the feeder of its execution where it has one, and the server that dies in the middle of each block."""
 
-    def __init__(self, name: str, run: Run, feeder: psutil.Process | None = None) -> None:
-        self.name, self.run = name, run
+    def __init__(
+        self, name: str, run: Run, feeder: psutil.Process | None = None, dies: MlflowServer | None = None
+    ) -> None:
+        self.name, self.run, self._dies = name, run, dies
         self.ratios: list[float] = []
         self._feeder = feeder
         self._seconds = self._feeder_seconds = 0.0
@@ -85,9 +87,14 @@ class State:
         """Train with the feeder at work; the seconds that it took."""
         if self._feeder is None:
             return trainer.block(steps, self.run)
+        if self._dies:
+            self._dies.start()
         before = self._feeder.cpu_times()
         self._feeder.resume()
-        seconds = trainer.block(steps, self.run)
+        seconds = trainer.block(steps // 2, self.run)
+        if self._dies:
+            self._dies.kill()
+        seconds += trainer.block(steps - steps // 2, self.run)
         self._feeder.suspend()
         after = self._feeder.cpu_times()
         self._seconds += seconds
@@ -113,14 +120,20 @@ def main() -> None:
         params = load_params()
         states = [State("events alone", Run(EventLog(Path("events.jsonl"))))]
         print(f"one event: {append_seconds(Path('more.jsonl')) * 1e6:.0f} us", flush=True)
+        server, mortal = MlflowServer(Path("server.db")), MlflowServer(Path("mortal.db"))
+        for each in (server, mortal):
+            stack.callback(each.kill)
+            each.start()
         stores = {
             "and a database": f"sqlite:///{folder}/work/mlflow.db",
-            "and a server": stack.enter_context(real_server()),
+            "and a server": server.uri,
             "and a server that is down": f"http://127.0.0.1:{free_port()}",
             "and a server that hangs": stack.enter_context(hanging_server()),
             "and one that answers 500": stack.enter_context(broken_server()),
         }
         states += [stack.enter_context(tracked(name, uri, params)) for name, uri in stores.items()]
+        states.append(stack.enter_context(tracked("and one that dies midway", mortal.uri, params, mortal)))
+        mortal.kill()
         measure(Trainer(params), states, arguments.rounds, arguments.steps)
 
 
@@ -155,7 +168,7 @@ def append_seconds(path: Path, count: int = 5000) -> float:
 
 
 @contextmanager
-def tracked(name: str, uri: str, params: Params) -> Iterator[State]:
+def tracked(name: str, uri: str, params: Params, dies: MlflowServer | None = None) -> Iterator[State]:
     """An execution of its own whose feeder has found out how MLflow is."""
     os.environ["MLFLOW_TRACKING_URI"] = uri
     execution = open_execution(name)
@@ -167,41 +180,48 @@ def tracked(name: str, uri: str, params: Params) -> Iterator[State]:
             deadline = time.monotonic() + SECONDS_TO_START
             while FeederStatus.read(folder).state == STARTING and time.monotonic() < deadline:
                 time.sleep(0.1)
-            yield State(name, run, feeder)
+            yield State(name, run, feeder, dies)
     finally:
         feeder.kill()
         feeder.wait()
 
 
-@contextmanager
-def real_server() -> Iterator[str]:
-    """`mlflow server` on a database of its own in this folder."""
-    store = f"sqlite:///{Path('server.db').resolve()}"
-    make_database(store)
-    port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1", "--backend-store-uri", store],
-        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    psutil.Process(server.pid).nice(19)  # it would have a machine of its own
-    uri = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + SECONDS_TO_START
-    try:
+class MlflowServer:
+    """`mlflow server` on a database of its own; it can be killed and started again."""
+
+    def __init__(self, database: Path) -> None:
+        self._store = f"sqlite:///{database.resolve()}"
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.uri = f"http://127.0.0.1:{self._port}"
+        make_database(self._store)
+
+    def start(self) -> None:
+        """Return when it answers."""
+        if self._process is not None:
+            return
+        self._process = subprocess.Popen(
+            f"{sys.executable} -m mlflow server --workers 1 --port {self._port} --backend-store-uri {self._store}".split(),
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        psutil.Process(self._process.pid).nice(19)  # it would have a machine of its own
+        deadline = time.monotonic() + SECONDS_TO_START
         while True:
             try:
-                check(uri, seconds=5)
-                break
+                return check(self.uri, seconds=5)
             except ConnectionError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
-        yield uri
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
 
 
 @contextmanager
