@@ -200,8 +200,9 @@ class MlflowServer:
         """Return when it answers."""
         if self._process is not None:
             return
+        options = ["--port", str(self._port), "--workers", "1", "--backend-store-uri", self._store]
         self._process = subprocess.Popen(
-            f"{sys.executable} -m mlflow server --workers 1 --port {self._port} --backend-store-uri {self._store}".split(),
+            [sys.executable, "-m", "mlflow", "server", *options],
             env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -59,14 +59,19 @@ class AttentionState:
     def append(self, keys: Tensor, values: Tensor) -> "AttentionState":
         """The state with more positions; it shares this one's buffer, so this one must not be used again."""
         length = self.length + keys.shape[2]
-        buffer = self.buffer
-        if length > buffer.shape[3] or buffer.dtype != keys.dtype:
-            capacity = max(length, 2 * buffer.shape[3], _FIRST_CAPACITY)
-            buffer = keys.new_empty(*buffer.shape[:3], capacity, buffer.shape[4])
-            buffer[:, :, :, : self.length] = self.buffer[:, :, :, : self.length]
+        buffer = self.with_room(length, keys.dtype)
         buffer[0, :, :, self.length : length] = keys
         buffer[1, :, :, self.length : length] = values
         return AttentionState(buffer, length, self.starts)
+
+    def with_room(self, length: int, dtype: torch.dtype) -> Tensor:
+        """The buffer, or where it has no room for `length` positions or another dtype a larger copy."""
+        buffer = self.buffer
+        if length > buffer.shape[3] or buffer.dtype != dtype:
+            capacity = max(length, 2 * buffer.shape[3], _FIRST_CAPACITY)
+            buffer = buffer.new_empty(*buffer.shape[:3], capacity, buffer.shape[4], dtype=dtype)
+            buffer[:, :, :, : self.length] = self.buffer[:, :, :, : self.length]
+        return buffer
 
     def select(self, rows: Tensor) -> "AttentionState":
         """An independent copy of these rows, (n,) int64, in this order."""

@@ -27,7 +27,7 @@ class Rotary:
     def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
         """Rotate x (batch, heads, seqlen, head_dim) by positions (seqlen,) or (batch, 1, seqlen)."""
         angles = positions.unsqueeze(-1) * self.rates(x.device)
-        factor = self._attention_factor()
+        factor = self.attention_factor()
         cos, sin = (angles.cos() * factor).to(x.dtype), (angles.sin() * factor).to(x.dtype)
         half = self.rotary_dim // 2
         first, second, rest = x.split([half, half, x.shape[-1] - self.rotary_dim], dim=-1)
@@ -46,7 +46,8 @@ class Rotary:
                 return _low_ones_slower(rates, self.scaling)
         return _ramp_to_slower(rates, self.scaling, self.theta)
 
-    def _attention_factor(self) -> float:
+    def attention_factor(self) -> float:
+        """By which the rotated channels are multiplied."""
         scaling = self.scaling
         if scaling is None:
             return 1.0

@@ -7,10 +7,9 @@ from torch.library import custom_op
 
 from model.ops._common import Backend, check_backend, check_shape
 from model.ops.gated_rmsnorm import reference
-from model.ops.gated_rmsnorm.step import RowNorm
 from model.ops.gated_rmsnorm.torch import backward, forward
 
-__all__ = ["RowNorm", "gated_rmsnorm"]
+__all__ = ["gated_rmsnorm"]
 
 
 def gated_rmsnorm(

@@ -1,15 +1,12 @@
 """One position of the SSD, for decoding: no custom op, since a call of one costs more than the work."""
 
 import math
-from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.ops import _native
 from model.ops._common import full_precision
-from model.ops.ssd import native
 
 
 def ssd_step(
@@ -24,7 +21,6 @@ def ssd_step(
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
     dt_limit: tuple[float, float] = (0.0, math.inf),
-    backend: _native.StepBackend = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Advance the scan by one position.
 
@@ -37,13 +33,12 @@ def ssd_step(
         state: (batch, nheads, headdim, dstate), fp32; overwritten with the new state, since a new tensor of its
             size at every step would cost more than the arithmetic.
         D, dt_bias, dt_softplus, dt_limit: as in `ssd`.
-        backend: "torch"; "native", in C, for fp32 on a CPU; "auto" takes that where it can.
 
     Returns:
         y (batch, nheads, headdim) in x's dtype, and `state`.
 
     Raises:
-        ValueError: shapes that do not fit together, an unknown backend, or one that cannot be had.
+        ValueError: shapes that do not fit together.
     """
     batch, nheads, headdim = x.shape
     ngroups, dstate = B.shape[1:]
@@ -60,28 +55,8 @@ def ssd_step(
         names, tensors = ("x", "dt", "A", "B", "C", "state", "D", "dt_bias"), (x, dt, A, B, C, state, D, dt_bias)
         shapes = {name: tuple(t.shape) for name, t in zip(names, tensors, strict=True) if t is not None}
         raise ValueError(f"shapes do not fit together: {shapes}")
-    tensors = (x, dt, A, B, C, state, D, dt_bias)
-    if _native.chosen(backend, tensors, _native_works) and state.is_contiguous():
-        return native.step(*tensors, dt_softplus, dt_limit), state
-    return _torch_step(*tensors, dt_softplus, dt_limit), state
-
-
-def _torch_step(
-    x: Tensor,
-    dt: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    state: Tensor,
-    D: Tensor | None,
-    dt_bias: Tensor | None,
-    dt_softplus: bool,
-    dt_limit: tuple[float, float],
-) -> Tensor:
     with full_precision(x):
         dtype = state.dtype
-        batch, nheads, headdim = x.shape
-        ngroups, dstate = B.shape[1:]
         dt = dt.to(dtype) if dt_bias is None else dt.to(dtype) + dt_bias
         if dt_softplus:
             dt = F.softplus(dt)
@@ -97,17 +72,4 @@ def _torch_step(
             y = torch.linalg.vecdot(grouped, C.to(dtype).unsqueeze(2)).view(batch, nheads, headdim)
         if D is not None:
             y.addcmul_(x_now, D.unsqueeze(-1))
-        return y.to(x.dtype)
-
-
-@cache
-def _native_works() -> bool:
-    """Whether the C kernel is there and does on a small input what torch does; asked once per process."""
-    if native.kernel() is None:
-        return False
-    shapes = ((2, 4, 3), (2, 4), (4,), (2, 2, 5), (2, 2, 5), (2, 4, 3, 5), (4,), (4,))
-    x, dt, A, B, C, state, D, dt_bias = _native.small_inputs(*shapes)
-    options = (D, dt_bias, True, (0.0, math.inf))
-    theirs, ours = state.clone(), state.clone()
-    expected = _torch_step(x, dt, -A.abs(), B, C, theirs, *options)
-    return _native.agree("ssd_step", [native.step(x, dt, -A.abs(), B, C, ours, *options), ours], [expected, theirs])
+        return y.to(x.dtype), state

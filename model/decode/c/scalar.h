@@ -1,5 +1,8 @@
-/* What the C kernels share. */
+/* What the kernels share: sizes, functions of one number, and memory. */
+#ifndef SCALAR_H
+#define SCALAR_H
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef long long size;
@@ -25,3 +28,15 @@ static inline float exponential(float x)
 }
 
 static inline float silu(float x) { return x / (1.0f + exponential(-x)); }
+
+static inline float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); /* above, it is x in fp32 */ }
+
+/* The next `count` floats of a room, from a multiple of 64 bytes on. */
+static inline float *take(float **room, size count)
+{
+    float *taken = *room;
+    *room += (count + 15) / 16 * 16;
+    return taken;
+}
+
+#endif

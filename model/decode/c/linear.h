@@ -2,7 +2,9 @@
 
    One or two rows are dot products with each row of weights. More rows are transposed first, side by side in vectors, and
    every weight is multiplied with all of them at once; what is summed stays in registers. */
-#include "_native.h"
+#ifndef LINEAR_H
+#define LINEAR_H
+#include "scalar.h"
 
 #ifdef __AVX512F__
 #define LANES 16
@@ -83,15 +85,21 @@ static void rows_of_weights(size outs, size rows, size k, const float *w, const 
         }
 }
 
-/* x (rows, k); `parts` matrices: weights[p] (outs[p], k) and biases[p] (outs[p]) or null; y (rows, sum of outs), their
-   products one after another. columns: room for GROUP * k. */
-void row_linear(size rows, size k, int parts, const size *outs, const float *const *weights, const float *const *biases,
-                const float *x, float *columns, float *y, int threads)
+/* Several linear layers of the same input, their outputs one after another. */
+struct linear {
+    size in, out;                 /* of all of them */
+    int parts;
+    const size *outs;             /* of each */
+    const float *const *weights;  /* (outs[p], in) */
+    const float *const *biases;   /* (outs[p]) or null */
+};
+
+static size columns_of(const struct linear *layer, size rows) { return rows > 2 ? GROUP * layer->in : 0; }
+
+/* By all threads of a team: x (rows, in) -> y (rows, out). columns: room for `columns_of` floats. */
+static void linear(const struct linear *layer, size rows, const float *x, float *columns, float *y)
 {
-    size all = 0;
-    for (int p = 0; p < parts; p++)
-        all += outs[p];
-#pragma omp parallel num_threads(threads) if (rows * k * all > 65536)
+    size k = layer->in;
     for (size first = 0; first < rows; first += GROUP) {
         size now = rows - first < GROUP ? rows - first : GROUP, width = now <= LANES ? LANES : GROUP;
         const float *x_now = x + first * k;
@@ -102,17 +110,19 @@ void row_linear(size rows, size k, int parts, const size *outs, const float *con
                     columns[i * width + r] = r < now ? x_now[r * k + i] : 0.0f;
         }
         size step = now <= 2 ? DOTS : now <= LANES ? SUMS : OUTS, at = 0;
-        for (int p = 0; p < parts; p++) {
+        for (int p = 0; p < layer->parts; p++) {
+            size outs = layer->outs[p];
+            const float *weights = layer->weights[p], *biases = layer->biases[p];
 #pragma omp for schedule(static) nowait
-            for (size block = 0; block < (outs[p] + step - 1) / step; block++) {
-                size o = block * step, count = outs[p] - o < step ? outs[p] - o : step;
-                rows_of_weights(count, now, k, weights[p] + o * k, x_now, columns, biases[p] ? biases[p] + o : 0,
-                                y + first * all + at + o, all);
+            for (size block = 0; block < (outs + step - 1) / step; block++) {
+                size o = block * step, count = outs - o < step ? outs - o : step;
+                rows_of_weights(count, now, k, weights + o * k, x_now, columns, biases ? biases + o : 0,
+                                y + first * layer->out + at + o, layer->out);
             }
-            at += outs[p];
+            at += outs;
         }
-        if (first + GROUP < rows) {
-#pragma omp barrier /* the columns are about to be overwritten */
-        }
+#pragma omp barrier /* y is whole; the columns may be overwritten */
     }
 }
+
+#endif
