@@ -14,15 +14,6 @@ struct attention {
     float multiplier;
 };
 
-static float dot(size count, const float *a, const float *b)
-{
-    float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (size i = 0; i < count; i++)
-        sum += a[i] * b[i];
-    return sum;
-}
-
 /* One head's vector at a position: halves rotated. */
 static void rotate(const struct attention *layer, size position, float *x)
 {
@@ -35,29 +26,52 @@ static void rotate(const struct attention *layer, size position, float *x)
     }
 }
 
-/* Some positions, from `first` up to `end`, seen by the `shared` queries of one key head: of each query the largest
-   score, the sum of the weights relative to it, and the weighted sum of the values, in `found` (shared, 2 + head_dim).
-   weights: room for (POSITIONS). */
-static void attend(size shared, size head_dim, float scale, const float *query, const float *keys, const float *values,
-                   size first, size end, float *weights, float *found)
+/* scores (count) of keys (count, head_dim) for one query, before the scale. */
+static void score(size count, size head_dim, const float *query, const float *keys, float *scores)
 {
+    size j = 0;
+    for (; j + DOTS <= count; j += DOTS)
+        dots(DOTS, 1, head_dim, keys + j * head_dim, query, 0, scores + j, 0);
+    for (; j < count; j++)
+        dots(1, 1, head_dim, keys + j * head_dim, query, 0, scores + j, 0);
+}
+
+/* sum (head_dim) += weights (count) times values (count, head_dim). */
+static void mix(size count, size head_dim, const float *weights, const float *values, float *sum)
+{
+    size j = 0;
+    for (; j + 4 <= count; j += 4) {
+        const float *a = values + j * head_dim, *b = a + head_dim, *c = b + head_dim, *d = c + head_dim;
+#pragma omp simd
+        for (size i = 0; i < head_dim; i++)
+            sum[i] += weights[j] * a[i] + weights[j + 1] * b[i] + weights[j + 2] * c[i] + weights[j + 3] * d[i];
+    }
+    for (; j < count; j++)
+#pragma omp simd
+        for (size i = 0; i < head_dim; i++)
+            sum[i] += weights[j] * values[j * head_dim + i];
+}
+
+/* `count` positions, seen by the `shared` queries of one key head: of each query the largest score, the sum of the
+   weights relative to it, and the weighted sum of the values, in `found` (shared, 2 + head_dim). */
+static void attend(size shared, size head_dim, float scale, const float *query, const float *keys, const float *values,
+                   size count, float *found)
+{
+    float weights[POSITIONS];
     for (size h = 0; h < shared; h++) {
-        float *out = found + h * (2 + head_dim), *mean = out + 2, largest = -INFINITY, sum = 0.0f;
-        for (size j = first; j < end; j++) {
-            weights[j - first] = scale * dot(head_dim, query + h * head_dim, keys + j * head_dim);
-            largest = weights[j - first] > largest ? weights[j - first] : largest;
+        float *out = found + h * (2 + head_dim), largest = -INFINITY, sum = 0.0f;
+        score(count, head_dim, query + h * head_dim, keys, weights);
+        for (size j = 0; j < count; j++) {
+            weights[j] *= scale;
+            largest = weights[j] > largest ? weights[j] : largest;
         }
 #pragma omp simd reduction(+ : sum)
-        for (size j = 0; j < end - first; j++) {
+        for (size j = 0; j < count; j++) {
             weights[j] = exponential(weights[j] - largest);
             sum += weights[j];
         }
-        for (size c = 0; c < head_dim; c++)
-            mean[c] = 0.0f;
-        for (size j = first; j < end; j++)
-#pragma omp simd
-            for (size c = 0; c < head_dim; c++)
-                mean[c] += weights[j - first] * values[j * head_dim + c];
+        memset(out + 2, 0, sizeof(float) * head_dim);
+        mix(count, head_dim, weights, values, out + 2);
         out[0] = largest;
         out[1] = sum;
     }
@@ -103,7 +117,6 @@ int attention_step(const struct attention *layer, size rows, float *residual, fl
     float *found = take(&left, tasks * each), *in_columns = take(&left, columns), *others = take(&left, o_columns);
 #pragma omp parallel num_threads(threads) if (rows * qkv_proj->out * d_model + rows * width * length > ALONE)
     {
-        float weights[POSITIONS];
         norm(&layer->norm, rows, residual, d_model, 0, 0, hidden);
         linear(qkv_proj, rows, hidden, in_columns, qkv);
 #pragma omp for schedule(static)
@@ -121,10 +134,10 @@ int attention_step(const struct attention *layer, size rows, float *residual, fl
         for (size task = 0; task < tasks; task++) {
             size block = task % blocks, h = task / blocks % kv_heads, row = task / blocks / kv_heads;
             size first = block * POSITIONS, end = first + POSITIONS < length ? first + POSITIONS : length;
-            size start = starts && starts[row] > first ? starts[row] : first, at = (row * kv_heads + h) * capacity;
-            attend(shared, head_dim, layer->scale, qkv + row * qkv_proj->out + h * shared * head_dim,
-                   keys + at * head_dim, values + at * head_dim, start < end ? start : end, end, weights,
-                   found + task * each);
+            size start = starts && starts[row] > first ? starts[row] : first, count = start < end ? end - start : 0;
+            size at = ((row * kv_heads + h) * capacity + start) * head_dim;
+            attend(shared, head_dim, layer->scale, qkv + row * qkv_proj->out + h * shared * head_dim, keys + at,
+                   values + at, count, found + task * each);
         }
 #pragma omp for schedule(static)
         for (size query = 0; query < rows * layer->heads; query++)

@@ -1,7 +1,8 @@
 /* A few rows times weights as they lie in the model, (out, in): each weight is read once, and none is copied.
 
    One or two rows are dot products with each row of weights. More rows are transposed first, side by side in vectors, and
-   every weight is multiplied with all of them at once; what is summed stays in registers. */
+   every weight is multiplied with all of them at once; what is summed stays in registers. Weights are fetched a block or
+   two ahead: the hardware stops at each 4 KB (12% for one row, 10% for 16, on an EPYC). */
 #ifndef LINEAR_H
 #define LINEAR_H
 #include "scalar.h"
@@ -28,9 +29,11 @@ static inline __attribute__((always_inline)) void dots(const int outs, const int
             sums[o][r] = (vector){0};
     size i = 0;
     for (; i + LANES <= k; i += LANES)
-        for (int o = 0; o < outs; o++)
+        for (int o = 0; o < outs; o++) {
+            __builtin_prefetch(w + (o + 2 * outs) * k + i);
             for (int r = 0; r < rows; r++)
                 sums[o][r] += *(const vector *)(x + r * k + i) * *(const vector *)(w + o * k + i);
+        }
     for (int o = 0; o < outs; o++)
         for (int r = 0; r < rows; r++) {
             float sum = bias ? bias[o] : 0.0f;
@@ -48,6 +51,8 @@ static inline __attribute__((always_inline)) void columns_times(const int outs, 
                                                                 const float *bias, float *y, size y_row, size rows)
 {
     vector sums[SUMS];
+    for (size i = 0; i < outs * k; i += 16)
+        __builtin_prefetch(w + outs * k + i);
     for (int o = 0; o < outs; o++)
         for (int v = 0; v < vectors; v++)
             sums[o * vectors + v] = (vector){0} + (bias ? bias[o] : 0.0f);
