@@ -1,12 +1,16 @@
 """What every operator shares: compute precision, backends, and argument checks."""
 
+import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-Backend = Literal["auto", "torch", "reference"]
+Backend = Literal["auto", "triton", "torch", "reference"]
+VARIABLE = "MAMBA2_BACKEND"
+"""Of the environment: what "auto" means."""
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
@@ -20,10 +24,33 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[None]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def check_backend(backend: str) -> None:
-    """Raise ValueError for a backend that no operator has."""
-    if backend not in ("auto", "torch", "reference"):
-        raise ValueError(f"backend is {backend!r}: choose 'auto', 'torch' or 'reference'")
+def chosen(backend: str, triton: Callable[[], bool] = lambda: False) -> Literal["triton", "torch", "reference"]:
+    """The path of a call: what its `backend` says, else what the environment's MAMBA2_BACKEND says, else the fastest.
+
+    Args:
+        triton: whether there are kernels for the inputs that do what they should.
+
+    Raises:
+        ValueError: no such backend, or `backend` is "triton" and cannot be had; the environment only asks for it.
+    """
+    asked = backend if backend != "auto" else os.environ.get(VARIABLE, "auto")
+    if asked not in ("auto", "triton", "torch", "reference"):
+        source = "backend" if backend != "auto" else VARIABLE
+        raise ValueError(f"{source} is {asked!r}: choose 'auto', 'triton', 'torch' or 'reference'")
+    if asked in ("torch", "reference"):
+        return asked  # type: ignore[return-value]
+    if triton():
+        return "triton"
+    if backend == "triton":
+        raise ValueError("backend is 'triton': this operator has no kernel for these dtypes, sizes or devices")
+    return "torch"
+
+
+def runs_triton(tensor: Tensor) -> bool:
+    """Whether kernels run where this tensor is: on a GPU of NVIDIA's Ampere or later, or interpreted on a CPU."""
+    if tensor.is_cuda:
+        return torch.cuda.get_device_capability(tensor.device) >= (8, 0)
+    return tensor.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:

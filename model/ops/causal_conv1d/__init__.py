@@ -5,7 +5,7 @@ from typing import Any, Literal
 from torch import Tensor, cat
 from torch.library import custom_op
 
-from model.ops._common import Backend, check_backend, check_shape
+from model.ops._common import Backend, check_shape, chosen
 from model.ops.causal_conv1d import reference
 from model.ops.causal_conv1d.step import causal_conv1d_state, causal_conv1d_step
 from model.ops.causal_conv1d.torch import backward, forward
@@ -55,13 +55,13 @@ def causal_conv1d(
         check_shape("seq_idx", seq_idx, (batch, seqlen))
     if activation not in ("silu", None):
         raise ValueError(f"activation is {activation!r}: choose 'silu' or None")
-    check_backend(backend)
+    path = chosen(backend)
     if initial_state is not None:
         check_shape("initial_state", initial_state, (batch, width - 1, channels))
         x = cat([initial_state.to(x.dtype), x], dim=1)
         if seq_idx is not None:
             seq_idx = cat([seq_idx[:, :1].expand(-1, width - 1), seq_idx], dim=1)
-    if backend == "reference":
+    if path == "reference":
         y = reference.causal_conv1d(x, weight, bias, activation, seq_idx).to(x.dtype)
     else:
         y = _causal_conv1d(x, weight, bias, seq_idx, activation)

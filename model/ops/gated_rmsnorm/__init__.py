@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, is_grad_enabled
 from torch.library import custom_op
 
-from model.ops._common import Backend, check_backend, check_shape
+from model.ops._common import Backend, check_shape, chosen
 from model.ops.gated_rmsnorm import reference
 from model.ops.gated_rmsnorm.torch import backward, forward
 
@@ -49,8 +49,7 @@ def gated_rmsnorm(
         check_shape("gate", gate, tuple(x.shape))
     if group_size < 1 or d % group_size:
         raise ValueError(f"{d} channels do not divide into groups of {group_size}: choose a divisor")
-    check_backend(backend)
-    if backend == "reference":
+    if chosen(backend) == "reference":
         return reference.gated_rmsnorm(x, weight, gate, eps, group_size, norm_before_gate).to(x.dtype)
     if not is_grad_enabled():
         return forward(x, weight, gate, eps, group_size, norm_before_gate)  # a decode step feels a custom op call

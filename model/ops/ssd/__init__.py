@@ -3,11 +3,11 @@
 import math
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, bfloat16, float16, float32
 from torch.library import custom_op
 
-from model.ops._common import Backend, check_backend, check_shape, compute_dtype
-from model.ops.ssd import reference
+from model.ops._common import Backend, check_shape, chosen, compute_dtype, runs_triton
+from model.ops.ssd import reference, selfcheck
 from model.ops.ssd.step import ssd_step
 from model.ops.ssd.torch import backward, chunk_length, forward
 
@@ -51,24 +51,33 @@ def ssd(
             document starts from a zero state; `initial_state` belongs to a row's first document.
         chunk_size: positions per chunk; a speed hint, results do not depend on it.
         return_final_state: also return the state after the last position.
-        backend: "torch" (chunked), "reference" (sequential, fp64 inside) or "auto".
+        backend: "triton" (on a GPU, in fp32, bf16 or fp16), "torch" (chunked), "reference" (sequential, fp64 inside) or
+            "auto": the fastest that takes these inputs, or what the environment's MAMBA2_BACKEND says.
 
     Returns:
         y (batch, seqlen, nheads, headdim) in x's dtype; with `return_final_state` the pair of y and the final
         state (batch, nheads, headdim, dstate) in fp32 (fp64 for fp64 x).
 
     Raises:
-        ValueError: shapes that do not fit together, or an unknown backend.
+        ValueError: shapes that do not fit together, or a backend that is unknown or does not take these inputs.
     """
     _check(x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, chunk_size)
-    check_backend(backend)
-    if backend == "reference":
+    path = chosen(backend, lambda: _triton_takes(x, B, check=backend != "triton"))
+    if path == "reference":
         y, final_state = reference.ssd(x, dt, A, B, C, D, dt_bias, dt_softplus, dt_limit, initial_state, seq_idx)
-        final_state = final_state.to(compute_dtype(x))
+        y, final_state = y.to(x.dtype), final_state.to(compute_dtype(x))
     else:
-        y, final_state, _ = _ssd(x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, dt_softplus, *dt_limit, chunk_size)
-    y = y.to(x.dtype)
+        options = (dt_softplus, *dt_limit, chunk_size, path)
+        y, final_state, *_ = _ssd(x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, *options)
     return (y, final_state) if return_final_state else y
+
+
+def _triton_takes(x: Tensor, B: Tensor, check: bool) -> bool:
+    """Whether there is a kernel for these inputs, whose states fit into registers; with `check`, one found to work."""
+    sizes = (x.shape[-1], B.shape[-1])
+    if x.dtype not in (float32, bfloat16, float16) or max(sizes) > 128 or not runs_triton(x):
+        return False
+    return not check or (x.is_cuda and selfcheck.passes(str(x.device), x.dtype, *sizes))
 
 
 def _check(
@@ -124,8 +133,13 @@ def _ssd(
     dt_min: float,
     dt_max: float,
     chunk_size: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return forward(x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, dt_softplus, (dt_min, dt_max), chunk_size)
+    path: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    inputs = (x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, dt_softplus, (dt_min, dt_max))
+    if path == "triton":
+        return _triton().forward(*inputs)
+    y, final_state, states = forward(*inputs, chunk_size)
+    return y.to(x.dtype), final_state, states, x.new_empty(0)
 
 
 @_ssd.register_fake
@@ -143,16 +157,22 @@ def _(
     dt_min: float,
     dt_max: float,
     chunk_size: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+    path: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, seqlen, nheads, headdim = x.shape
+    y, state, dtype = x.new_empty(x.shape), (batch, nheads, headdim, B.shape[-1]), compute_dtype(x)
+    final_state = x.new_empty(state, dtype=dtype)
+    if path == "triton":
+        return y, final_state, *_triton().saved(x, B)
     chunks = -(-seqlen // chunk_length(x.device, chunk_size, seqlen))
-    dtype = compute_dtype(x)
-    state = (nheads, headdim, B.shape[-1])
-    return (
-        x.new_empty(x.shape, dtype=dtype),
-        x.new_empty((batch, *state), dtype=dtype),
-        x.new_empty((batch, chunks, *state), dtype=dtype),
-    )
+    return y, final_state, x.new_empty((batch, chunks, *state[1:]), dtype=dtype), x.new_empty(0)
+
+
+def _triton() -> Any:
+    """The kernels; only a machine with a GPU needs Triton."""
+    from model.ops.ssd import triton
+
+    return triton
 
 
 @custom_op("mamba2::ssd_backward", mutates_args=())
@@ -168,27 +188,17 @@ def _ssd_backward(
     dt_bias: Tensor | None,
     seq_idx: Tensor | None,
     states: Tensor,
+    decays: Tensor,
     dt_softplus: bool,
     dt_min: float,
     dt_max: float,
     chunk_size: int,
+    path: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return backward(
-        grad_y,
-        grad_final_state,
-        x,
-        dt,
-        A,
-        B,
-        C,
-        D,
-        dt_bias,
-        seq_idx,
-        states,
-        dt_softplus,
-        (dt_min, dt_max),
-        chunk_size,
-    )
+    inputs = (grad_y, grad_final_state, x, dt, A, B, C, D, dt_bias, seq_idx, states)
+    if path == "triton":
+        return _triton().backward(*inputs, decays, dt_softplus, (dt_min, dt_max))
+    return backward(*inputs, dt_softplus, (dt_min, dt_max), chunk_size)
 
 
 @_ssd_backward.register_fake
@@ -204,10 +214,12 @@ def _(
     dt_bias: Tensor | None,
     seq_idx: Tensor | None,
     states: Tensor,
+    decays: Tensor,
     dt_softplus: bool,
     dt_min: float,
     dt_max: float,
     chunk_size: int,
+    path: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     per_head = (A.shape[0],)
     return (
@@ -222,15 +234,15 @@ def _(
     )
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, *ctx.options = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, dt, A, B, C, D, dt_bias, seq_idx, output[2])
+    ctx.save_for_backward(x, dt, A, B, C, D, dt_bias, seq_idx, *output[2:])
     ctx.state_dtype = None if initial_state is None else initial_state.dtype
 
 
 def _gradients(
-    ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | None, _: Tensor | None
+    ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | None, *_: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     D, dt_bias = ctx.saved_tensors[5:7]
     dx, ddt, dA, dB, dC, dD, d_bias, d_state = _ssd_backward(grad_y, grad_final_state, *ctx.saved_tensors, *ctx.options)
@@ -243,7 +255,7 @@ def _gradients(
         None if D is None else dD,
         None if dt_bias is None else d_bias,
         None if ctx.state_dtype is None else d_state.to(ctx.state_dtype),
-        *(None,) * 5,
+        *(None,) * 6,
     )
 
 

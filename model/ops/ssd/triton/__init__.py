@@ -1,0 +1,205 @@
+"""The SSD in Triton: three launches forward, six backward, and no atomic additions.
+
+The sequence is cut into chunks (of Q positions, within which the scan is a masked matrix product) and into segments of
+several chunks (one program each, so that a long sequence fills the GPU). A state stays in registers along its segment;
+what crosses memory is one state per segment, and in the backward also the states between chunks, in the inputs'
+precision.
+
+    forward   decays  step sizes and sums of decays
+              states  each segment's own contribution to the state after it
+              scan    outputs, chunk by chunk, from the state that the segments before leave
+    backward  states  each segment's own contribution to the gradient of the state before it
+              states  the state at each chunk's start, the gradient at each chunk's end (a launch each)
+              read_gradients, write_gradients   chunk by chunk, the heads of a group in turn: C B^T is made once, and
+                      what C and B get from several heads is summed in registers
+              step_gradients   of the step sizes, from what the others say of the decays
+
+Shapes: b batch, c chunks, s segments, g groups, h heads, p headdim, n dstate; Q positions of a chunk. Decays are sums
+of a = dt A, in fp32: of a chunk only, and with a at least -20 (e^-20 is less than fp32 resolves), so that the
+difference of two sums keeps what lies between them.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel
+from model.ops.ssd.triton.gradients import read_gradients_kernel, write_gradients_kernel
+from model.ops.ssd.triton.scan import scan_kernel
+from model.ops.ssd.triton.states import states_kernel
+
+PROGRAMS = 512
+"""That a launch should have at least: a constant, since the number of segments is part of the rounding."""
+
+MOST_SEGMENTS = 16
+LEAST_CHUNKS = 4
+"""Of a segment."""
+
+HEADS = 16
+"""That one program makes decays for."""
+
+STAGES = 2
+"""Of the pipelines of loads, in bf16; fp32 has no shared memory to spare. Three are slower: one program fits less."""
+
+
+class Plan:
+    """Sizes of a call: a function of shapes and dtypes alone, so that results are."""
+
+    def __init__(self, x: Tensor, B: Tensor) -> None:
+        self.batch, self.seqlen, self.nheads, self.headdim = x.shape
+        self.ngroups, self.dstate = B.shape[2:]
+        self.Q = 64 if x.dtype is torch.bfloat16 else 32
+        self.P, self.N = (max(16, triton.next_power_of_2(size)) for size in (self.headdim, self.dstate))
+        self.nchunks = -(-self.seqlen // self.Q)
+        wanted = max(1, PROGRAMS // (self.batch * self.nheads))
+        most = max(1, self.nchunks // LEAST_CHUNKS)
+        self.chunks_of_segment = -(-self.nchunks // min(wanted, most, MOST_SEGMENTS))
+        self.nsegments = -(-self.nchunks // self.chunks_of_segment)
+        heads = self.nheads // self.ngroups
+        self.nsplits = min(heads, max(1, PROGRAMS // (self.batch * self.nchunks * self.ngroups)))
+        self.nsplits = -(-heads // -(-heads // self.nsplits))
+        self.warps = 4 if self.P * self.N <= 8192 else 8
+        self.state_dtype = torch.bfloat16 if x.dtype is torch.bfloat16 else torch.float32
+        self.sizes = (self.seqlen, self.nheads, self.ngroups)
+        self.dots: dict[str, Any] = {
+            "headdim": self.headdim,
+            "dstate": self.dstate,
+            "Q": self.Q,
+            "P": self.P,
+            "N": self.N,
+            "DOT": tl.bfloat16 if x.dtype is torch.bfloat16 else tl.float32,
+            "PRECISION": "tf32" if x.dtype is torch.float16 else "ieee",
+            "num_stages": STAGES if x.dtype is torch.bfloat16 else 1,
+        }
+
+
+def saved(x: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """Empty tensors of the shapes that `forward` keeps for `backward`."""
+    plan = Plan(x, B)
+    states = (plan.batch, plan.nsegments, plan.nheads, plan.headdim, plan.dstate)
+    decays = (3, plan.batch, plan.nheads, plan.nchunks * plan.Q)
+    return x.new_empty(states, dtype=torch.float32), x.new_empty(decays, dtype=torch.float32)
+
+
+def forward(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    dt_bias: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    dt_softplus: bool,
+    dt_limit: tuple[float, float],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return y (b, seqlen, h, p) in x's dtype, and in fp32 the final state (b, h, p, n); for the backward the segments'
+    first states (b, s, h, p, n) and the decays (3, b, h, c Q).
+    """
+    plan = Plan(x, B)
+    x, dt, A, B, C = (tensor.contiguous() for tensor in (x, dt, A, B, C))
+    y, (starts, decays) = torch.empty_like(x), saved(x, B)
+    final = torch.empty_like(starts[:, 0])
+    local, decay = starts, starts  # not looked at where there is one segment
+    grid = (plan.nheads, plan.batch * plan.nsegments)
+    sizes = (*plan.sizes, plan.nsegments, plan.chunks_of_segment, plan.nchunks)
+    options = {"DOCUMENTS": seq_idx is not None, "num_warps": plan.warps, **plan.dots}
+    documents, start = _given(seq_idx, A), _given(initial_state, A)
+    with torch.cuda.device_of(x):
+        decays_kernel[(plan.nchunks, -(-plan.nheads // HEADS), plan.batch)](
+            *(dt, A, _given(dt_bias, A), decays, plan.seqlen, plan.nheads, plan.nchunks, *dt_limit),
+            Q=plan.Q, H=HEADS, SOFTPLUS=dt_softplus, BIAS=dt_bias is not None,
+        )  # fmt: skip
+        inputs = (x, decays, decays.stride(0), B)
+        if plan.nsegments > 1:
+            local, decay = torch.empty_like(starts), x.new_empty(starts.shape[:3], dtype=torch.float32)
+            states_kernel[grid](
+                *(*inputs, documents, A, local, decay, local, local, A, A, *sizes),
+                REVERSE=False, STORE=False, START=False, **options,
+            )  # fmt: skip
+        scan_kernel[grid](
+            *(*inputs, C, _given(D, A), documents, start, local, decay, y, starts, final, *sizes),
+            SKIP=D is not None, START=initial_state is not None, **options,
+        )  # fmt: skip
+    return y, final, starts, decays
+
+
+def backward(
+    grad_y: Tensor | None,
+    grad_final_state: Tensor | None,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    dt_bias: Tensor | None,
+    seq_idx: Tensor | None,
+    starts: Tensor,
+    decays: Tensor,
+    dt_softplus: bool,
+    dt_limit: tuple[float, float],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, dt, A, B, C, D, dt_bias and initial_state."""
+    plan = Plan(x, B)
+    x, dt, A, B, C = (tensor.contiguous() for tensor in (x, dt, A, B, C))
+    dy = torch.zeros_like(x) if grad_y is None else grad_y.contiguous()
+    d_final = None if grad_final_state is None else grad_final_state.contiguous()
+    per_chunk = (plan.batch, plan.nchunks, plan.nheads)
+    states = x.new_empty((*per_chunk, plan.headdim, plan.dstate), dtype=plan.state_dtype)
+    d_states = torch.empty_like(states)
+    local, d_start = torch.empty_like(starts), torch.empty_like(starts[:, 0])
+    decay = x.new_empty(starts.shape[:3], dtype=torch.float32)
+    dx, ddt = torch.empty_like(x), torch.empty_like(dt)
+    parts = (plan.nsplits, *B.shape)
+    dB, dC = (x.new_empty(parts, dtype=torch.float32 if plan.nsplits > 1 else B.dtype) for _ in range(2))
+    dA, dD, d_bias, d_across = (x.new_empty(per_chunk, dtype=torch.float32) for _ in range(4))
+    shares = x.new_empty((4, *decays.shape[1:]), dtype=torch.float32)
+    grid: tuple[int, ...] = (plan.nheads, plan.batch * plan.nsegments)
+    sizes: tuple[int, ...] = (*plan.sizes, plan.nsegments, plan.chunks_of_segment, plan.nchunks)
+    options = {"DOCUMENTS": seq_idx is not None, "num_warps": plan.warps, **plan.dots}
+    documents, plane = _given(seq_idx, A), decays.stride(0)
+    with torch.cuda.device_of(x):
+        backwards = {"REVERSE": True, "START": d_final is not None, **options}
+        before = (dy, decays, plane, C, documents, _given(d_final, A), local, decay, d_states, d_start, A, A, *sizes)
+        if plan.nsegments > 1:
+            states_kernel[grid](*before, STORE=False, **backwards)
+        states_kernel[grid](*before, STORE=True, **backwards)
+        after = (torch.empty_like(d_start), d_states, d_across, *sizes)
+        states_kernel[grid](
+            *(x, decays, plane, B, documents, starts, local, decay, states, *after),
+            REVERSE=False, STORE=True, START=True, **options,
+        )  # fmt: skip
+        grid = (plan.nchunks, plan.ngroups * plan.nsplits, plan.batch)
+        sizes = (*plan.sizes, plan.nchunks, plan.nsplits)
+        read_gradients_kernel[grid](dy, x, decays, plane, B, C, documents, states, dC, shares, *sizes, **options)
+        write_gradients_kernel[grid](
+            *(dy, x, decays, plane, B, C, _given(D, A), documents, d_states, shares, dx, dB, dD, *sizes),
+            SKIP=D is not None, **options,
+        )  # fmt: skip
+        step_gradients_kernel[(plan.nchunks, -(-plan.nheads // HEADS), plan.batch)](
+            *(dt, A, _given(dt_bias, A), d_across, shares, ddt, dA, d_bias),
+            *(plan.seqlen, plan.nheads, plan.nchunks, *dt_limit),
+            Q=plan.Q, H=HEADS, SOFTPLUS=dt_softplus, BIAS=dt_bias is not None,
+        )  # fmt: skip
+    per_head = (tensor.sum((0, 1)) for tensor in (dA, dD, d_bias))
+    dA, dD, d_bias = per_head
+    return (
+        dx,
+        ddt,
+        dA.to(A.dtype),
+        dB.sum(0).to(B.dtype) if plan.nsplits > 1 else dB[0],
+        dC.sum(0).to(C.dtype) if plan.nsplits > 1 else dC[0],
+        A.new_zeros(plan.nheads) if D is None else dD.to(D.dtype),
+        dA.new_zeros(plan.nheads) if dt_bias is None else d_bias.to(dt_bias.dtype),
+        d_start,
+    )
+
+
+def _given(tensor: Tensor | None, other: Tensor) -> Tensor:
+    """An argument of a kernel; any where there is none, since it is not looked at."""
+    return other if tensor is None else tensor.contiguous()

@@ -1,0 +1,219 @@
+"""The SSD's Triton kernels: interpreted where there is no GPU, against the recurrence in fp64."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.ops.ssd import selfcheck, ssd
+from tests.model.compare import error, outputs_and_gradients
+
+ROOT = Path(__file__).parents[3]
+CHUNK = {torch.float32: 32, torch.float16: 32, torch.bfloat16: 64}
+AXES = {
+    "dtype": [torch.float32, torch.bfloat16, torch.float16],
+    "length": ["one", "short", "chunk", "over", "several", "segments"],
+    "groups": [1, 2, 8],
+    "dstate": [16, 64, 128],
+    "headdim": [32, 64, 128],
+    "packed": [False, True],
+    "options": ["none", "all", "limits", "extreme"],
+}
+
+
+def pairwise(axes: dict[str, list]) -> list[dict]:
+    """Combinations in which each pair of values of two axes occurs, found greedily and always the same."""
+    draw, names = random.Random(0), list(axes)
+    missing = {
+        (a, x, b, y)
+        for a, b in itertools.combinations(names, 2)
+        for x in range(len(axes[a]))
+        for y in range(len(axes[b]))
+    }
+    found = []
+    while missing:
+        candidates = []
+        for _ in range(60):
+            a, x, b, y = min(missing)
+            picks = {name: draw.randrange(len(axes[name])) for name in names} | {a: x, b: y}
+            covered = {(a, picks[a], b, picks[b]) for a, b in itertools.combinations(names, 2)} & missing
+            candidates.append((len(covered), sorted(picks.items()), covered))
+        _, best, covered = max(candidates)
+        missing -= covered
+        found.append({name: axes[name][place] for name, place in best})
+    return found
+
+
+def label(case: dict) -> str:
+    return "-".join(str(value).removeprefix("torch.") for value in case.values())
+
+
+COVERING = pairwise(AXES)
+GRID = [dict(zip(AXES, values, strict=True)) for values in itertools.product(*AXES.values())]
+
+
+@pytest.fixture(autouse=True)
+def _interpreted(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    if device.type == "cpu":
+        monkeypatch.setenv("TRITON_INTERPRET", "1")  # before the kernels are first imported, too
+
+
+def make(case: dict, device: torch.device) -> tuple[dict[str, Tensor], dict]:
+    """Inputs in the case's precision, those that the model keeps in fp32 in fp32; and options."""
+    dtype, groups, kind = case["dtype"], case["groups"], case["options"]
+    chunk = CHUNK[dtype]
+    seqlen = {
+        "one": 1,
+        "short": chunk - 1,
+        "chunk": chunk,
+        "over": chunk + 1,
+        "several": 3 * chunk - 5,
+        "segments": 8 * chunk + 3,
+    }[case["length"]]
+    heads, batch = max(2, groups), 1 if groups == 8 else 2
+    scale = 50.0 if kind == "extreme" else 1.0
+
+    def normal(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+        return torch.randn(*shape, device=device).to(dtype)
+
+    inputs = {
+        "x": normal(batch, seqlen, heads, case["headdim"]),
+        "dt": scale * normal(batch, seqlen, heads),
+        "A": -scale * torch.rand(heads, device=device) - 0.1,
+        "B": normal(batch, seqlen, groups, case["dstate"]) / case["dstate"] ** 0.5,
+        "C": normal(batch, seqlen, groups, case["dstate"]),
+    }
+    if kind != "none":
+        inputs |= {name: normal(heads, dtype=torch.float32) for name in ("D", "dt_bias")}
+        inputs["initial_state"] = normal(batch, heads, case["headdim"], case["dstate"], dtype=torch.float32)
+    options: dict = {"dt_softplus": kind != "limits", "return_final_state": True}
+    if kind == "limits":
+        options["dt_limit"] = (0.1, 0.7)
+    if case["packed"]:
+        documents = torch.randint(0, 4, (batch, seqlen), device=device, dtype=torch.int32)
+        options["seq_idx"] = documents.sort(dim=1).values
+    return {name: tensor.requires_grad_() for name, tensor in inputs.items()}, options
+
+
+def check(case: dict, device: torch.device) -> None:
+    """Errors are at most twice those of torch with everything in that precision, plus a small constant."""
+    inputs, options = make(case, device)
+
+    def run(backend: str, tensors: dict[str, Tensor]) -> list[Tensor]:
+        return outputs_and_gradients(lambda: ssd(**tensors, **options, backend=backend), list(tensors.values()))
+
+    exact = {name: tensor.detach().double().requires_grad_() for name, tensor in inputs.items()}
+    expected = run("reference", exact)
+    ours = run("triton", inputs)
+    bf16 = 2.0**-7 if device.type == "cuda" else 2.0**-6  # the interpreter cuts bits off instead of rounding
+    rounding = {torch.float32: 5e-5, torch.bfloat16: bf16, torch.float16: 2.0**-9}[case["dtype"]]
+    names = ["y", "final", *inputs]
+    for name, mine, truth in zip(names, ours, expected, strict=True):
+        assert bool(mine.isfinite().all()), name
+        assert error(mine, truth) <= 2 * rounding, f"{name}: {error(mine, truth):.1e}"
+
+
+@pytest.mark.parametrize("case", COVERING, ids=label)
+def test_outputs_and_gradients_are_those_of_the_recurrence(case: dict, device: torch.device) -> None:
+    check(case, device)
+
+
+@pytest.mark.full_grid
+@pytest.mark.parametrize("case", GRID, ids=label)
+def test_the_full_grid(case: dict, device: torch.device) -> None:
+    check(case, device)
+
+
+def test_runs_are_bitwise_the_same(device: torch.device) -> None:
+    case = {"dtype": torch.bfloat16, "length": "segments", "groups": 2, "dstate": 16, "headdim": 32} | {
+        "packed": True,
+        "options": "all",
+    }
+    inputs, options = make(case, device)
+    first, second = (
+        outputs_and_gradients(lambda: ssd(**inputs, **options, backend="triton"), list(inputs.values()))
+        for _ in range(2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_packed_documents_are_as_if_alone(device: torch.device) -> None:
+    case = {"dtype": torch.float32, "length": "several", "groups": 1, "dstate": 16, "headdim": 32} | {
+        "packed": False,
+        "options": "none",
+    }
+    inputs, options = make(case, device)
+    ends = [0, 1, 40, inputs["x"].shape[1]]
+    idx = torch.zeros(inputs["x"].shape[:2], dtype=torch.int32, device=device)
+    for end in ends[1:-1]:
+        idx[:, end:] += 1
+    together, _ = ssd(**inputs, **options, seq_idx=idx, backend="triton")
+    for start, end in itertools.pairwise(ends):
+        part = {name: t if name == "A" else t[:, start:end] for name, t in inputs.items()}
+        alone, _ = ssd(**part, **options, backend="triton")
+        assert error(together[:, start:end], alone) <= 1e-5
+
+
+def test_the_operator_keeps_its_promises(device: torch.device) -> None:
+    case = {"dtype": torch.float32, "length": "over", "groups": 2, "dstate": 16, "headdim": 32} | {
+        "packed": True,
+        "options": "all",
+    }
+    inputs, options = make(case, device)
+    rest = [inputs.get(name) for name in ("D", "dt_bias", "initial_state")]
+    arguments = [inputs[name] for name in ("x", "dt", "A", "B", "C")]
+    torch.library.opcheck(
+        torch.ops.mamba2.ssd.default,
+        (*arguments, *rest, options["seq_idx"], True, 0.0, math.inf, 64, "triton"),
+        test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
+    )
+
+
+def test_paths_are_chosen_by_argument_and_environment(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = {"dtype": torch.float32, "length": "short", "groups": 1, "dstate": 16, "headdim": 32} | {
+        "packed": False,
+        "options": "none",
+    }
+    inputs, _ = make(case, device)
+    doubles = {name: tensor.double() for name, tensor in inputs.items()}
+    with pytest.raises(ValueError, match="backend is 'triton': this operator has no kernel"):
+        ssd(**doubles, backend="triton")
+    wide = inputs | {"x": torch.randn(1, 4, 1, 200, device=device), "dt": torch.randn(1, 4, 1, device=device)}
+    wide |= {"A": -torch.rand(1, device=device), "B": torch.randn(1, 4, 1, 8, device=device)}
+    with pytest.raises(ValueError, match="backend is 'triton': this operator has no kernel"):
+        ssd(**wide | {"C": wide["B"]}, backend="triton")
+    with pytest.raises(ValueError, match="backend is 'cuda': choose"):
+        ssd(**inputs, backend="cuda")  # type: ignore[arg-type]
+    monkeypatch.setenv("MAMBA2_BACKEND", "cuda")
+    with pytest.raises(ValueError, match="MAMBA2_BACKEND is 'cuda': choose"):
+        ssd(**inputs)
+    outputs = {}
+    for path in ("torch", "reference", "auto"):
+        monkeypatch.setenv("MAMBA2_BACKEND", path)
+        outputs[path] = ssd(**inputs)
+        assert torch.equal(outputs[path], ssd(**inputs, backend=path if path != "auto" else "auto"))
+    assert not torch.equal(outputs["torch"], outputs["reference"])
+    monkeypatch.setenv("MAMBA2_BACKEND", "triton")
+    ssd(**doubles)  # the environment asks, and torch takes what Triton does not
+
+
+def test_a_kernel_that_computes_something_else_is_not_used() -> None:
+    good = [torch.ones(3), torch.ones(2, 2)]
+    assert selfcheck._agree(good, [tensor * 1.0001 for tensor in good], 1e-3)
+    assert not selfcheck._agree(good, [good[0], good[1] * 1.01], 1e-3)
+    assert not selfcheck._agree([good[0] * math.nan, good[1]], good, 1e-3)
+
+
+def test_kernels_compile_for_gpus_that_are_not_here() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.model.ops.compile_ahead"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
