@@ -197,7 +197,7 @@ def test_bitwise_repeatable(device: torch.device) -> None:
 def test_custom_op(device: torch.device, packed: bool) -> None:
     inputs = make_inputs(device, dtype=torch.float32)
     seq_idx = make_documents(2, inputs["x"].shape[1], device) if packed else None
-    arguments = (*inputs.values(), seq_idx, True, 0.0, math.inf, CHUNK)
+    arguments = (*inputs.values(), seq_idx, True, 0.0, math.inf, CHUNK, "torch")
     torch.library.opcheck(torch.ops.mamba2.ssd.default, arguments)
 
 
