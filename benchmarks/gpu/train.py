@@ -36,8 +36,8 @@ def main() -> None:
             row = {"preset": preset, "backend": backend} | measure(preset, found["product"])
             found["rows"].append(row)
             rows, tokens = BATCH[preset]
-            shown = f"{row['rate']:9.0f} {row['mfu']:6.1%} {row['peak'] / 1e9:8.1f}" if "rate" in row else "does not fit"
-            print(f"{preset:14} {backend:8} {rows} x {tokens:5} {shown}", flush=True)
+            figures = f"{row['rate']:9.0f} {row['mfu']:6.1%} {row['peak'] / 1e9:8.1f}" if "rate" in row else "no room"
+            print(f"{preset:14} {backend:8} {rows} x {tokens:5} {figures}", flush=True)
     keep(arguments.json, found)
 
 
