@@ -6,7 +6,8 @@ One process trains all the while; a block of steps with tracking in one state st
 is compared with their mean, so that a machine whose speed drifts slows both alike. A state's feeder is stopped outside
 of its own blocks, which are about as long as the time between two deliveries. Every step logs three metrics, ten times
 what the trainer does by default. The figure is the median over the rounds, with its error as the rounds' median
-deviation tells it. Beside it stands the share of one core that the feeder took, at a lower priority than training.
+deviation tells it; on a machine with other guests that is some per cent. Beside it stands the share of one core that
+the feeder took, at a lower priority than training, and so what training can have lost to it of the machine's cores.
 """
 
 from __future__ import annotations
@@ -151,11 +152,15 @@ def measure(trainer: Trainer, states: list[State], rounds: int, steps: int) -> N
             without.append(after)
             before = after
     print(f"events off: {statistics.median(without) / steps * 1e3:.1f} ms per step; with")
+    cores = os.cpu_count() or 1
     for state in states:
         cost = statistics.median(state.ratios)
         deviation = statistics.median(abs(ratio - cost) for ratio in state.ratios)
         error = 1.25 * 1.48 * deviation / math.sqrt(rounds)  # as of a normal distribution
-        print(f"  {state.name:28}{cost - 1:+.2%} (+- {error:.2%}); feeder {state.feeder_share:.1%} of a core")
+        share = state.feeder_share
+        print(
+            f"  {state.name:28}{cost - 1:+.2%} (+- {error:.2%}); feeder {share:.1%} of a core, {share / cores:.2%} of all"
+        )
 
 
 def append_seconds(path: Path, count: int = 5000) -> float:

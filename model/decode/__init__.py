@@ -4,7 +4,7 @@ One row through a matrix is a stream over its weights. In fp32 on a CPU they are
 elsewhere torch does it (plain.py), on a second copy of the weights that is laid out for it.
 """
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -31,9 +31,9 @@ class Decoder:
         if backend not in ("auto", "torch", "native"):
             raise ValueError(f"backend is {backend!r}: choose 'auto', 'torch' or 'native'")
         self.model = model
-        in_c = backend != "torch"
+        in_c = backend != "torch" and native.lies_plainly(model.embedding.weight)
         with torch.no_grad():
-            blocks = [block for block in model.layers if isinstance(block, Block)]
+            blocks = [cast(Block, block) for block in model.layers]
             layers = [(in_c and native.layer(block)) or plain.Layer(block) for block in blocks]
             head = (in_c and native.head(model)) or plain.Head(model)
         if backend == "native" and any(isinstance(part, plain.Layer | plain.Head) for part in (*layers, head)):
@@ -47,6 +47,8 @@ class Decoder:
         Args:
             states: each layer's state; brought forward in place.
         """
+        if tokens.dim() != 1:
+            raise ValueError(f"tokens is {tuple(tokens.shape)}: it must be (batch,)")
         residual = self.model.embed(tokens)
         for i, layer in enumerate(self._layers):
             residual, states[i] = layer(residual, states[i])

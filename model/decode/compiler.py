@@ -21,17 +21,17 @@ SECONDS_TO_COMPILE = 60
 
 def load(folder: Path) -> ctypes.CDLL | None:
     """The library of all C files of a folder; None where there is no compiler, or, with a warning, where it fails."""
-    compiler = shlex.split(os.environ.get("CC") or "cc")
-    if not compiler or shutil.which(compiler[0]) is None:
-        return None
     try:
+        compiler = shlex.split(os.environ.get("CC") or "cc")
+        if not compiler or shutil.which(compiler[0]) is None:
+            return None
         library = _compiled(folder, compiler)
         try:
             return ctypes.CDLL(str(library))
         except OSError:  # damaged: once more
             library.unlink()
             return ctypes.CDLL(str(_compiled(folder, compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:  # no home, say
         warn(f"the C code for decoding could not be compiled ({getattr(error, 'stderr', '') or error})")
         return None
 

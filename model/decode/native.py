@@ -5,6 +5,7 @@ A framework's 5 to 10 us per operator, some 50 operators a layer, are as long as
 
 import ctypes
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ _ARGUMENTS = {  # after the layer, the number of rows and the residual stream; b
 def layer(block: Block) -> "Mamba2Layer | AttentionLayer | MLPLayer | None":
     """The block in C; None where C does not take it: then torch does."""
     mixer = block.mixer
-    if type(mixer) not in _KINDS or not all(map(_lies_plainly, block.parameters())):
+    if type(mixer) not in _KINDS or not all(map(lies_plainly, block.parameters())):
         return None
     if any(type(child) is not nn.Linear for child in mixer.projections()):  # type: ignore[operator]
         return None
@@ -98,7 +99,7 @@ def layer(block: Block) -> "Mamba2Layer | AttentionLayer | MLPLayer | None":
 
 def head(model: HybridLM) -> "Head | None":
     """The last norm and the head in C; None where C does not take them."""
-    if not all(map(_lies_plainly, (model.norm.weight, model.head_weight))) or not works():
+    if not all(map(lies_plainly, (model.norm.weight, model.head_weight))) or not works():
         return None
     return Head(model)
 
@@ -108,7 +109,15 @@ def works() -> bool:
     """Whether the C code is there and does on a small model what torch does; asked once per process."""
     if _library() is None:
         return False
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]), torch.no_grad():
+    plainly = (
+        torch.device("cpu"),
+        torch.random.fork_rng(devices=[]),
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+    )
+    with ExitStack() as stack:
+        for context in plainly:
+            stack.enter_context(context)
         torch.manual_seed(0)
         config = HybridConfig(
             pattern="M*-", vocab_size=41, d_model=36, d_state=20, headdim=12, n_groups=2, n_heads=4, n_kv_heads=2,
@@ -140,15 +149,19 @@ def _agree(model: HybridLM, blocks: Sequence[Block], rows: int) -> bool:
 class _Native:
     """A structure in C, and what it points to."""
 
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, d_model: int) -> None:
         library = _library()
         assert library is not None
-        self._function = getattr(library, function)
+        self._function, self._d_model = getattr(library, function), d_model
         self._held: list[Any] = []
 
     def _call(self, structure: ctypes.Structure, residual: Tensor, *arguments: int | None) -> None:
-        if residual.dtype is not torch.float32 or not residual.is_contiguous() or not residual.is_cpu:
-            raise ValueError(f"the residual stream is {residual.dtype} on {residual.device}: it must be fp32 on a CPU")
+        whole = residual.dtype is torch.float32 and residual.is_contiguous() and residual.is_cpu
+        if not whole or residual.dim() != 2 or residual.shape[1] != self._d_model:
+            raise ValueError(
+                f"the residual stream is {tuple(residual.shape)} in {residual.dtype} on {residual.device}: it must be "
+                f"(batch, {self._d_model}), contiguous, in fp32 on a CPU"
+            )
         if self._function(
             ctypes.addressof(structure),
             *(len(residual), residual.data_ptr()),
@@ -188,7 +201,7 @@ class Mamba2Layer(_Native):
     """A block with a Mamba2 mixer."""
 
     def __init__(self, block: Block) -> None:
-        super().__init__("mamba2_step")
+        super().__init__("mamba2_step", len(block.norm.weight))
         mixer = block.mixer
         assert isinstance(mixer, Mamba2)
         *into, out = mixer.projections()
@@ -221,7 +234,7 @@ class AttentionLayer(_Native):
     """A block with attention."""
 
     def __init__(self, block: Block) -> None:
-        super().__init__("attention_step")
+        super().__init__("attention_step", len(block.norm.weight))
         mixer = block.mixer
         assert isinstance(mixer, Attention)
         *into, out = mixer.projections()
@@ -247,12 +260,13 @@ class AttentionLayer(_Native):
         starts = state.starts
         if starts is not None and (starts.shape != (rows,) or starts.dtype is not torch.int64 or not starts.is_cpu):
             raise ValueError(f"starts is {tuple(starts.shape)} in {starts.dtype}: it must be ({rows},) in int64")
+        starts = None if starts is None else starts.contiguous()
         self._call(
             self._layer,
             residual,
             *(buffer.data_ptr(), buffer.data_ptr() + buffer.stride(0) * buffer.element_size()),
             *(capacity, past),
-            None if starts is None else starts.contiguous().data_ptr(),
+            None if starts is None else starts.data_ptr(),
         )
         return residual, AttentionState(buffer, past + 1, starts)
 
@@ -261,7 +275,7 @@ class MLPLayer(_Native):
     """A block with an MLP."""
 
     def __init__(self, block: Block) -> None:
-        super().__init__("mlp_step")
+        super().__init__("mlp_step", len(block.norm.weight))
         mixer = block.mixer
         assert isinstance(mixer, MLP)
         *into, out = mixer.projections()
@@ -280,7 +294,7 @@ class Head(_Native):
     """As `plain.Head`."""
 
     def __init__(self, model: HybridLM) -> None:
-        super().__init__("head_step")
+        super().__init__("head_step", len(model.norm.weight))
         self._vocab_size = len(model.head_weight)
         linear = self._linear([model.head_weight], [None])
         self._head = _Head(self._norm(model.norm), linear, model.config.logits_scaling)
@@ -307,7 +321,8 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
-def _lies_plainly(tensor: Tensor) -> bool:
+def lies_plainly(tensor: Tensor) -> bool:
+    """Whether C can read the tensor where it is."""
     return tensor.dtype is torch.float32 and tensor.is_cpu and type(tensor) in _PLAIN
 
 

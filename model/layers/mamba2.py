@@ -70,7 +70,9 @@ class Mamba2(nn.Module):
         if state is not None:
             x_before, B_before, C_before = state.conv.split([x.shape[-1], B.shape[-1], C.shape[-1]], dim=-1)
             ssm_before = state.ssm
-            conv_after = causal_conv1d_state(torch.cat([x, B, C], dim=-1), state.conv)
+            kept = state.conv.shape[1]
+            last = torch.cat([projected[:, -kept:] for projected in (x, B, C)], dim=-1)
+            conv_after = causal_conv1d_state(last, state.conv)
         x = self.x_conv(x, seq_idx, x_before).unflatten(-1, (-1, self.headdim))
         B = self.B_conv(B, seq_idx, B_before).unflatten(-1, (-1, self.d_state))
         C = self.C_conv(C, seq_idx, C_before).unflatten(-1, (-1, self.d_state))

@@ -8,6 +8,8 @@ import torch
 from model import HybridConfig
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic cuBLAS asks for
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is first imported, whoever does that
 torch.set_num_threads(1)  # the tests' tensors are too small to share between threads
 
 

@@ -9,7 +9,8 @@ from model.ops._common import check_shape
 
 def causal_conv1d_state(x: Tensor, state: Tensor) -> Tensor:
     """The last width - 1 inputs, (batch, width - 1, channels), after x (batch, seqlen, channels) and a state."""
-    return torch.cat([state.to(x.dtype), x], dim=1)[:, -state.shape[1] :]
+    kept = state.shape[1]
+    return torch.cat([state.to(x.dtype), x[:, -kept:]], dim=1)[:, -kept:]
 
 
 def causal_conv1d_step(

@@ -13,6 +13,9 @@ from model.ops.ssd.torch import backward, chunk_length, forward
 
 __all__ = ["ssd", "ssd_step"]
 
+MOST_ROWS = 4095
+"""Of a batch that a launch has room for: 65535 programs in its second dimension, up to 16 segments a row."""
+
 
 def ssd(
     x: Tensor,
@@ -75,7 +78,8 @@ def ssd(
 def _triton_takes(x: Tensor, B: Tensor, check: bool) -> bool:
     """Whether there is a kernel for these inputs, whose states fit into registers; with `check`, one found to work."""
     sizes = (x.shape[-1], B.shape[-1])
-    if x.dtype not in (float32, bfloat16, float16) or max(sizes) > 128 or not runs_triton(x):
+    fits = max(sizes) <= 128 and x.numel() > 0 and len(x) <= MOST_ROWS
+    if x.dtype not in (float32, bfloat16, float16) or not fits or not runs_triton(x):
         return False
     return not check or (x.is_cuda and selfcheck.passes(str(x.device), x.dtype, *sizes))
 

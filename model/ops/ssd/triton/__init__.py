@@ -101,7 +101,7 @@ def forward(
     first states (b, s, h, p, n) and the decays (3, b, h, c Q).
     """
     plan = Plan(x, B)
-    x, dt, A, B, C = (tensor.contiguous() for tensor in (x, dt, A, B, C))
+    x, dt, A, B, C = _laid_out(x, dt, A, B, C)
     y, (starts, decays) = torch.empty_like(x), saved(x, B)
     final = torch.empty_like(starts[:, 0])
     local, decay = starts, starts  # not looked at where there is one segment
@@ -145,8 +145,8 @@ def backward(
     dt_limit: tuple[float, float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, dt, A, B, C, D, dt_bias and initial_state."""
-    plan = Plan(x, B)
-    x, dt, A, B, C = (tensor.contiguous() for tensor in (x, dt, A, B, C))
+    plan, of_B, of_C = Plan(x, B), B.dtype, C.dtype
+    x, dt, A, B, C = _laid_out(x, dt, A, B, C)
     dy = torch.zeros_like(x) if grad_y is None else grad_y.contiguous()
     d_final = None if grad_final_state is None else grad_final_state.contiguous()
     per_chunk = (plan.batch, plan.nchunks, plan.nheads)
@@ -192,12 +192,17 @@ def backward(
         dx,
         ddt,
         dA.to(A.dtype),
-        dB.sum(0).to(B.dtype) if plan.nsplits > 1 else dB[0],
-        dC.sum(0).to(C.dtype) if plan.nsplits > 1 else dC[0],
+        (dB.sum(0) if plan.nsplits > 1 else dB[0]).to(of_B),
+        (dC.sum(0) if plan.nsplits > 1 else dC[0]).to(of_C),
         A.new_zeros(plan.nheads) if D is None else dD.to(D.dtype),
         dA.new_zeros(plan.nheads) if dt_bias is None else d_bias.to(dt_bias.dtype),
         d_start,
     )
+
+
+def _laid_out(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, ...]:
+    """What kernels read: contiguous, and the factors of a product in one dtype."""
+    return x.contiguous(), dt.contiguous(), A.contiguous(), *(maps.to(x.dtype).contiguous() for maps in (B, C))
 
 
 def _given(tensor: Tensor | None, other: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def write_gradients_kernel(
         h = g * heads_of_group + split * heads + i
         chunk = (b * nchunks + c) * nheads + h
         here = decays + (b.to(tl.int64) * nheads + h) * nchunks * Q + c * Q + positions
-        step, through, after = tl.load(here), tl.load(here + plane), tl.load(here + 2 * plane)
+        step, through, after = tl.load(here), tl.load(here + plane), tl.load(here + plane + plane)
         to_end = tl.exp2(after)
         if DOCUMENTS:
             to_end = tl.where(document == last, to_end, 0.0)
@@ -113,7 +113,7 @@ def write_gradients_kernel(
         place = shares + plane + (b.to(tl.int64) * nheads + h) * nchunks * Q + c * Q + positions
         tl.store(place, share)
         tl.store(place + plane, end_share)
-        tl.store(place + 2 * plane, tl.sum(d_update * xs.to(tl.float32), 1))
+        tl.store(place + plane + plane, tl.sum(d_update * xs.to(tl.float32), 1))
         out = d_update * step[:, None]
         if SKIP:
             out += tl.load(D + h).to(tl.float32) * dys.to(tl.float32)

@@ -38,7 +38,7 @@ def scan_kernel(
     for c in range(first_chunk, tl.minimum(first_chunk + chunks_of_segment, nchunks)):
         first, left = b.to(tl.int64) * seqlen + c * Q, seqlen - c * Q
         step, through = tl.load(of_head + c * Q + positions), tl.load(of_head + plane + c * Q + positions)
-        after = tl.load(of_head + 2 * plane + c * Q + positions)
+        after = tl.load(of_head + plane + plane + c * Q + positions)
         across = tl.exp2(tl.load(of_head + plane + c * Q + Q - 1))
         from_start, to_end = tl.exp2(through), tl.exp2(after) * step
         seen = columns <= rows

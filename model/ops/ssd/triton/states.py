@@ -47,7 +47,7 @@ def states_kernel(
             c = first_chunk + count - 1 - i
         first, left = b.to(tl.int64) * seqlen + c * Q, seqlen - c * Q
         step, through = tl.load(of_head + c * Q + positions), tl.load(of_head + plane + c * Q + positions)
-        after = tl.load(of_head + 2 * plane + c * Q + positions)
+        after = tl.load(of_head + plane + plane + c * Q + positions)
         across = tl.exp2(tl.load(of_head + plane + c * Q + Q - 1))
         weight = tl.exp2(through) if REVERSE else tl.exp2(after) * step
         if DOCUMENTS:
