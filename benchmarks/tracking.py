@@ -158,9 +158,8 @@ def measure(trainer: Trainer, states: list[State], rounds: int, steps: int) -> N
         deviation = statistics.median(abs(ratio - cost) for ratio in state.ratios)
         error = 1.25 * 1.48 * deviation / math.sqrt(rounds)  # as of a normal distribution
         share = state.feeder_share
-        print(
-            f"  {state.name:28}{cost - 1:+.2%} (+- {error:.2%}); feeder {share:.1%} of a core, {share / cores:.2%} of all"
-        )
+        taken = f"feeder {share:.1%} of a core, {share / cores:.2%} of all"
+        print(f"  {state.name:28}{cost - 1:+.2%} (+- {error:.2%}); {taken}")
 
 
 def append_seconds(path: Path, count: int = 5000) -> float:

@@ -1,4 +1,4 @@
-"""The SSD on a GPU: time, memory, and what share of the ideal traffic it reaches; mamba_ssm beside it where there is one.
+"""The SSD on a GPU: time, memory, and how much of the ideal traffic it reaches; mamba_ssm beside it if there is one.
 
     python -m benchmarks.gpu.ssd [--json FILE]
 

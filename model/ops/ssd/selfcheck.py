@@ -52,9 +52,10 @@ def _compare(device: str, dtype: torch.dtype, headdim: int, dstate: int) -> bool
         inputs = (x, dt, A, B, C, D, bias)
         y, final, starts, decays = triton.forward(*inputs, None, documents, *options)
         ours = (y, final, *triton.backward(grad, final, *inputs, documents, starts, decays, *options))
-        exact = [tensor.double() for tensor in inputs]
-        y, state, states = forward(*exact, None, documents, *options, 64)
-        theirs = (y, state, *backward(grad.double(), final.double(), *exact, documents, states, *options, 64))
+        x, dt, A, B, C, D, bias = (tensor.double() for tensor in inputs)
+        y, state, states = forward(x, dt, A, B, C, D, bias, None, documents, *options, 64)
+        grads = (grad.double(), final.double())
+        theirs = (y, state, *backward(*grads, x, dt, A, B, C, D, bias, documents, states, *options, 64))
     return _agree(ours, theirs, TOLERANCE[dtype])
 
 
