@@ -11,7 +11,7 @@ import torch
 from model import HybridConfig, HybridLM, load_pretrained, save_pretrained
 from model.checkpoints import load_config
 from tests.model.checkpoints import oracle
-from tests.model.compare import assert_agree
+from tests.model.compare import assert_agree, error
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "one group": {"n_groups": 1, "tie_word_embeddings": True},
@@ -129,3 +129,19 @@ def test_inexpressible_models_are_not_written(
     with pytest.raises(ValueError, match=message):
         save_pretrained(model, tmp_path / "out", format="hf-mamba2")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("residual_in_fp32", [True, False])
+def test_in_bf16_the_residual_stream_has_the_precision_that_is_asked_for(
+    tmp_path: Path, residual_in_fp32: bool
+) -> None:
+    theirs = oracle.make_mamba2(num_hidden_layers=6, residual_in_fp32=residual_in_fp32)
+    theirs.save_pretrained(tmp_path)
+    ours, ids = load_pretrained(tmp_path, dtype=torch.bfloat16), torch.randint(0, 96, (2, 50))
+    seen = set()
+    for block in ours.layers:
+        block.register_forward_pre_hook(lambda module, inputs: seen.add(inputs[0].dtype))
+    with torch.no_grad():
+        exact, mine, half = theirs(ids).logits, ours(ids).logits, theirs.bfloat16()(ids).logits
+    assert seen == {torch.float32 if residual_in_fp32 else torch.bfloat16}
+    assert error(mine, exact) <= 2 * error(half, exact)
