@@ -110,6 +110,8 @@ def check(case: dict, device: torch.device) -> None:
     ours = run("triton", inputs)
     bf16 = 2.0**-7 if device.type == "cuda" else 2.0**-6  # the interpreter cuts bits off instead of rounding
     rounding = {torch.float32: 5e-5, torch.bfloat16: bf16, torch.float16: 2.0**-9}[case["dtype"]]
+    if case["options"] == "extreme":  # sums of a chunk reach 20 x 32 log2(e): their differences lose 1e-4
+        rounding = max(rounding, 5e-4)
     names = ["y", "final", *inputs]
     for name, mine, truth in zip(names, ours, expected, strict=True):
         assert bool(mine.isfinite().all()), name
