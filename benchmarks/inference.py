@@ -1,11 +1,14 @@
 """Prefill and decoding at contexts from 1k to 64k tokens, against transformers on the same weights, on a CPU.
 
     python -m benchmarks.inference [--contexts 1024 4096 16384 32768 65536] [--theirs-up-to 16384]
+    python -m benchmarks.inference --models mamba2-130m hybrid-130m --contexts 256 1024 --theirs-up-to 256
 
-A Mamba2 and a hybrid with attention, 4 and 8 layers of width 256. Every figure is of a process of its own, ours and
-theirs in turn; the prompt is random tokens. Prefill is the time to the first token, decoding the median time between
-two tokens after it, as the caller of either generate() sees them; memory is the peak above what the loaded model took.
-transformers is left out above `--theirs-up-to` tokens.
+A Mamba2 and a hybrid with attention, 4 and 8 layers of width 256, and two of the smallest published width. What one row
+of a small one needs lies in a processor's cache, what 16 need does not: batching shows in the large ones.
+
+Every figure is of a process of its own, ours and theirs in turn; the prompt is random tokens. Prefill is the time to
+the first token, decoding the median time between two tokens after it, as the caller of either generate() sees them;
+memory is the peak above what the loaded model took. transformers is left out above `--theirs-up-to` tokens.
 """
 
 import argparse
@@ -27,12 +30,16 @@ from benchmarks.peer import OURS, THEIRS, THREADS, checkpoint_directory
 
 NEW = 33
 SIZES: dict[str, Any] = {"vocab_size": 8192, "d_model": 256, "d_state": 128, "headdim": 64, "chunk_size": 128}
+WIDE = {"vocab_size": 50288, "d_model": 768}
+HYBRID = {"pattern": "M-M*-M-M", "n_heads": 4, "n_kv_heads": 2, "d_ff": 1024, "mlp_activation": "relu2"}
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mamba2": ("hf-mamba2", "Mamba2", {"pattern": "MMMM"}),
-    "hybrid": (
+    "hybrid": ("hf-nemotron-h", "NemotronH", HYBRID),
+    "mamba2-130m": ("hf-mamba2", "Mamba2", WIDE | {"pattern": "M" * 24}),
+    "hybrid-130m": (
         "hf-nemotron-h",
         "NemotronH",
-        {"pattern": "M-M*-M-M", "n_heads": 4, "n_kv_heads": 2, "d_ff": 1024, "mlp_activation": "relu2"},
+        HYBRID | WIDE | {"pattern": "M-M*-M-M-M*-M-M", "n_heads": 12, "n_kv_heads": 4, "d_ff": 3072},
     ),
 }
 """Format, stem of their classes' names, architecture."""
@@ -41,6 +48,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["mamba2", "hybrid"])
     parser.add_argument("--contexts", type=int, nargs="+", default=[1024, 4096, 16384, 32768, 65536])
     parser.add_argument("--theirs-up-to", type=int, default=16384)
     parser.add_argument("--rounds", type=int, default=3, help="processes per figure; the medians are shown")
@@ -52,7 +60,8 @@ def main() -> None:
         print(json.dumps(measure(peer, name, Path(arguments.checkpoint), int(tokens), int(rows))))
         return
     print(machine())
-    for name, (form, _, architecture) in MODELS.items():
+    for name in arguments.models:
+        form, _, architecture = MODELS[name]
         with checkpoint_directory() as folder:
             torch.manual_seed(0)
             config = model.HybridConfig(**SIZES | architecture)
