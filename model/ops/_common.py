@@ -1,14 +1,15 @@
-"""What every operator shares: compute precision, backends, and argument checks."""
+"""What every operator shares: compute precision, the choice of a path, and argument checks."""
 
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-Backend = Literal["auto", "triton", "torch", "reference"]
+Path = Literal["triton", "native", "torch", "reference"]
+Backend = Literal["auto", "triton", "native", "torch", "reference"]
 VARIABLE = "MAMBA2_BACKEND"
 """Of the environment: what "auto" means."""
 
@@ -24,25 +25,27 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[None]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def chosen(backend: str, triton: Callable[[], bool] = lambda: False) -> Literal["triton", "torch", "reference"]:
+def chosen(backend: str, **kernels: Callable[[], bool]) -> Path:
     """The path of a call: what its `backend` says, else what the environment's MAMBA2_BACKEND says, else the fastest.
 
     Args:
-        triton: whether there are kernels for the inputs that do what they should.
+        kernels: for "triton" and "native" (C), where an operator has them, whether they take the inputs and do what
+            they should; the fastest first.
 
     Raises:
-        ValueError: no such backend, or `backend` is "triton" and cannot be had; the environment only asks for it.
+        ValueError: no such backend, or `backend` names kernels that cannot be had; the environment only asks for them.
     """
     asked = backend if backend != "auto" else os.environ.get(VARIABLE, "auto")
-    if asked not in ("auto", "triton", "torch", "reference"):
+    if asked not in get_args(Backend):
         source = "backend" if backend != "auto" else VARIABLE
-        raise ValueError(f"{source} is {asked!r}: choose 'auto', 'triton', 'torch' or 'reference'")
+        raise ValueError(f"{source} is {asked!r}: choose one of {', '.join(map(repr, get_args(Backend)))}")
     if asked in ("torch", "reference"):
         return asked  # type: ignore[return-value]
-    if triton():
-        return "triton"
-    if backend == "triton":
-        raise ValueError("backend is 'triton': this operator has no kernel for these dtypes, sizes or devices")
+    for name, takes in kernels.items():
+        if asked in ("auto", name) and takes():
+            return name  # type: ignore[return-value]
+    if backend not in ("auto", "torch"):
+        raise ValueError(f"backend is {backend!r}: this operator has no such kernel for these dtypes, sizes or devices")
     return "torch"
 
 

@@ -65,7 +65,7 @@ def ssd(
         ValueError: shapes that do not fit together, or a backend that is unknown or does not take these inputs.
     """
     _check(x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, chunk_size)
-    path = chosen(backend, lambda: _triton_takes(x, B, check=backend != "triton"))
+    path = chosen(backend, triton=lambda: _triton_takes(x, B, check=backend != "triton"))
     if path == "reference":
         y, final_state = reference.ssd(x, dt, A, B, C, D, dt_bias, dt_softplus, dt_limit, initial_state, seq_idx)
         y, final_state = y.to(x.dtype), final_state.to(compute_dtype(x))

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.ops import _selfcheck
 from model.ops.ssd import selfcheck, ssd
 from tests.model.compare import error, outputs_and_gradients
 
@@ -181,11 +182,11 @@ def test_paths_are_chosen_by_argument_and_environment(device: torch.device, monk
     }
     inputs, _ = make(case, device)
     doubles = {name: tensor.double() for name, tensor in inputs.items()}
-    with pytest.raises(ValueError, match="backend is 'triton': this operator has no kernel"):
+    with pytest.raises(ValueError, match="backend is 'triton': this operator has no such kernel"):
         ssd(**doubles, backend="triton")
     wide = inputs | {"x": torch.randn(1, 4, 1, 200, device=device), "dt": torch.randn(1, 4, 1, device=device)}
     wide |= {"A": -torch.rand(1, device=device), "B": torch.randn(1, 4, 1, 8, device=device)}
-    with pytest.raises(ValueError, match="backend is 'triton': this operator has no kernel"):
+    with pytest.raises(ValueError, match="backend is 'triton': this operator has no such kernel"):
         ssd(**wide | {"C": wide["B"]}, backend="triton")
     with pytest.raises(ValueError, match="backend is 'cuda': choose"):
         ssd(**inputs, backend="cuda")  # type: ignore[arg-type]
@@ -225,9 +226,9 @@ def test_kernels_that_are_wrong_or_fail_are_left(
 
 def test_a_kernel_that_computes_something_else_is_not_used() -> None:
     good = [torch.ones(3, dtype=torch.float64), torch.ones(2, 2, dtype=torch.float64)]
-    assert selfcheck._agree(good, [tensor * 1.0001 for tensor in good], 1e-3)
-    assert not selfcheck._agree(good, [good[0], good[1] * 1.01], 1e-3)
-    assert not selfcheck._agree([good[0] * math.nan, good[1]], good, 1e-3)
+    assert _selfcheck.agree(good, [tensor * 1.0001 for tensor in good], 1e-3)
+    assert not _selfcheck.agree(good, [good[0], good[1] * 1.01], 1e-3)
+    assert not _selfcheck.agree([good[0] * math.nan, good[1]], good, 1e-3)
 
 
 def test_kernels_compile_for_gpus_that_are_not_here() -> None:
