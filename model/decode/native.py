@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from model.config import HybridConfig
 from model.decode import plain
-from model.decode.compiler import load, warn
 from model.hybrid import Block, HybridLM
 from model.layers.attention import Attention
 from model.layers.mamba2 import Mamba2
 from model.layers.mlp import MLP
 from model.layers.norm import GatedRMSNorm, RMSNorm
+from model.ops._compiler import load, warn
 from model.state import AttentionState, LayerState, MambaState
 
 TOLERANCE = 1e-4
@@ -314,7 +314,7 @@ _KINDS: dict[type, type[Mamba2Layer | AttentionLayer | MLPLayer]] = {
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    library = load(Path(__file__).with_name("c"))
+    library = load("decoding", Path(__file__).with_name("c"))
     for name, arguments in _ARGUMENTS.items() if library else ():
         function = getattr(library, name)
         function.argtypes, function.restype = (_POINTER, _SIZE, _POINTER, *arguments, _INT), _INT

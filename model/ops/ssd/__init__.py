@@ -7,7 +7,7 @@ from torch import Tensor, bfloat16, float16, float32
 from torch.library import custom_op
 
 from model.ops._common import Backend, check_shape, chosen, compute_dtype, runs_triton
-from model.ops.ssd import reference, selfcheck
+from model.ops.ssd import native, reference, selfcheck
 from model.ops.ssd.step import ssd_step
 from model.ops.ssd.torch import backward, chunk_length, forward
 
@@ -54,8 +54,9 @@ def ssd(
             document starts from a zero state; `initial_state` belongs to a row's first document.
         chunk_size: positions per chunk; a speed hint, results do not depend on it.
         return_final_state: also return the state after the last position.
-        backend: "triton" (on a GPU, in fp32, bf16 or fp16), "torch" (chunked), "reference" (sequential, fp64 inside) or
-            "auto": the fastest that takes these inputs, or what the environment's MAMBA2_BACKEND says.
+        backend: "triton" (on a GPU, in fp32, bf16 or fp16), "native" (C, on a CPU, likewise), "torch" (chunked),
+            "reference" (sequential, fp64 inside) or "auto": the fastest that takes these inputs, or what the
+            environment's MAMBA2_BACKEND says.
 
     Returns:
         y (batch, seqlen, nheads, headdim) in x's dtype; with `return_final_state` the pair of y and the final
@@ -65,7 +66,11 @@ def ssd(
         ValueError: shapes that do not fit together, or a backend that is unknown or does not take these inputs.
     """
     _check(x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, chunk_size)
-    path = chosen(backend, triton=lambda: _triton_takes(x, B, check=backend != "triton"))
+    path = chosen(
+        backend,
+        triton=lambda: _triton_takes(x, B, check=backend != "triton"),
+        native=lambda: native.takes(x),
+    )
     if path == "reference":
         y, final_state = reference.ssd(x, dt, A, B, C, D, dt_bias, dt_softplus, dt_limit, initial_state, seq_idx)
         y, final_state = y.to(x.dtype), final_state.to(compute_dtype(x))
@@ -142,6 +147,8 @@ def _ssd(
     inputs = (x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, dt_softplus, (dt_min, dt_max))
     if path == "triton":
         return _triton().forward(*inputs)
+    if path == "native":
+        return *native.forward(*inputs), x.new_empty(0)
     y, final_state, states = forward(*inputs, chunk_size)
     return y.to(x.dtype), final_state, states, x.new_empty(0)
 
@@ -168,6 +175,9 @@ def _(
     final_state = x.new_empty(state, dtype=dtype)
     if path == "triton":
         return y, final_state, *_triton().saved(x, B)
+    if path == "native":
+        kept = (batch, native.chunks(seqlen), nheads, B.shape[-1], headdim)
+        return y, final_state, x.new_empty(kept, dtype=dtype), x.new_empty(0)
     chunks = -(-seqlen // chunk_length(x.device, chunk_size, seqlen))
     return y, final_state, x.new_empty((batch, chunks, *state[1:]), dtype=dtype), x.new_empty(0)
 
@@ -202,6 +212,8 @@ def _ssd_backward(
     inputs = (grad_y, grad_final_state, x, dt, A, B, C, D, dt_bias, seq_idx, states)
     if path == "triton":
         return _triton().backward(*inputs, decays, dt_softplus, (dt_min, dt_max))
+    if path == "native":
+        return native.backward(*inputs, dt_softplus, (dt_min, dt_max))
     return backward(*inputs, dt_softplus, (dt_min, dt_max), chunk_size)
 
 
@@ -225,7 +237,7 @@ def _(
     chunk_size: int,
     path: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    per_head = (A.shape[0],)
+    per_head, (batch, _, nheads, headdim) = (A.shape[0],), x.shape
     return (
         x.new_empty(x.shape),
         dt.new_empty(dt.shape),
@@ -234,7 +246,7 @@ def _(
         C.new_empty(C.shape),
         (A if D is None else D).new_empty(per_head),
         (states if dt_bias is None else dt_bias).new_empty(per_head),
-        states.new_empty(states[:, 0].shape),
+        states.new_empty((batch, nheads, headdim, B.shape[-1]), dtype=compute_dtype(x)),
     )
 
 

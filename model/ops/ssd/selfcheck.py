@@ -1,6 +1,8 @@
 """A small input for the SSD's kernels, and torch's results in fp64."""
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,19 +17,24 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.01}
 
 @torch.compiler.assume_constant_result
 def passes(device: str, dtype: torch.dtype, headdim: int, dstate: int) -> bool:
-    """Compare outputs and gradients on a small input, once per process, device, dtype and sizes of a state."""
+    """Compare Triton's outputs and gradients, once per process, device, dtype and sizes of a state."""
     return _passes(device, dtype, headdim, dstate)
 
 
 @cache
 def _passes(device: str, dtype: torch.dtype, headdim: int, dstate: int) -> bool:
-    kernels = f"the SSD's kernels for {dtype} and states of {headdim} x {dstate} on {device}"
-    return trusted(kernels, lambda: _compare(device, dtype, headdim, dstate), TOLERANCE[dtype])
-
-
-def _compare(device: str, dtype: torch.dtype, headdim: int, dstate: int) -> Pair:
     from model.ops.ssd import triton
 
+    def run(inputs: tuple, documents: Tensor, options: tuple, grads: tuple) -> tuple[Tensor, ...]:
+        y, final, *saved = triton.forward(*flat(inputs, None, documents, options))
+        return y, final, *triton.backward(*flat(grads, inputs, documents, saved, options))
+
+    kernels = f"the SSD's kernels for {dtype} and states of {headdim} x {dstate} on {device}"
+    return trusted(kernels, lambda: compare(run, device, dtype, headdim, dstate), TOLERANCE[dtype])
+
+
+def compare(run: Callable[..., tuple[Tensor, ...]], device: str, dtype: torch.dtype, headdim: int, dstate: int) -> Pair:
+    """What `run`, from inputs, documents, options and gradients of the outputs, makes of them, and what torch does."""
     make = torch.Generator().manual_seed(0)
 
     def normal(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
@@ -41,10 +48,15 @@ def _compare(device: str, dtype: torch.dtype, headdim: int, dstate: int) -> Pair
     options = (True, (0.0, float("inf")))
     with torch.no_grad(), full_precision(x):
         inputs = (x, dt, A, B, C, D, bias)
-        y, final, starts, decays = triton.forward(*inputs, None, documents, *options)
-        ours = (y, final, *triton.backward(grad, final, *inputs, documents, starts, decays, *options))
-        x, dt, A, B, C, D, bias = (tensor.double() for tensor in inputs)
-        y, state, states = forward(x, dt, A, B, C, D, bias, None, documents, *options, 64)
+        final = normal(1, heads, headdim, dstate, dtype=torch.float32)
+        ours = run(inputs, documents, options, (grad, final))
+        exact = tuple(tensor.double() for tensor in inputs)
+        y, state, states = forward(*flat(exact, None, documents, options, 64))
         grads = (grad.double(), final.double())
-        theirs = (y, state, *backward(*grads, x, dt, A, B, C, D, bias, documents, states, *options, 64))
+        theirs = (y, state, *backward(*flat(grads, exact, documents, states, options, 64)))
     return ours, theirs
+
+
+def flat(*arguments: Any) -> list[Any]:
+    """Arguments, those in tuples one by one."""
+    return [one for argument in arguments for one in (argument if isinstance(argument, tuple | list) else (argument,))]

@@ -97,7 +97,7 @@ def _decays(dt: Tensor, A: Tensor, seq_idx: Tensor | None, batch: int) -> _Decay
     )
 
 
-def _step_sizes(
+def step_sizes(
     dt: Tensor, dt_bias: Tensor | None, dt_softplus: bool, dt_limit: tuple[float, float], dtype: torch.dtype
 ) -> Tensor:
     """clamp(softplus(dt + dt_bias)), (b, seqlen, h)."""
@@ -109,7 +109,7 @@ def _step_sizes(
     return dt.clamp(*dt_limit)
 
 
-def _step_sizes_backward(
+def step_sizes_backward(
     grad: Tensor, dt: Tensor, dt_bias: Tensor | None, dt_softplus: bool, dt_limit: tuple[float, float]
 ) -> Tensor:
     """Gradient of the raw dt from the gradient of the step sizes."""
@@ -150,7 +150,7 @@ def forward(
         batch, seqlen, nheads, headdim = x.shape
         ngroups, dstate = B.shape[2:]
         length = chunk_length(x.device, chunk_size, seqlen)
-        step = _step_sizes(dt, dt_bias, dt_softplus, dt_limit, dtype)
+        step = step_sizes(dt, dt_bias, dt_softplus, dt_limit, dtype)
         x_c, B_c, C_c, dt_c = (_to_chunks(t, length, dtype) for t in (x, B, C, step))
         decays = _decays(dt_c, A.to(dtype), seq_idx, batch)
         grouped = (x_c.shape[0], length, ngroups, -1)
@@ -211,7 +211,7 @@ def backward(
         batch, seqlen, nheads, _ = x.shape
         ngroups, dstate = B.shape[2:]
         length = chunk_length(x.device, chunk_size, seqlen)
-        step = _step_sizes(dt, dt_bias, dt_softplus, dt_limit, dtype)
+        step = step_sizes(dt, dt_bias, dt_softplus, dt_limit, dtype)
         x_c, B_c, C_c, dt_c = (_to_chunks(t, length, dtype) for t in (x, B, C, step))
         dy = torch.zeros_like(x_c) if grad_y is None else _to_chunks(grad_y, length, dtype).contiguous()
         decays = _decays(dt_c, A.to(dtype), seq_idx, batch)
@@ -275,7 +275,7 @@ def backward(
         dA = (d_exponent * dt_c).sum((0, 1)).to(A.dtype)
         d_step.addcmul_(d_exponent, A.to(dtype))
         d_step = d_step.view(batch, -1, nheads)[:, :seqlen]
-        ddt = _step_sizes_backward(d_step, dt, dt_bias, dt_softplus, dt_limit)
+        ddt = step_sizes_backward(d_step, dt, dt_bias, dt_softplus, dt_limit)
         d_bias = ddt.sum((0, 1))
         if dt_bias is not None:
             d_bias = d_bias.to(dt_bias.dtype)

@@ -4,14 +4,17 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 typedef long long size;
 
 /* e^x to 2 units in the last place: 2^n e^r with r in +-ln(2) / 2, a polynomial for e^r (Cephes). Unlike expf it becomes
-   vector instructions inside a loop. */
-static inline float exponential(float x)
+   vector instructions inside a loop. Below -87.3 (1e-38) it is 0, above 88.3 it stays what it is there. */
+static inline float exponential(float exponent)
 {
-    x = x > 88.3f ? 88.3f : x < -87.3f ? -87.3f : x; /* NaN stays */
+    float x = exponent > 88.3f ? 88.3f : exponent < -87.3f ? -87.3f : exponent; /* NaN stays */
     float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f; /* rounded to a whole number */
     float r = x - n * 0.693359375f + n * 2.12194440e-4f;
     float e = 1.9875691500e-4f;
@@ -24,12 +27,22 @@ static inline float exponential(float x)
     int bits = ((int)n + 127) << 23;
     float power;
     memcpy(&power, &bits, sizeof power);
-    return e * power;
+    return exponent < -87.3f ? 0.0f : e * power;
 }
 
 static inline float silu(float x) { return x / (1.0f + exponential(-x)); }
 
 static inline float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); /* above, it is x in fp32 */ }
+
+/* Number of this thread in its team. */
+static inline int thread(void)
+{
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
 
 /* The next `count` floats of a room, from a multiple of 64 bytes on. */
 static inline float *take(float **room, size count)

@@ -15,24 +15,30 @@ import tempfile
 import warnings
 from pathlib import Path
 
-FLAGS = ("-std=c11", "-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC")
+FLAGS = (
+    *("-std=c11", "-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC"),
+    *("-fno-trapping-math", "-fno-math-errno"),  # else exponentials in a loop do not become vector instructions
+)
+SHARED = Path(__file__).with_name("c")
+"""Headers of all."""
+
 SECONDS_TO_COMPILE = 60
 
 
-def load(folder: Path) -> ctypes.CDLL | None:
+def load(name: str, folder: Path) -> ctypes.CDLL | None:
     """The library of all C files of a folder; None where there is no compiler, or, with a warning, where it fails."""
     try:
         compiler = shlex.split(os.environ.get("CC") or "cc")
         if not compiler or shutil.which(compiler[0]) is None:
             return None
-        library = _compiled(folder, compiler)
+        library = _compiled(name, folder, compiler)
         try:
             return ctypes.CDLL(str(library))
         except OSError:  # damaged: once more
             library.unlink()
-            return ctypes.CDLL(str(_compiled(folder, compiler)))
+            return ctypes.CDLL(str(_compiled(name, folder, compiler)))
     except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:  # no home, say
-        warn(f"the C code for decoding could not be compiled ({getattr(error, 'stderr', '') or error})")
+        warn(f"the C code for {name} could not be compiled ({getattr(error, 'stderr', '') or error})")
         return None
 
 
@@ -41,19 +47,19 @@ def warn(what: str) -> None:
     warnings.warn(f"{what}; the slower torch path is used", stacklevel=3)
 
 
-def _compiled(folder: Path, compiler: list[str]) -> Path:
-    files = sorted(folder.glob("*.[ch]"))
+def _compiled(name: str, folder: Path, compiler: list[str]) -> Path:
+    files = sorted([*SHARED.glob("*.h"), *folder.glob("*.[ch]")])
     command = [*compiler, *FLAGS]
     parts = [*(file.read_bytes() for file in files), " ".join(command).encode(), _processor()]
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-    library = _cache() / f"decode-{key}.so"
+    library = _cache() / f"{name}-{key}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as room:
             draft = Path(room, library.name)
             sources = [str(file) for file in files if file.suffix == ".c"]
             subprocess.run(
-                [*command, "-o", str(draft), *sources, "-lm"],
+                [*command, "-I", str(SHARED), "-o", str(draft), *sources, "-lm"],
                 check=True,
                 capture_output=True,
                 text=True,

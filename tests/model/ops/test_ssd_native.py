@@ -1,0 +1,141 @@
+"""The SSD in C against the recurrence in fp64."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.ops.ssd import native, ssd
+from tests.model.compare import error, outputs_and_gradients
+
+pytestmark = pytest.mark.skipif(not native.works(), reason="no C compiler here")
+
+LENGTHS = [1, 2, native.LENGTH - 1, native.LENGTH, native.LENGTH + 1, 3 * native.LENGTH - 5]
+
+
+def make(draw: random.Random, dtype: torch.dtype, extreme: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Inputs of random sizes, those that the model keeps in fp32 in fp32; and options."""
+    batch, seqlen, groups = draw.randint(1, 3), draw.choice(LENGTHS), draw.choice([1, 2, 3])
+    heads, headdim, dstate = groups * draw.randint(1, 3), draw.choice([1, 7, 8, 30, 64]), draw.choice([3, 16, 65, 128])
+    scale = 50.0 if extreme else 1.0
+
+    def normal(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+        return torch.randn(shape).to(dtype)
+
+    inputs = {
+        "x": normal(batch, seqlen, heads, headdim),
+        "dt": scale * normal(batch, seqlen, heads),
+        "A": -scale * torch.rand(heads) - 0.1,
+        "B": normal(batch, seqlen, groups, dstate) / dstate**0.5,
+        "C": normal(batch, seqlen, groups, dstate),
+        "D": normal(heads, dtype=torch.float32),
+        "dt_bias": normal(heads, dtype=torch.float32),
+        "initial_state": normal(batch, heads, headdim, dstate, dtype=torch.float32),
+    }
+    for name in ("D", "dt_bias", "initial_state"):
+        if draw.random() < 0.3:
+            del inputs[name]
+    options: dict[str, Any] = {"dt_softplus": draw.random() < 0.7, "return_final_state": True}
+    if not options["dt_softplus"]:
+        options["dt_limit"] = (0.1, 0.7)
+    if draw.random() < 0.5:
+        documents = torch.randint(0, 4, (batch, seqlen), dtype=torch.int32)
+        options["seq_idx"] = documents.sort(dim=1).values
+    return {name: tensor.requires_grad_() for name, tensor in inputs.items()}, options
+
+
+@pytest.mark.parametrize("extreme", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_outputs_and_gradients_are_those_of_the_recurrence(dtype: torch.dtype, extreme: bool) -> None:
+    """At most twice the error of torch in that precision, and a few roundings more."""
+    draw = random.Random(0)
+    rounding = {torch.float32: 4e-5, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}[dtype]
+    for _ in range(25):
+        inputs, options = make(draw, dtype, extreme)
+        exact = {name: tensor.detach().double().requires_grad_() for name, tensor in inputs.items()}
+        truths, ours, others = (
+            outputs_and_gradients(
+                lambda tensors=tensors, backend=backend, options=options: ssd(**tensors, **options, backend=backend),
+                list(tensors.values()),
+            )
+            for tensors, backend in ((exact, "reference"), (inputs, "native"), (inputs, "torch"))
+        )
+        for name, truth, mine, other in zip(["y", "final", *inputs], truths, ours, others, strict=True):
+            assert bool(mine.isfinite().all()), name
+            # Under strong decay these are sums of many shares that cancel: torch too is seen 2e-2 off in fp32.
+            loose = 5e-2 if extreme and name in ("A", "dt", "dt_bias") else 0.0
+            if float(truth.abs().max()) < 1e-30:  # beyond fp32's normal numbers
+                assert float(mine.abs().max()) < 1e-29
+            else:
+                most = 2 * error(other, truth) + rounding + loose
+                assert error(mine, truth) <= most, f"{name}: {error(mine, truth):.1e}"
+
+
+def test_bits_do_not_depend_on_the_number_of_threads() -> None:
+    inputs, options = make(random.Random(3), torch.float32, False)
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found.append(outputs_and_gradients(lambda: ssd(**inputs, **options), list(inputs.values())))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
+def test_one_output_unused() -> None:
+    inputs, options = make(random.Random(1), torch.float32, False)
+    exact = {name: tensor.detach().double().requires_grad_() for name, tensor in inputs.items()}
+    for only in (0, 1):
+        ours, expected = (
+            outputs_and_gradients(
+                lambda tensors=tensors, backend=backend, only=only: ssd(**tensors, **options, backend=backend)[only],
+                list(tensors.values()),
+            )
+            for tensors, backend in ((inputs, "native"), (exact, "reference"))
+        )
+        assert all(error(a, b) <= 2e-5 for a, b in zip(ours, expected, strict=True))
+
+
+def test_inputs_need_not_be_contiguous() -> None:
+    inputs, options = make(random.Random(2), torch.float32, False)
+    strided = {name: tensor.detach().clone() for name, tensor in inputs.items()}
+    for name in ("x", "B", "C", "dt"):
+        strided[name] = torch.stack([strided[name]] * 2, dim=-1)[..., 0]
+    assert torch.equal(ssd(**strided, **options)[0], ssd(**inputs, **options)[0])
+
+
+def test_the_operator_keeps_its_promises() -> None:
+    inputs, options = make(random.Random(0), torch.float32, False)
+    arguments = [inputs.get(name) for name in ("x", "dt", "A", "B", "C", "D", "dt_bias", "initial_state")]
+    torch.library.opcheck(
+        torch.ops.mamba2.ssd.default, (*arguments, options.get("seq_idx"), True, 0.0, float("inf"), 64, "native")
+    )
+
+
+def test_it_is_what_a_cpu_takes_except_in_fp64(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, _ = make(random.Random(0), torch.float32, False)
+    assert torch.equal(ssd(**inputs), ssd(**inputs, backend="native"))
+    assert not torch.equal(ssd(**inputs), ssd(**inputs, backend="torch"))
+    doubles = {name: tensor.double() for name, tensor in inputs.items()}
+    with pytest.raises(ValueError, match="backend is 'native': this operator has no such kernel"):
+        ssd(**doubles, backend="native")
+    monkeypatch.setattr(native, "_works", lambda: False)
+    assert torch.equal(ssd(**inputs), ssd(**inputs, backend="torch"))
+
+
+def test_code_that_computes_something_else_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = native.forward
+
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        y, *others = right(*arguments)
+        return y * 1.01, *others
+
+    monkeypatch.setattr(native, "forward", forward)
+    with pytest.warns(UserWarning, match="the slower torch path is used"):
+        assert not native._works.__wrapped__()
