@@ -7,6 +7,7 @@ from torch import Tensor, bfloat16, float16, float32
 from torch.library import custom_op
 
 from model.ops._common import Backend, check_shape, chosen, compute_dtype, runs_triton
+from model.ops._native import runs_native
 from model.ops.ssd import native, reference, selfcheck
 from model.ops.ssd.step import ssd_step
 from model.ops.ssd.torch import backward, chunk_length, forward
@@ -69,7 +70,7 @@ def ssd(
     path = chosen(
         backend,
         triton=lambda: _triton_takes(x, B, check=backend != "triton"),
-        native=lambda: native.takes(x),
+        native=lambda: runs_native(x) and native.works(),
     )
     if path == "reference":
         y, final_state = reference.ssd(x, dt, A, B, C, D, dt_bias, dt_softplus, dt_limit, initial_state, seq_idx)

@@ -2,12 +2,11 @@
 
 import ctypes
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from model.ops._compiler import load
+from model.ops._native import INT, POINTER, SIZE, address, empty, functions, whole
 from model.ops._selfcheck import trusted
 from model.ops.ssd import selfcheck
 from model.ops.ssd.torch import step_sizes, step_sizes_backward
@@ -18,41 +17,22 @@ LENGTH = 64
 TOLERANCE = 1e-4
 """Largest difference from torch, relative to the largest value, that rounding explains on a small input."""
 
-_SIZE, _POINTER = ctypes.c_longlong, ctypes.c_void_p
-
 
 class _Scan(ctypes.Structure):
     _fields_ = (
-        *((name, _SIZE) for name in ("batch", "seqlen", "nheads", "headdim", "ngroups", "dstate")),
-        *((name, _POINTER) for name in ("x", "step", "A", "B", "C", "D", "seq_idx")),
+        *((name, SIZE) for name in ("batch", "seqlen", "nheads", "headdim", "ngroups", "dstate")),
+        *((name, POINTER) for name in ("x", "step", "A", "B", "C", "D", "seq_idx")),
     )
 
 
 class _Gradients(ctypes.Structure):
-    _fields_ = tuple(
-        (name, _POINTER) for name in ("dy", "d_final", "dx", "d_step", "dB", "dC", "d_initial", "dA", "dD")
-    )
-
-
-_ARGUMENTS = {
-    "ssd_forward": (_POINTER, _POINTER, _POINTER, _POINTER, _POINTER, ctypes.c_int),
-    "ssd_backward": (_POINTER, _POINTER, _POINTER, _POINTER, ctypes.c_int),
-}
+    _fields_ = tuple((name, POINTER) for name in ("dy", "d_final", "dx", "d_step", "dB", "dC", "d_initial", "dA", "dD"))
 
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    library = load("ssd", Path(__file__).with_name("c"))
-    for name, arguments in _ARGUMENTS.items() if library else ():
-        function = getattr(library, name)
-        function.argtypes, function.restype = arguments, ctypes.c_int
-    return library
-
-
-def takes(x: Tensor) -> bool:
-    """Whether C does: on a CPU, up to fp32, where there is a compiler whose code was found to work."""
-    plain = x.dtype in (torch.float32, torch.bfloat16, torch.float16) and x.device.type == "cpu" and x.numel() > 0
-    return plain and works()
+    arguments = {"ssd_forward": [*[POINTER] * 5, INT], "ssd_backward": [*[POINTER] * 4, INT]}
+    return functions("ssd", __file__, arguments)
 
 
 @torch.compiler.assume_constant_result
@@ -97,10 +77,10 @@ def forward(
     scan, _held = _scan(x, step, A, B, C, D, seq_idx)
     batch, seqlen, nheads, headdim = x.shape
     dstate = B.shape[-1]
-    y, final = _empty(*x.shape), _empty(batch, nheads, headdim, dstate)
-    states = _empty(batch, chunks(seqlen), nheads, dstate, headdim)
-    initial = None if initial_state is None else _whole(initial_state)
-    _call("ssd_forward", scan, *map(_address, (initial, states, final, y)))
+    y, final = empty(*x.shape), empty(batch, nheads, headdim, dstate)
+    states = empty(batch, chunks(seqlen), nheads, dstate, headdim)
+    initial = None if initial_state is None else whole(initial_state)
+    _call("ssd_forward", scan, *map(address, (initial, states, final, y)))
     return y.to(x.dtype), final, states
 
 
@@ -122,14 +102,14 @@ def backward(
     """Gradients of x, dt, A, B, C, D, dt_bias and initial_state."""
     step = step_sizes(dt, dt_bias, dt_softplus, dt_limit, torch.float32)
     scan, _held = _scan(x, step, A, B, C, D, seq_idx)
-    dy = torch.zeros(x.shape, dtype=torch.float32) if grad_y is None else _whole(grad_y)
-    d_final = None if grad_final_state is None else _whole(grad_final_state)
-    dx, d_step, dB, dC = (_empty(*tensor.shape) for tensor in (x, step, B, C))
+    dy = torch.zeros(x.shape, dtype=torch.float32) if grad_y is None else whole(grad_y)
+    d_final = None if grad_final_state is None else whole(grad_final_state)
+    dx, d_step, dB, dC = (empty(*tensor.shape) for tensor in (x, step, B, C))
     batch, count, nheads, dstate, headdim = states.shape
-    d_initial, d_states = _empty(batch, nheads, headdim, dstate), torch.empty_like(states)
-    dA, dD = (_empty(batch, count, nheads) for _ in range(2))
-    gradients = _Gradients(*map(_address, (dy, d_final, dx, d_step, dB, dC, d_initial, dA, dD)))
-    _call("ssd_backward", scan, ctypes.addressof(gradients), *map(_address, (states, d_states)))
+    d_initial, d_states = empty(batch, nheads, headdim, dstate), torch.empty_like(states)
+    dA, dD = (empty(batch, count, nheads) for _ in range(2))
+    gradients = _Gradients(*map(address, (dy, d_final, dx, d_step, dB, dC, d_initial, dA, dD)))
+    _call("ssd_backward", scan, ctypes.addressof(gradients), *map(address, (states, d_states)))
     ddt = step_sizes_backward(d_step, dt, dt_bias, dt_softplus, dt_limit)
     d_bias = ddt.sum((0, 1))
     return (
@@ -144,21 +124,9 @@ def _scan(
     x: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, seq_idx: Tensor | None
 ) -> tuple[_Scan, list[Tensor | None]]:
     """The structure, and what it points to."""
-    tensors = [None if tensor is None else _whole(tensor) for tensor in (x, step, A, B, C, D)]
-    tensors.append(None if seq_idx is None else _whole(seq_idx, torch.int32))
-    return _Scan(*x.shape, *B.shape[2:], *map(_address, tensors)), tensors
-
-
-def _empty(*shape: int) -> Tensor:
-    return torch.empty(shape, dtype=torch.float32)
-
-
-def _whole(tensor: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    return tensor.detach().to(dtype).contiguous()
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
+    tensors = [None if tensor is None else whole(tensor) for tensor in (x, step, A, B, C, D)]
+    tensors.append(None if seq_idx is None else whole(seq_idx, torch.int32))
+    return _Scan(*x.shape, *B.shape[2:], *map(address, tensors)), tensors
 
 
 def _call(function: str, scan: _Scan, *arguments: int | None) -> None:

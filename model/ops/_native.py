@@ -1,0 +1,42 @@
+"""Operators in C on a CPU: what their Python sides share. C computes in fp32; tensors of less are widened before."""
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.ops._compiler import load
+
+SIZE, INT, FLOAT, POINTER = ctypes.c_longlong, ctypes.c_int, ctypes.c_float, ctypes.c_void_p
+
+
+def functions(name: str, module: str, arguments: dict[str, Sequence[Any]]) -> ctypes.CDLL | None:
+    """The C functions in the folder c/ beside a module, with the types of their arguments; None where there are none."""
+    library = load(name, Path(module).with_name("c"))
+    for function, types in arguments.items() if library else ():
+        getattr(library, function).argtypes = types
+    return library
+
+
+def runs_native(tensor: Tensor) -> bool:
+    """Whether C takes what lies where this tensor does."""
+    taken = tensor.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return taken and tensor.device.type == "cpu" and tensor.numel() > 0
+
+
+def whole(tensor: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The tensor, or a copy, contiguous and in fp32."""
+    return tensor.detach().to(dtype).contiguous()
+
+
+def empty(*shape: int) -> Tensor:
+    """To be written by C."""
+    return torch.empty(shape, dtype=torch.float32)
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Of a contiguous tensor, which the caller holds; null for None."""
+    return None if tensor is None else tensor.data_ptr()
