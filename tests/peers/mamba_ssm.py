@@ -1,4 +1,4 @@
-"""mamba_ssm's functions (state-spaces/mamba) on our operators: the scan, its decode step, the gated RMSNorm."""
+"""mamba_ssm's functions (state-spaces/mamba) on our operators: the scan, its decode step, the gated norms."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def layernorm_fn(
     norm_before_gate: bool = True,
     is_rms_norm: bool = False,
 ) -> Tensor:
-    """`gated_rmsnorm`, and the bias in plain torch.
+    """`gated_rmsnorm`, and in plain torch the bias and the mean that a LayerNorm takes off first.
 
     Args:
         x, z: (..., d).
@@ -175,14 +175,19 @@ def layernorm_fn(
     Returns:
         (..., d) in x's dtype.
     """
+    value, gate = x, z
     if not is_rms_norm:
-        raise NotApplicableError("a LayerNorm (ours subtracts no mean)")
+        value = wide(x)
+        if gate is not None and not norm_before_gate:
+            value, gate = value * F.silu(wide(gate)), None
+        groups = value.unflatten(-1, (-1, group_size or value.shape[-1]))
+        value = (groups - groups.mean(-1, keepdim=True)).flatten(-2)
     options: dict[str, Any] = {"eps": eps, "group_size": group_size, "norm_before_gate": norm_before_gate}
     if bias is None:
-        return gated_rmsnorm(x, weight, gate=z, **options)
-    y = gated_rmsnorm(wide(x), weight, gate=None if norm_before_gate else z, **options) + wide(bias)
-    if z is not None and norm_before_gate:
-        y = y * F.silu(wide(z))
+        return gated_rmsnorm(value, weight, gate=gate, **options).to(x.dtype)
+    y = gated_rmsnorm(wide(value), weight, gate=None if norm_before_gate else gate, **options) + wide(bias)
+    if gate is not None and norm_before_gate:
+        y = y * F.silu(wide(gate))
     return y.to(x.dtype)
 
 
@@ -200,27 +205,6 @@ def rmsnorm_fn(
     return layernorm_fn(x, weight, bias, z, eps, group_size, norm_before_gate, is_rms_norm=True)
 
 
-class RMSNorm(torch.nn.Module):
-    """`rmsnorm_fn` with its weight; x and z (..., hidden_size)."""
-
-    def __init__(
-        self,
-        hidden_size: int,
-        eps: float = 1e-5,
-        group_size: int | None = None,
-        norm_before_gate: bool = True,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(hidden_size, device=device, dtype=dtype))
-        self.register_parameter("bias", None)
-        self.options = {"eps": eps, "group_size": group_size, "norm_before_gate": norm_before_gate}
-
-    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
-        return rmsnorm_fn(x, self.weight, self.bias, z=z, **self.options)
-
-
 OPS = "mamba_ssm.ops.triton"
 PEER = Peer(
     package="mamba_ssm",
@@ -233,7 +217,7 @@ PEER = Peer(
     replaced={
         f"{OPS}.ssd_combined": {"mamba_chunk_scan_combined": mamba_chunk_scan_combined},
         f"{OPS}.selective_state_update": {"selective_state_update": selective_state_update},
-        f"{OPS}.layernorm_gated": {"layernorm_fn": layernorm_fn, "rmsnorm_fn": rmsnorm_fn, "RMSNorm": RMSNorm},
+        f"{OPS}.layernorm_gated": {"layernorm_fn": layernorm_fn, "rmsnorm_fn": rmsnorm_fn},
     },
     bare=frozenset({"mamba_ssm"}),
     extensions=frozenset({"selective_scan_cuda"}),

@@ -11,13 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.model.compare import assert_agree, outputs_and_gradients
-from tests.peers.mamba_ssm import (
-    RMSNorm,
-    layernorm_fn,
-    mamba_chunk_scan_combined,
-    rmsnorm_fn,
-    selective_state_update,
-)
+from tests.peers.mamba_ssm import layernorm_fn, mamba_chunk_scan_combined, rmsnorm_fn, selective_state_update
 from tests.peers.shim import NotApplicableError
 
 BATCH, SEQLEN, HEADS, HEADDIM, GROUPS, DSTATE = 2, 11, 4, 3, 2, 5
@@ -221,43 +215,41 @@ def test_update_refuses_mamba1() -> None:
 
 
 def norm(
-    x: Tensor, weight: Tensor, bias: Tensor | None, z: Tensor | None, group_size: int, norm_before_gate: bool
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    z: Tensor | None,
+    group_size: int,
+    norm_before_gate: bool,
+    is_rms_norm: bool,
 ) -> Tensor:
     x = x if z is None or norm_before_gate else x * F.silu(z)
     groups = x.unflatten(-1, (-1, group_size))
+    if not is_rms_norm:
+        groups = groups - groups.mean(-1, keepdim=True)
     y = (groups / (groups.square().mean(-1, keepdim=True) + 1e-6).sqrt()).flatten(-2) * weight
     y = y if bias is None else y + bias
     return y if z is None or not norm_before_gate else y * F.silu(z)
 
 
+@pytest.mark.parametrize("is_rms_norm", [False, True])
 @pytest.mark.parametrize("norm_before_gate", [False, True])
 @pytest.mark.parametrize("absent", [(), ("bias",), ("z",), ("bias", "z")])
 @pytest.mark.parametrize("group_size", [None, 4])
-def test_rmsnorm(group_size: int | None, absent: tuple[str, ...], norm_before_gate: bool) -> None:
+def test_norms(group_size: int | None, absent: tuple[str, ...], norm_before_gate: bool, is_rms_norm: bool) -> None:
     inputs = {"x": normal(2, 3, 8), "weight": normal(8), "bias": normal(8), "z": normal(2, 3, 8)}
     inputs = {name: tensor.requires_grad_() for name, tensor in inputs.items() if name not in absent}
-    both_ways = {"bias": None, "z": None} | inputs
+    every = {"bias": None, "z": None} | inputs
     options = {"group_size": group_size, "norm_before_gate": norm_before_gate}
 
     def ours() -> Tensor:
-        return rmsnorm_fn(**both_ways, **options)
+        return layernorm_fn(**every, **options, is_rms_norm=is_rms_norm)
 
     def theirs() -> Tensor:
-        return norm(**both_ways, **options | {"group_size": group_size or 8})
+        return norm(**every, group_size=group_size or 8, norm_before_gate=norm_before_gate, is_rms_norm=is_rms_norm)
 
     tensors = list(inputs.values())
     expected = outputs_and_gradients(theirs, tensors)
     assert_agree(outputs_and_gradients(ours, tensors), expected, 1e-12)
-    assert_agree([layernorm_fn(**both_ways, **options, is_rms_norm=True)], expected[:1], 1e-12)
-
-
-def test_rmsnorm_module() -> None:
-    module = RMSNorm(8, eps=1e-6, group_size=4, norm_before_gate=False, dtype=torch.float64)
-    x, z, weight = normal(2, 8), normal(2, 8), normal(8)
-    module.load_state_dict({"weight": weight})
-    assert_agree([module(x, z)], [norm(x, weight, None, z, 4, False)], 1e-12)
-
-
-def test_layernorm_is_refused() -> None:
-    with pytest.raises(NotApplicableError, match="LayerNorm"):
-        layernorm_fn(normal(2, 8), normal(8), None)
+    if is_rms_norm:
+        assert_agree([rmsnorm_fn(**every, **options)], expected[:1], 1e-12)
