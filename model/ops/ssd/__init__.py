@@ -7,7 +7,7 @@ from torch import Tensor, bfloat16, float16, float32
 from torch.library import custom_op
 
 from model.ops._common import Backend, check_shape, chosen, compute_dtype, runs_triton
-from model.ops.ssd import reference, selfcheck
+from model.ops.ssd import reference
 from model.ops.ssd.step import ssd_step
 from model.ops.ssd.torch import backward, chunk_length, forward
 
@@ -81,7 +81,11 @@ def _triton_takes(x: Tensor, B: Tensor, check: bool) -> bool:
     fits = max(sizes) <= 128 and x.numel() > 0 and len(x) <= MOST_ROWS
     if x.dtype not in (float32, bfloat16, float16) or not fits or not runs_triton(x):
         return False
-    return not check or (x.is_cuda and selfcheck.passes(str(x.device), x.dtype, *sizes))
+    if not check or not x.is_cuda:
+        return not check
+    from model.ops.ssd import selfcheck  # late: it loads torch's compiler, which takes seconds
+
+    return selfcheck.passes(str(x.device), x.dtype, *sizes)
 
 
 def _check(
