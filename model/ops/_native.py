@@ -1,7 +1,7 @@
 """Operators in C on a CPU: what their Python sides share. C computes in fp32; tensors of less are widened before."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,21 @@ from model.ops._compiler import load
 SIZE, INT, FLOAT, POINTER = ctypes.c_longlong, ctypes.c_int, ctypes.c_float, ctypes.c_void_p
 
 
-def functions(name: str, module: str, arguments: dict[str, Sequence[Any]]) -> ctypes.CDLL | None:
-    """The C functions in the folder c/ beside a module, with the types of their arguments; None where there are none."""
+class Works:
+    """Whether C does what it should, asked once per process; while torch.compile traces, what is known by then."""
+
+    def __init__(self, ask: Callable[[], bool]) -> None:
+        self.ask = ask
+        self.answer: bool | None = None
+
+    def __call__(self) -> bool:
+        if self.answer is None and not torch.compiler.is_compiling():
+            self.answer = self.ask()
+        return bool(self.answer)
+
+
+def functions(name: str, module: str, arguments: Mapping[str, Sequence[Any]]) -> ctypes.CDLL | None:
+    """The C functions in the folder c/ beside a module, with the types of their arguments; None without a compiler."""
     library = load(name, Path(module).with_name("c"))
     for function, types in arguments.items() if library else ():
         getattr(library, function).argtypes = types

@@ -2,11 +2,21 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 Pair = tuple[Sequence[Tensor], Sequence[Tensor]]
 """What the kernels make of a small input, and what torch makes of it in fp64."""
+
+
+Question = TypeVar("Question", bound=Callable[..., bool])
+
+
+def constant(function: Question) -> Question:
+    """Have torch.compile ask now, not look inside. That loads its compiler, which takes seconds: only for a GPU."""
+    return torch.compiler.assume_constant_result(function) if torch.cuda.is_available() else function
 
 
 def trusted(kernels: str, compare: Callable[[], Pair], tolerance: float) -> bool:

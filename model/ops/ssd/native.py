@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from model.ops._native import INT, POINTER, SIZE, address, empty, functions, whole
+from model.ops._native import INT, POINTER, SIZE, Works, address, empty, functions, whole
 from model.ops._selfcheck import trusted
 from model.ops.ssd import selfcheck
 from model.ops.ssd.torch import step_sizes, step_sizes_backward
@@ -35,19 +35,6 @@ def _library() -> ctypes.CDLL | None:
     return functions("ssd", __file__, arguments)
 
 
-@torch.compiler.assume_constant_result
-def works() -> bool:
-    """Whether C does on a small input what torch does; asked once per process."""
-    return _works()
-
-
-@cache
-def _works() -> bool:
-    if _library() is None:
-        return False
-    return trusted("the SSD's C functions", lambda: selfcheck.compare(run, "cpu", torch.float32, 20, 12), TOLERANCE)
-
-
 def run(inputs: tuple, documents: Tensor, options: tuple, grads: tuple) -> tuple[Tensor, ...]:
     """Outputs and gradients, for the self-check."""
     y, final, states = forward(*selfcheck.flat(inputs, None, documents, options))
@@ -57,6 +44,14 @@ def run(inputs: tuple, documents: Tensor, options: tuple, grads: tuple) -> tuple
 def chunks(seqlen: int) -> int:
     """Whose states are kept."""
     return -(-seqlen // LENGTH)
+
+
+@Works
+def works() -> bool:
+    """Whether C does on a small input what torch does."""
+    if _library() is None:
+        return False
+    return trusted("the SSD's C functions", lambda: selfcheck.compare(run, "cpu", torch.float32, 20, 12), TOLERANCE)
 
 
 def forward(

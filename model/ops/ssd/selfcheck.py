@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from model.ops._common import full_precision
-from model.ops._selfcheck import Pair, trusted
+from model.ops._selfcheck import Pair, constant, trusted
 from model.ops.ssd.torch import backward, forward
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.01}
 """Largest difference, relative to the largest value, that rounding explains on a small input."""
 
 
-@torch.compiler.assume_constant_result
+@constant
 def passes(device: str, dtype: torch.dtype, headdim: int, dstate: int) -> bool:
     """Compare Triton's outputs and gradients, once per process, device, dtype and sizes of a state."""
     return _passes(device, dtype, headdim, dstate)
