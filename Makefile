@@ -41,7 +41,7 @@ ui: $(READY) ## MLflow's pages about the runs so far, on http://127.0.0.1:5000
 	@exec python -m pipeline.tracking ui
 
 bench: $(READY) ## measure against transformers, side by side
-	python -m benchmarks.train_step
+	python -m benchmarks.train_step --cases small-2x1024
 	python -m benchmarks.generate
 
 lock: $(READY) ## pin what pyproject.toml asks for and is not pinned yet (remove requirements.lock to pin all anew)

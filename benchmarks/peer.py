@@ -4,6 +4,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -14,10 +15,13 @@ THREADS = 2
 OURS, THEIRS = "model", "transformers"
 
 
-def make_checkpoint(directory: Path, seed: int = 0) -> None:
-    """Write a 4-layer Mamba2 of width 256 with random weights, in the format that both sides read."""
-    torch.manual_seed(seed)
-    config = model.HybridConfig(pattern="MMMM", vocab_size=8192, d_model=256, d_state=128, headdim=64)
+def make_checkpoint(directory: Path, size: Literal["small", "130m"] = "small") -> None:
+    """Write a Mamba2 with random weights, in the format that both sides read: 4 layers of width 256, or mamba2-130m."""
+    torch.manual_seed(0)
+    if size == "130m":
+        config = model.HybridConfig.preset("mamba2-130m")
+    else:
+        config = model.HybridConfig(pattern="MMMM", vocab_size=8192, d_model=256, d_state=128, headdim=64)
     model.save_pretrained(model.HybridLM(config), directory, format="hf-mamba2")
 
 
