@@ -1,6 +1,6 @@
 """Training steps (forward and backward with labels) on a CPU against transformers on the same weights.
 
-    python -m benchmarks.train_step [--cases small-2x1024 small-1x4096 130m-1x1024] [--precisions fp32 bf16] [--rounds N]
+    python -m benchmarks.train_step [--cases small-2x1024 small-1x4096 130m-1x1024] [--precisions fp32 bf16]
 
 Time: both in this process, taking turns, medians. Memory: each peer in a fresh process; the high-water mark of
 its resident memory (ru_maxrss) over one step, less the resident memory before that step. A first step on
