@@ -28,7 +28,7 @@ class RMSNorm(nn.Module):
         device = x.device.type
         autocast = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else self.weight.dtype
-        return gated_rmsnorm(x, self.weight, eps=self.eps).to(dtype)
+        return gated_rmsnorm(x, self.weight, eps=self.eps, out_dtype=dtype)
 
 
 class GatedRMSNorm(nn.Module):
