@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from model.ops._common import full_precision
-from model.ops._selfcheck import Pair, trusted
+from model.ops._selfcheck import Pair, constant, trusted
 from model.ops.add_rmsnorm.torch import backward, forward
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.02, torch.float16: 0.004}
@@ -16,7 +16,7 @@ Dtypes = tuple[torch.dtype, torch.dtype, torch.dtype, torch.dtype]
 """Of the residual, what is added, the weight, and the norm."""
 
 
-@torch.compiler.assume_constant_result
+@constant
 def passes(device: str, dtypes: Dtypes, d: int, multiplier: float) -> bool:
     """Compare outputs and gradients on a small input, once per process, device, dtypes and options."""
     return _passes(device, dtypes, d, multiplier)

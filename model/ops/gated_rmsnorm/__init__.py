@@ -6,8 +6,8 @@ from torch import Tensor, bfloat16, dtype, float16, float32, is_grad_enabled
 from torch.library import custom_op
 
 from model.ops._common import Backend, check_shape, chosen, runs_triton
-from model.ops.gated_rmsnorm import reference, selfcheck
-from model.ops.gated_rmsnorm.torch import backward, forward
+from model.ops._native import runs_native
+from model.ops.gated_rmsnorm import native, reference, selfcheck, torch
 
 __all__ = ["gated_rmsnorm"]
 
@@ -39,8 +39,8 @@ def gated_rmsnorm(
         group_size: channels per group, all d if None.
         norm_before_gate: order of the two.
         out_dtype: of the result, x's if None.
-        backend: "triton" (on a GPU, in fp32, bf16 or fp16), "torch", "reference" or "auto": the fastest that takes
-            these inputs, or what the environment's MAMBA2_BACKEND says.
+        backend: "triton" (on a GPU, in fp32, bf16 or fp16), "native" (C, on a CPU, likewise), "torch", "reference" or
+            "auto": the fastest that takes these inputs, or what the environment's MAMBA2_BACKEND says.
 
     Returns:
         (..., d); computed in fp32 (fp64 for fp64 x).
@@ -57,7 +57,11 @@ def gated_rmsnorm(
     if group_size < 1 or d % group_size:
         raise ValueError(f"{d} channels do not divide into groups of {group_size}: choose a divisor")
     options = (eps, group_size, norm_before_gate, out_dtype)
-    path = chosen(backend, triton=lambda: _triton_takes(x, weight, gate, *options[1:], check=backend != "triton"))
+    path = chosen(
+        backend,
+        triton=lambda: _triton_takes(x, weight, gate, *options[1:], check=backend != "triton"),
+        native=lambda: runs_native(x) and native.works(),
+    )
     if path == "reference":
         return reference.gated_rmsnorm(x, weight, gate, *options[:3]).to(out_dtype)
     if not is_grad_enabled():
@@ -83,11 +87,13 @@ def _triton_takes(
 
 
 def _forward(path: str, *inputs: Any) -> Tensor:
-    return _triton().forward(*inputs) if path == "triton" else forward(*inputs)
+    return _kernels(path).forward(*inputs)
 
 
-def _triton() -> Any:
-    """The kernels; only a machine with a GPU needs Triton."""
+def _kernels(path: str) -> Any:
+    """The module of a path; only a machine with a GPU needs Triton."""
+    if path != "triton":
+        return native if path == "native" else torch
     from model.ops.gated_rmsnorm import triton
 
     return triton
@@ -132,10 +138,7 @@ def _gated_rmsnorm_backward(
     norm_before_gate: bool,
     path: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    inputs = (x, weight, gate, eps, group_size, norm_before_gate)
-    if path == "triton":
-        return _triton().backward(grad_y, *inputs)
-    return backward(grad_y.contiguous(), *inputs)
+    return _kernels(path).backward(grad_y, x, weight, gate, eps, group_size, norm_before_gate)
 
 
 @_gated_rmsnorm_backward.register_fake

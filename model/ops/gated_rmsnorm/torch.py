@@ -48,7 +48,7 @@ def backward(
     """Gradients of x, weight and gate (empty without one)."""
     with full_precision(x):
         dtype = compute_dtype(x)
-        x_f, weight_f, grad_y = x.to(dtype), weight.to(dtype), grad_y.to(dtype)
+        x_f, weight_f, grad_y = x.to(dtype), weight.to(dtype), grad_y.contiguous().to(dtype)
         gate_f = None if gate is None else gate.to(dtype)
         opening = None if gate_f is None else F.silu(gate_f)
         d_gate = x.new_empty(0) if gate is None else gate.new_empty(0)
