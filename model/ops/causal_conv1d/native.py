@@ -1,0 +1,100 @@
+"""The causal convolution on a CPU in C (c/): one pass over memory in each direction."""
+
+import ctypes
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from model.ops._native import INT, POINTER, SIZE, Works, address, empty, functions, whole
+from model.ops._selfcheck import trusted
+from model.ops.causal_conv1d import selfcheck
+
+POSITIONS, MOST_TAPS = 64, 8
+"""Of a task and of a channel, in C too."""
+
+TOLERANCE = 1e-5
+"""Largest difference from torch, relative to the largest value, that rounding explains on a small input."""
+
+
+class _Conv(ctypes.Structure):
+    _fields_ = (
+        *((name, SIZE) for name in ("batch", "seqlen", "channels", "width")),
+        *((name, POINTER) for name in ("x", "taps", "bias", "before", "seq_idx")),
+        ("silu", INT),
+    )
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    arguments = {"conv_forward": [POINTER, POINTER, INT], "conv_backward": [*[POINTER] * 5, INT]}
+    return functions("causal-conv1d", __file__, arguments)
+
+
+@Works
+def works() -> bool:
+    """Whether C does on a small input what torch does."""
+    if _library() is None:
+        return False
+    return trusted(
+        "the convolution's C functions",
+        lambda: selfcheck.compare(forward, backward, "cpu", torch.float32, width=4),
+        TOLERANCE,
+    )
+
+
+def forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    activation: str | None,
+) -> Tensor:
+    """Return y (b, l, d) in x's dtype."""
+    conv, _held = _conv(x, weight, bias, initial_state, seq_idx, activation)
+    y = empty(*x.shape)
+    _call("conv_forward", conv, y)
+    return y.to(x.dtype)
+
+
+def backward(
+    grad_y: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    activation: str | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, weight, bias and initial_state (empty without one)."""
+    conv, _held = _conv(x, weight, bias, initial_state, seq_idx, activation)
+    dy, dx = whole(grad_y), empty(*x.shape)
+    d_state = None if initial_state is None else empty(*initial_state.shape)
+    parts = empty(conv.batch, -(-conv.seqlen // POSITIONS), conv.width + 1, conv.channels)
+    _call("conv_backward", conv, dy, dx, d_state, parts)
+    sums = parts.sum((0, 1))
+    return (
+        dx.to(x.dtype),
+        sums[:-1].t().to(weight.dtype).contiguous(),
+        sums[-1].to(weight.dtype),
+        x.new_empty(0) if initial_state is None or d_state is None else d_state.to(initial_state.dtype),
+    )
+
+
+def _conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    activation: str | None,
+) -> tuple[_Conv, list[Tensor | None]]:
+    """The structure, and what it points to."""
+    tensors = [None if tensor is None else whole(tensor) for tensor in (x, weight.t(), bias, initial_state)]
+    tensors.append(None if seq_idx is None else whole(seq_idx, torch.int32))
+    return _Conv(*x.shape, weight.shape[1], *map(address, tensors), activation == "silu"), tensors
+
+
+def _call(function: str, conv: _Conv, *tensors: Tensor | None) -> None:
+    getattr(_library(), function)(ctypes.addressof(conv), *map(address, tensors), torch.get_num_threads())
