@@ -4,14 +4,14 @@ from functools import cache
 
 import torch
 
-from model.ops._selfcheck import Pair, trusted
+from model.ops._selfcheck import Pair, constant, trusted
 from model.ops.cross_entropy.torch import IGNORED, forward
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.03, torch.float16: 0.005}
 """Largest difference, relative to the largest value, that rounding explains (of fp32, to products in tf32)."""
 
 
-@torch.compiler.assume_constant_result
+@constant
 def passes(device: str, dtype: torch.dtype) -> bool:
     """Compare the loss and its gradients on a small input, once per process, device and dtype."""
     return _passes(device, dtype)
