@@ -6,13 +6,14 @@ from torch import Tensor, bfloat16, cat, float16, float32
 from torch.library import custom_op
 
 from model.ops._common import Backend, check_shape, chosen, runs_triton
-from model.ops.causal_conv1d import reference, selfcheck
+from model.ops._native import runs_native
+from model.ops.causal_conv1d import native, reference, selfcheck
 from model.ops.causal_conv1d.step import causal_conv1d_state, causal_conv1d_step
 from model.ops.causal_conv1d.torch import backward, forward
 
 __all__ = ["causal_conv1d", "causal_conv1d_state", "causal_conv1d_step"]
 
-MOST_TAPS = 8
+MOST_TAPS = native.MOST_TAPS
 """Whose inputs a kernel keeps in registers."""
 
 MOST_ROWS = 65535
@@ -40,8 +41,8 @@ def causal_conv1d(
             belong to a row's first document.
         seq_idx: (batch, seqlen) int32 document index, non-decreasing along a row; no tap reaches into
             another document.
-        backend: "triton" (on a GPU, in fp32, bf16 or fp16), "torch", "reference" or "auto": the fastest that takes
-            these inputs, or what the environment's MAMBA2_BACKEND says.
+        backend: "triton" (on a GPU, in fp32, bf16 or fp16), "native" (C, on a CPU, likewise), "torch", "reference" or
+            "auto": the fastest that takes these inputs, or what the environment's MAMBA2_BACKEND says.
 
     Returns:
         (batch, seqlen, channels) in x's dtype.
@@ -65,8 +66,12 @@ def causal_conv1d(
         raise ValueError(f"activation is {activation!r}: choose 'silu' or None")
     if initial_state is not None:
         check_shape("initial_state", initial_state, (batch, width - 1, channels))
-    path = chosen(backend, triton=lambda: _triton_takes(x, width, check=backend != "triton"))
-    if path == "triton":
+    path = chosen(
+        backend,
+        triton=lambda: _triton_takes(x, width, check=backend != "triton"),
+        native=lambda: runs_native(x) and 2 <= width <= MOST_TAPS and native.works(),
+    )
+    if path in ("triton", "native"):
         return _causal_conv1d(x, weight, bias, initial_state, seq_idx, activation, path)
     if initial_state is not None:
         x = cat([initial_state.to(x.dtype), x], dim=1)
@@ -87,8 +92,10 @@ def _triton_takes(x: Tensor, width: int, check: bool) -> bool:
     return not check or (x.is_cuda and selfcheck.passes(str(x.device), x.dtype, width))
 
 
-def _triton() -> Any:
-    """The kernels; only a machine with a GPU needs Triton."""
+def _kernels(path: str) -> Any:
+    """The module of a path; only a machine with a GPU needs Triton."""
+    if path == "native":
+        return native
     from model.ops.causal_conv1d import triton
 
     return triton
@@ -104,8 +111,8 @@ def _causal_conv1d(
     activation: str | None,
     path: str,
 ) -> Tensor:
-    if path == "triton":
-        return _triton().forward(x, weight, bias, initial_state, seq_idx, activation)
+    if path != "torch":
+        return _kernels(path).forward(x, weight, bias, initial_state, seq_idx, activation)
     assert initial_state is None, "torch gets it in front of x"
     return forward(x, weight, bias, seq_idx, activation)
 
@@ -134,8 +141,8 @@ def _causal_conv1d_backward(
     activation: str | None,
     path: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if path == "triton":
-        return _triton().backward(grad_y, x, weight, bias, initial_state, seq_idx, activation)
+    if path != "torch":
+        return _kernels(path).backward(grad_y, x, weight, bias, initial_state, seq_idx, activation)
     return *backward(grad_y.contiguous(), x, weight, bias, seq_idx, activation), x.new_empty(0)
 
 

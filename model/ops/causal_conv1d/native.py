@@ -76,8 +76,8 @@ def backward(
     sums = parts.sum((0, 1))
     return (
         dx.to(x.dtype),
-        sums[:-1].t().to(weight.dtype).contiguous(),
-        sums[-1].to(weight.dtype),
+        sums[:-1].t().clone(memory_format=torch.contiguous_format).to(weight.dtype),
+        sums[-1].clone().to(weight.dtype),
         x.new_empty(0) if initial_state is None or d_state is None else d_state.to(initial_state.dtype),
     )
 
