@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from model.config import HybridConfig
 from model.layers.rotary import Rotary
+from model.ops.rotary import rotary
 from model.state import AttentionState
 
 _MASK_ELEMENTS = 2**24
@@ -13,12 +14,12 @@ _MASK_ELEMENTS = 2**24
 
 
 def _positions(seqlen: int, past: int, seq_idx: Tensor | None, device: torch.device) -> Tensor:
-    """Positions after `past` earlier ones, (seqlen,), or within each document, (batch, 1, seqlen)."""
+    """Positions after `past` earlier ones, (seqlen,), or within each document, (batch, seqlen)."""
     positions = torch.arange(past, past + seqlen, device=device)
     if seq_idx is None:
         return positions
     starts = F.pad(seq_idx[:, 1:] != seq_idx[:, :-1], (1, 0))
-    return (positions - (positions * starts).cummax(1).values).unsqueeze(1)
+    return positions - (positions * starts).cummax(1).values
 
 
 class Attention(nn.Module):
@@ -58,8 +59,9 @@ class Attention(nn.Module):
         if self.rotary is not None:
             positions = _positions(query.shape[2], past, seq_idx, query.device)
             if starts is not None:
-                positions = positions - starts.view(-1, 1, 1)
-            query, key = (self.rotary(x, positions) for x in (query, key))
+                positions = positions - starts.unsqueeze(1)
+            cos, sin = self.rotary.angles(positions)
+            query, key = (rotary(x, cos, sin) for x in (query, key))
         if state is not None:
             state = state.append(key, value)
             key, value = state.keys, state.values

@@ -9,7 +9,7 @@ from model.config import HybridConfig, RopeScaling
 
 
 class Rotary:
-    """Rotates queries and keys (Su et al. 2021, arXiv 2104.09864), halves rotated.
+    """By which angles queries and keys are rotated (Su et al. 2021, arXiv 2104.09864).
 
     It holds no tensors: what it needs follows from the configuration.
     """
@@ -24,14 +24,11 @@ class Rotary:
             return None
         return cls(config.rope_theta, config.rotary_dim, config.rope_scaling)
 
-    def __call__(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Rotate x (batch, heads, seqlen, head_dim) by positions (seqlen,) or (batch, 1, seqlen)."""
-        angles = positions.unsqueeze(-1) * self.rates(x.device)
+    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine, fp32, of positions (seqlen,) or (batch, seqlen): (..., rotary_dim / 2) each."""
+        angles = positions.unsqueeze(-1) * self.rates(positions.device)
         factor = self.attention_factor()
-        cos, sin = (angles.cos() * factor).to(x.dtype), (angles.sin() * factor).to(x.dtype)
-        half = self.rotary_dim // 2
-        first, second, rest = x.split([half, half, x.shape[-1] - self.rotary_dim], dim=-1)
-        return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)
+        return angles.cos() * factor, angles.sin() * factor
 
     def rates(self, device: torch.device) -> Tensor:
         """(rotary_dim / 2,) radians per position, fp32."""
@@ -47,7 +44,7 @@ class Rotary:
         return _ramp_to_slower(rates, self.scaling, self.theta)
 
     def attention_factor(self) -> float:
-        """By which the rotated channels are multiplied."""
+        """By which the rotated channels are multiplied besides."""
         scaling = self.scaling
         if scaling is None:
             return 1.0
