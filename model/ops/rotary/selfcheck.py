@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from model.ops._common import full_precision
-from model.ops._selfcheck import Pair, trusted
+from model.ops._selfcheck import Pair, constant, trusted
 from model.ops.rotary.torch import forward
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.01, torch.float16: 0.002}
 """Largest difference, relative to the largest value, that rounding explains on a small input."""
 
 
-@torch.compiler.assume_constant_result
+@constant
 def passes(device: str, dtype: torch.dtype, head_dim: int, half: int) -> bool:
     """Compare rotations there and back on a small input, once per process, device, dtype and size of a head."""
     return _passes(device, dtype, head_dim, half)
