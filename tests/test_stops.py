@@ -57,7 +57,7 @@ def test_a_stopped_run_has_saved_its_work(project, command, number, to):
     if to == "everything":
         for process in family:
             process.send_signal(number)
-    assert run.wait(60) != 0
+    assert run.wait(600) != 0
     until(lambda: not any(process.is_running() for process in family), "all to end")
     text = log.read_text()
     assert "Traceback" not in text
@@ -77,7 +77,7 @@ def interrupted_at(project: Project) -> int:
 
 
 def until(holds, what: str) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 600  # far more than it takes: the machine may be busy
     while not holds():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.1)
