@@ -31,8 +31,8 @@ lint: $(READY) ## ruff
 types: $(READY) ## mypy
 	mypy
 
-unit: $(READY) ## the tests, with a real run of the pipeline at a small setting
-	python -m pytest
+unit: $(READY) ## the tests, two files at a time, with real runs of the pipeline at a small setting
+	OMP_WAIT_POLICY=passive python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 status: $(READY) ## what is fresh, stale (and why), running or interrupted
 	@exec python -m pipeline.status

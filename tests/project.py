@@ -86,7 +86,8 @@ class Project:
 
     def surroundings(self) -> dict[str, Any]:
         """Where a command runs: this checkout, with the programs that the tests run with."""
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "DVC"))}
+        left_out = ("MLFLOW", "DVC", "PYTHONDONTWRITEBYTECODE")  # the last would compile our modules in every process
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         return {"cwd": self.path, "env": inherited | {"PATH": path}}
 

@@ -70,7 +70,7 @@ def test_work_on_a_full_disk_stops_and_goes_on_when_there_is_space(tmp_path, mou
     other = Project(tmp_path / "other")
     shutil.copytree(project.path / "data/input", other.path / "data/input", dirs_exist_ok=True)
     shutil.copy(project.path / "params.yaml", other.path)
-    assert other.repro() == STAGES
+    assert other.run("dvc", "repro", "finetune").returncode == 0
     folders = ("data/clean", "data/tokens", "artifacts/base/model", "artifacts/finetune/model")
     assert project.hashes(*folders) == other.hashes(*folders)
 

@@ -105,17 +105,21 @@ def test_a_second_repro_does_nothing(embedded):
     assert embedded.repro() == []
 
 
-def test_only_what_a_change_touches_runs_again(embedded):
-    embedded.set(finetune__lr=2e-3)
-    assert embedded.repro() == ["finetune", "evaluate", "export"]
-    embedded.set(launch__workers=1, tracking__experiment="other")
-    assert embedded.repro() == []
-    with (embedded.path / "model/hybrid.py").open("a") as file:
+def test_only_what_a_change_touches_runs_again(own):
+    files = [own.path / name for name in ("params.yaml", "model/hybrid.py", "pipeline/params.py")]
+    before = [file.read_text() for file in files]
+    own.set(finetune__lr=2e-3)
+    assert own.repro() == ["finetune", "evaluate", "export"]
+    own.set(launch__workers=1, tracking__experiment="other")
+    assert own.repro() == []
+    with (own.path / "model/hybrid.py").open("a") as file:
         file.write("\n# a change in model/\n")
-    assert embedded.repro() == ["base", "finetune", "evaluate", "export"]
-    with (embedded.path / "pipeline/params.py").open("a") as file:
+    assert own.repro() == ["base", "finetune", "evaluate", "export"]
+    with (own.path / "pipeline/params.py").open("a") as file:
         file.write("\n# a new field of the schema, say\n")
-    assert embedded.repro() == []
+    assert own.repro() == []
+    for file, text in zip(files, before, strict=True):
+        file.write_text(text)
 
 
 def test_a_changed_user_file_runs_the_pipeline_and_an_untouched_one_does_not(own):
