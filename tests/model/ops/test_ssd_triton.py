@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-import random
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,8 +12,8 @@ from torch import Tensor
 from model.ops import _selfcheck
 from model.ops.ssd import selfcheck, ssd
 from tests.model.compare import error, outputs_and_gradients
+from tests.model.cover import every, label, pairwise
 
-ROOT = Path(__file__).parents[3]
 CHUNK = {torch.float32: 32, torch.float16: 32, torch.bfloat16: 64}
 AXES = {
     "dtype": [torch.float32, torch.bfloat16, torch.float16],
@@ -31,35 +26,8 @@ AXES = {
 }
 
 
-def pairwise(axes: dict[str, list]) -> list[dict]:
-    """Combinations in which each pair of values of two axes occurs, found greedily and always the same."""
-    draw, names = random.Random(0), list(axes)
-    missing = {
-        (a, x, b, y)
-        for a, b in itertools.combinations(names, 2)
-        for x in range(len(axes[a]))
-        for y in range(len(axes[b]))
-    }
-    found = []
-    while missing:
-        candidates = []
-        for _ in range(60):
-            a, x, b, y = min(missing)
-            picks = {name: draw.randrange(len(axes[name])) for name in names} | {a: x, b: y}
-            covered = {(a, picks[a], b, picks[b]) for a, b in itertools.combinations(names, 2)} & missing
-            candidates.append((len(covered), sorted(picks.items()), covered))
-        _, best, covered = max(candidates)
-        missing -= covered
-        found.append({name: axes[name][place] for name, place in best})
-    return found
-
-
-def label(case: dict) -> str:
-    return "-".join(str(value).removeprefix("torch.") for value in case.values())
-
-
 COVERING = pairwise(AXES)
-GRID = [dict(zip(AXES, values, strict=True)) for values in itertools.product(*AXES.values())]
+GRID = every(AXES)
 
 
 def make(case: dict, device: torch.device) -> tuple[dict[str, Tensor], dict]:
@@ -229,14 +197,3 @@ def test_a_kernel_that_computes_something_else_is_not_used() -> None:
     assert _selfcheck.agree(good, [tensor * 1.0001 for tensor in good], 1e-3)
     assert not _selfcheck.agree(good, [good[0], good[1] * 1.01], 1e-3)
     assert not _selfcheck.agree([good[0] * math.nan, good[1]], good, 1e-3)
-
-
-def test_kernels_compile_for_gpus_that_are_not_here() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.model.ops.compile_ahead"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr

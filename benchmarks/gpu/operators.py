@@ -1,0 +1,168 @@
+"""The operators that stream memory, on a GPU: time, bytes per second, and how much of the ideal traffic they reach.
+
+    python -m benchmarks.gpu.operators [OPERATOR ...] [--json FILE]
+
+bf16 activations, random inputs. Ideal bytes: forward, every input read and the output written once; backward, what it
+cannot do without (the gradient of the output and the inputs named below) read and each gradient written once. Times are
+the device's own, with cold caches; `host` is a training step's forward and backward as called, where short kernels wait
+for Python.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.ceilings import ceilings, device_seconds, keep, say, seconds
+from model.ops.causal_conv1d import causal_conv1d
+
+Inputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A row of the table below.
+
+    Attributes:
+        shapes: arguments of `make` by name.
+        make: the inputs, those with gradients requiring them.
+        call: the operator on these inputs through a backend.
+        backward_reads: names of the inputs that an ideal backward reads.
+        peers: other implementations, called with the inputs; none where nothing is installed.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    make: Callable[..., Inputs]
+    call: Callable[..., Tensor]
+    backward_reads: tuple[str, ...]
+    peers: Callable[[], dict[str, Callable[[Inputs], Tensor]]] = field(default=dict)
+
+
+def normal(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """A parameter or an activation."""
+    return torch.randn(*shape, device="cuda", dtype=dtype).requires_grad_()
+
+
+# Causal convolution: batch, length, channels.
+
+
+def conv_inputs(batch: int, seqlen: int, channels: int) -> Inputs:
+    return {"x": normal(batch, seqlen, channels), "weight": normal(channels, 4), "bias": normal(channels)}
+
+
+def conv_peers() -> dict[str, Callable[[Inputs], Tensor]]:
+    try:
+        from causal_conv1d import causal_conv1d_fn
+    except ImportError:
+        return {}
+
+    def theirs(inputs: Inputs) -> Tensor:
+        x = inputs["x"].transpose(1, 2)
+        return causal_conv1d_fn(x, inputs["weight"], inputs["bias"], activation="silu").transpose(1, 2)
+
+    return {"causal_conv1d": theirs}
+
+
+OPERATORS = {
+    "causal_conv1d": Operator(
+        shapes={
+            "130M": (8, 2048, 1536),
+            "2.7B": (1, 8192, 5120),
+            "8B": (1, 8192, 8192),
+            "8B, B and C": (1, 8192, 1024),
+            "8B, 64k": (1, 65536, 8192),
+        },
+        make=conv_inputs,
+        call=lambda inputs, backend: causal_conv1d(**inputs, backend=backend),
+        backward_reads=("x", "weight", "bias"),
+        peers=conv_peers,
+    ),
+}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("operators", nargs="*", metavar="OPERATOR", help=f"of {', '.join(OPERATORS)}; all if none")
+    parser.add_argument("--json", help="also write the figures there")
+    arguments = parser.parse_args()
+    unknown = set(arguments.operators) - OPERATORS.keys()
+    if unknown:
+        parser.error(f"no operator {', '.join(sorted(unknown))}: choose of {', '.join(OPERATORS)}")
+    found = ceilings()
+    say(found)
+    print(f"{'':41} forward ms  GB/s of copy | backward ms  GB/s of copy | host ms  GB more")
+    found["rows"] = []
+    for name in arguments.operators or OPERATORS:
+        operator = OPERATORS[name]
+        paths = {backend: partial(operator.call, backend=backend) for backend in ("triton", "torch")}
+        for shape, sizes in operator.shapes.items():
+            torch.manual_seed(0)
+            inputs = operator.make(*sizes)
+            for path, function in (paths | operator.peers()).items():
+                row = {"operator": name, "shape": shape, "path": path} | measure(operator, function, inputs)
+                found["rows"].append(row)
+                show(row, found["copy"])
+    keep(arguments.json, found)
+
+
+def measure(operator: Operator, function: Callable[[Inputs], Tensor], inputs: Inputs) -> dict[str, Any]:
+    """Seconds and ideal bytes of both directions; bytes at the peak of both above inputs, output and gradients.
+
+    What runs out of memory or is not there for these inputs says so instead.
+    """
+    try:
+        return _measure(operator, function, inputs)
+    except (torch.OutOfMemoryError, ValueError) as error:
+        return {"failed": str(error).splitlines()[0]}
+
+
+def _measure(operator: Operator, function: Callable[[Inputs], Tensor], inputs: Inputs) -> dict[str, Any]:
+    learnt = [tensor for tensor in inputs.values() if tensor.requires_grad]
+    y = function(inputs)
+    grad = torch.randn_like(y)
+
+    def backward() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(y, learnt, grad, retain_graph=True)
+
+    def both() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(function(inputs), learnt, grad)
+
+    given = y.nbytes + sum(gradient.nbytes for gradient in both())
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    both()
+    memory = torch.cuda.max_memory_allocated() - before - given
+    read = sum(inputs[name].nbytes for name in operator.backward_reads)
+    with torch.no_grad():
+        forward = device_seconds(lambda: function(inputs))
+    return {
+        "forward": forward,
+        "forward_bytes": sum(tensor.nbytes for tensor in inputs.values()) + y.nbytes,
+        "backward": device_seconds(backward),
+        "backward_bytes": read + grad.nbytes + sum(tensor.nbytes for tensor in learnt),
+        "host": seconds(both),
+        "memory": float(memory),
+    }
+
+
+def show(row: dict[str, Any], copy: float) -> None:
+    """One line of the table."""
+    title = f"{row['operator']:14} {row['shape']:12} {row['path']:13}"
+    if "failed" in row:
+        print(f"{title} {row['failed']}", flush=True)
+        return
+    figures = []
+    for direction in ("forward", "backward"):
+        rate = row[f"{direction}_bytes"] / row[direction]
+        figures.append(f"{row[direction] * 1e3:{len(direction) + 3}.3f} {rate / 1e9:5.0f} {rate / copy:7.0%}")
+    print(f"{title} {' | '.join(figures)} | {row['host'] * 1e3:7.3f} {row['memory'] / 1e9:8.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
