@@ -30,17 +30,22 @@ class Block(nn.Module):
         self.residual_multiplier = config.residual_multiplier
 
     def forward(
-        self, residual: Tensor, seq_idx: Tensor | None = None, state: LayerState = None
-    ) -> tuple[Tensor, LayerState]:
-        """(batch, seqlen, d_model) in the residual's dtype -> the same, and the layer's state after."""
-        mixed, state = self.mixer(self.norm(residual), seq_idx, state)
-        return self.add(residual, mixed), state
+        self, residual: Tensor, mixed: Tensor | None = None, seq_idx: Tensor | None = None, state: LayerState = None
+    ) -> tuple[Tensor, Tensor, LayerState]:
+        """Run the layer, but leave it to the next norm, which reads the residual stream anyway, to add its output.
 
-    def add(self, residual: Tensor, mixed: Tensor) -> Tensor:
-        """The residual stream after this block."""
-        if self.residual_multiplier != 1.0:
-            mixed = mixed * self.residual_multiplier
-        return residual + mixed.to(residual.dtype)
+        Args:
+            residual: (batch, seqlen, d_model), the residual stream without what the block before made.
+            mixed: (batch, seqlen, d_model), what it made; None before the first block.
+            seq_idx: (batch, seqlen) document index of each position.
+            state: the layer's decode state.
+
+        Returns:
+            The residual stream with `mixed`, what this block's mixer made, and the layer's state after.
+        """
+        residual, normed = self.norm(residual, mixed, self.residual_multiplier)
+        mixed, state = self.mixer(normed, seq_idx, state)
+        return residual, mixed, state
 
 
 class HybridOutput:
@@ -166,13 +171,14 @@ class HybridLM(nn.Module):
                 raise ValueError("a decode state holds one document per row: pass seq_idx or state, not both")
             seq_idx = _number_documents(seq_idx)
 
-        residual = self.embed(input_ids)
+        residual, mixed = self.embed(input_ids), None
         states = (None,) * len(self.layers) if state is None else state.layers
         after: list[LayerState] = []
         for block, layer_state in zip(self.layers, states, strict=True):
-            residual, layer_state = block(residual, seq_idx, layer_state)
+            residual, mixed, layer_state = block(residual, mixed, seq_idx, layer_state)
             after.append(layer_state)
-        hidden = self.scale_for_head(self.norm(residual))
+        _, normed = self.norm(residual, mixed, self.config.residual_multiplier)
+        hidden = self.scale_for_head(normed)
         loss = None if labels is None else self.loss(hidden, labels, seq_idx)
         head_weight = self.head_weight.to(hidden.dtype)
         if state is not None:

@@ -101,20 +101,21 @@ def activations(config: HybridConfig, batch: int, seqlen: int, dtype: torch.dtyp
 def _measure(model: HybridLM, ids: Tensor) -> Activations:
     config = model.config
     residual = model.embed(ids).detach().requires_grad_()
-    input_bytes = residual.numel() * residual.element_size()
+    mixed = torch.empty_like(residual, dtype=model.norm.weight.dtype, requires_grad=True)
+    input_bytes = residual.nbytes + mixed.nbytes
     by_kind: dict[str, int] = {}
     for symbol, block in zip(config.layers, model.layers, strict=True):
         if symbol not in by_kind:
             with kept_by_autograd(model) as kept:
-                block(residual)
+                block(residual, mixed)
             by_kind[symbol] = sum(kept.values())
     with kept_by_autograd(model) as kept:
-        hidden = model.norm(residual)
+        _, hidden = model.norm(residual, mixed)
         model.loss(hidden, ids, None)
     return Activations(
         layers=sum(by_kind[symbol] for symbol in config.layers),
         largest_layer=max(by_kind.values()),
-        inputs=config.n_layers * input_bytes,
+        inputs=config.n_layers * input_bytes - mixed.nbytes,  # the first has nothing to add
         head=sum(kept.values()),
     )
 

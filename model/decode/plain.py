@@ -13,6 +13,7 @@ from model.layers.mamba2 import Mamba2
 from model.layers.mlp import MLP
 from model.layers.norm import GatedRMSNorm, RMSNorm
 from model.ops._common import compute_dtype
+from model.ops.add_rmsnorm import add
 from model.ops.causal_conv1d import causal_conv1d_step
 from model.ops.ssd import ssd_step
 from model.state import AttentionState, LayerState, MambaState
@@ -22,14 +23,14 @@ class Layer:
     """A block as a function of the residual stream, (batch, d_model), and its state."""
 
     def __init__(self, block: Block) -> None:
-        self._block = block
+        self._multiplier = block.residual_multiplier
         self._norm = Norm(block.norm)
         self._mixer = _one_position(block.mixer)
 
     def __call__(self, residual: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """Both after one more position; the state is brought forward in place."""
         mixed, state = self._mixer(self._norm(residual), state)
-        return self._block.add(residual, mixed), state
+        return add(residual, mixed, self._multiplier), state
 
 
 class Head:

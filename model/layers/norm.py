@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from model.ops.add_rmsnorm import add_rmsnorm
 from model.ops.gated_rmsnorm import gated_rmsnorm
 
 
 class RMSNorm(nn.Module):
     """RMSNorm over the last dimension (Zhang and Sennrich 2019, arXiv 1910.07467).
 
-    Reads the residual stream in any precision and returns what the next matrix product wants: the autocast
-    dtype where autocast is on, else the dtype of its weight.
+    Reads the residual stream in any precision, adds what the layer before made, in the same pass, and returns the norm
+    as the next matrix product wants it: in the autocast dtype where autocast is on, else the dtype of its weight.
     """
 
     def __init__(self, d_model: int, eps: float) -> None:
@@ -23,12 +24,18 @@ class RMSNorm(nn.Module):
         """Scale 1."""
         nn.init.ones_(self.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., d_model) -> (..., d_model)."""
-        device = x.device.type
+    def forward(self, residual: Tensor, mixed: Tensor | None = None, multiplier: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Add `multiplier` times `mixed`, if there is any, to the residual stream.
+
+        Returns:
+            The residual stream (..., d_model) after that, and its norm.
+        """
+        device = residual.device.type
         autocast = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else self.weight.dtype
-        return gated_rmsnorm(x, self.weight, eps=self.eps).to(dtype)
+        if mixed is None:
+            return residual, gated_rmsnorm(residual, self.weight, eps=self.eps, out_dtype=dtype)
+        return add_rmsnorm(residual, mixed, self.weight, eps=self.eps, multiplier=multiplier, out_dtype=dtype)
 
 
 class GatedRMSNorm(nn.Module):

@@ -34,3 +34,21 @@ def outputs_and_gradients(
     gradients = torch.autograd.grad(total, inputs, allow_unused=True)
     zeros = (torch.zeros_like(i) if g is None else g for g, i in zip(gradients, inputs, strict=True))
     return [*(o.detach() for o in outputs), *zeros]
+
+
+CUT = 2.0**-7
+"""What Triton's interpreter, which cuts bits off instead of rounding to bf16, adds to an error."""
+
+
+def as_good(name: str, ours: Tensor, torchs: Tensor, truth: Tensor) -> None:
+    """A kernel's error is at most twice that of torch's operators in the same precision, and one rounding.
+
+    Both compute in their own order, so that either may be the luckier one; where torch happens to be exact, or a
+    tensor has few elements, its error says little, and the rounding of a result to the tensor's dtype is left.
+    """
+    assert bool(ours.isfinite().all()), name
+    rounding = 8 * 2.0**-24 if ours.dtype == torch.float32 else torch.finfo(ours.dtype).eps
+    if ours.dtype == torch.bfloat16 and not ours.is_cuda:
+        rounding += CUT
+    mine, theirs = error(ours, truth), error(torchs, truth)
+    assert mine <= 2 * theirs + rounding, f"{name}: {mine:.1e}, torch's {theirs:.1e}"

@@ -165,7 +165,7 @@ def test_activations_over_their_whole_range(activation: str) -> None:
     for column in torch.arange(0, len(values), 97):  # each of these values alone
         mixer.down_proj.weight.zero_()
         mixer.down_proj.weight[0, column] = 1
-        expected = block.double()(torch.zeros(1, 1, 2, dtype=torch.float64))[0][0, 0, 0]
+        expected = block.double()(torch.zeros(1, 1, 2, dtype=torch.float64))[1][0, 0, 0]
         ours = layer(torch.zeros(1, 2), None)[0][0, 0]
         block.float()
         layer = native.MLPLayer(block)

@@ -2,15 +2,21 @@
 
 from typing import Any, Literal
 
-from torch import Tensor, cat
+from torch import Tensor, bfloat16, cat, float16, float32
 from torch.library import custom_op
 
-from model.ops._common import Backend, check_shape, chosen
-from model.ops.causal_conv1d import reference
+from model.ops._common import Backend, check_shape, chosen, runs_triton
+from model.ops.causal_conv1d import reference, selfcheck
 from model.ops.causal_conv1d.step import causal_conv1d_state, causal_conv1d_step
 from model.ops.causal_conv1d.torch import backward, forward
 
 __all__ = ["causal_conv1d", "causal_conv1d_state", "causal_conv1d_step"]
+
+MOST_TAPS = 8
+"""Whose inputs a kernel keeps in registers."""
+
+MOST_ROWS = 65535
+"""Of a batch that a launch has room for."""
 
 
 def causal_conv1d(
@@ -34,13 +40,15 @@ def causal_conv1d(
             belong to a row's first document.
         seq_idx: (batch, seqlen) int32 document index, non-decreasing along a row; no tap reaches into
             another document.
-        backend: "torch", "reference" or "auto".
+        backend: "triton" (on a GPU, in fp32, bf16 or fp16), "torch", "reference" or "auto": the fastest that takes
+            these inputs, or what the environment's MAMBA2_BACKEND says.
 
     Returns:
         (batch, seqlen, channels) in x's dtype.
 
     Raises:
-        ValueError: shapes that do not fit together, an unknown activation or backend.
+        ValueError: shapes that do not fit together, an unknown activation, or a backend that is unknown or does not
+            take these inputs.
     """
     if x.dim() != 3 or weight.dim() != 2:
         raise ValueError(
@@ -55,28 +63,63 @@ def causal_conv1d(
         check_shape("seq_idx", seq_idx, (batch, seqlen))
     if activation not in ("silu", None):
         raise ValueError(f"activation is {activation!r}: choose 'silu' or None")
-    path = chosen(backend)
     if initial_state is not None:
         check_shape("initial_state", initial_state, (batch, width - 1, channels))
+    path = chosen(backend, triton=lambda: _triton_takes(x, width, check=backend != "triton"))
+    if path == "triton":
+        return _causal_conv1d(x, weight, bias, initial_state, seq_idx, activation, path)
+    if initial_state is not None:
         x = cat([initial_state.to(x.dtype), x], dim=1)
         if seq_idx is not None:
             seq_idx = cat([seq_idx[:, :1].expand(-1, width - 1), seq_idx], dim=1)
     if path == "reference":
         y = reference.causal_conv1d(x, weight, bias, activation, seq_idx).to(x.dtype)
     else:
-        y = _causal_conv1d(x, weight, bias, seq_idx, activation)
+        y = _causal_conv1d(x, weight, bias, None, seq_idx, activation, path)
     return y[:, -seqlen:]
+
+
+def _triton_takes(x: Tensor, width: int, check: bool) -> bool:
+    """Whether there is a kernel for these inputs; with `check`, one found to work."""
+    fits = 2 <= width <= MOST_TAPS and x.numel() > 0 and len(x) <= MOST_ROWS
+    if x.dtype not in (float32, bfloat16, float16) or not fits or not runs_triton(x):
+        return False
+    return not check or (x.is_cuda and selfcheck.passes(str(x.device), x.dtype, width))
+
+
+def _triton() -> Any:
+    """The kernels; only a machine with a GPU needs Triton."""
+    from model.ops.causal_conv1d import triton
+
+    return triton
 
 
 @custom_op("mamba2::causal_conv1d", mutates_args=())
 def _causal_conv1d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor | None, activation: str | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    activation: str | None,
+    path: str,
 ) -> Tensor:
+    if path == "triton":
+        return _triton().forward(x, weight, bias, initial_state, seq_idx, activation)
+    assert initial_state is None, "torch gets it in front of x"
     return forward(x, weight, bias, seq_idx, activation)
 
 
 @_causal_conv1d.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor | None, activation: str | None) -> Tensor:
+def _(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    activation: str | None,
+    path: str,
+) -> Tensor:
     return x.new_empty(x.shape)
 
 
@@ -86,10 +129,14 @@ def _causal_conv1d_backward(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
+    initial_state: Tensor | None,
     seq_idx: Tensor | None,
     activation: str | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return backward(grad_y.contiguous(), x, weight, bias, seq_idx, activation)
+    path: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if path == "triton":
+        return _triton().backward(grad_y, x, weight, bias, initial_state, seq_idx, activation)
+    return *backward(grad_y.contiguous(), x, weight, bias, seq_idx, activation), x.new_empty(0)
 
 
 @_causal_conv1d_backward.register_fake
@@ -98,20 +145,30 @@ def _(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
+    initial_state: Tensor | None,
     seq_idx: Tensor | None,
     activation: str | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(weight.shape[:1])
+    path: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    d_state = x.new_empty(0) if initial_state is None else initial_state.new_empty(initial_state.shape)
+    return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(weight.shape[:1]), d_state
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.activation = inputs
+    *tensors, ctx.activation, ctx.path = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    dx, d_weight, d_bias = _causal_conv1d_backward(grad_y, *ctx.saved_tensors, ctx.activation)
-    return dx, d_weight, None if ctx.saved_tensors[2] is None else d_bias, None, None
+    bias, initial_state = ctx.saved_tensors[2:4]
+    dx, d_weight, d_bias, d_state = _causal_conv1d_backward(grad_y, *ctx.saved_tensors, ctx.activation, ctx.path)
+    return (
+        dx,
+        d_weight,
+        None if bias is None else d_bias,
+        None if initial_state is None else d_state,
+        *(None,) * 3,
+    )
 
 
 _causal_conv1d.register_autograd(_gradients, setup_context=_save)

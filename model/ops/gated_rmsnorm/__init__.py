@@ -2,14 +2,17 @@
 
 from typing import Any
 
-from torch import Tensor, is_grad_enabled
+from torch import Tensor, bfloat16, dtype, float16, float32, is_grad_enabled
 from torch.library import custom_op
 
-from model.ops._common import Backend, check_shape, chosen
-from model.ops.gated_rmsnorm import reference
+from model.ops._common import Backend, check_shape, chosen, runs_triton
+from model.ops.gated_rmsnorm import reference, selfcheck
 from model.ops.gated_rmsnorm.torch import backward, forward
 
 __all__ = ["gated_rmsnorm"]
+
+LARGEST_GROUP = 16384
+"""Channels that the registers of a kernel's program hold."""
 
 
 def gated_rmsnorm(
@@ -20,6 +23,7 @@ def gated_rmsnorm(
     eps: float = 1e-5,
     group_size: int | None = None,
     norm_before_gate: bool = False,
+    out_dtype: dtype | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
     """Root-mean-square norm (Zhang and Sennrich 2019, arXiv 1910.07467), gated as in Mamba2.
@@ -34,38 +38,87 @@ def gated_rmsnorm(
         eps: added to the mean square.
         group_size: channels per group, all d if None.
         norm_before_gate: order of the two.
-        backend: "torch", "reference" or "auto".
+        out_dtype: of the result, x's if None.
+        backend: "triton" (on a GPU, in fp32, bf16 or fp16), "torch", "reference" or "auto": the fastest that takes
+            these inputs, or what the environment's MAMBA2_BACKEND says.
 
     Returns:
-        (..., d) in x's dtype; computed in fp32 (fp64 for fp64 x).
+        (..., d); computed in fp32 (fp64 for fp64 x).
 
     Raises:
-        ValueError: shapes that do not fit together, or an unknown backend.
+        ValueError: shapes that do not fit together, or a backend that is unknown or does not take these inputs.
     """
     d = x.shape[-1]
     group_size = d if group_size is None else group_size
+    out_dtype = x.dtype if out_dtype is None else out_dtype
     check_shape("weight", weight, (d,))
     if gate is not None:
         check_shape("gate", gate, tuple(x.shape))
     if group_size < 1 or d % group_size:
         raise ValueError(f"{d} channels do not divide into groups of {group_size}: choose a divisor")
-    if chosen(backend) == "reference":
-        return reference.gated_rmsnorm(x, weight, gate, eps, group_size, norm_before_gate).to(x.dtype)
+    options = (eps, group_size, norm_before_gate, out_dtype)
+    path = chosen(backend, triton=lambda: _triton_takes(x, weight, gate, *options[1:], check=backend != "triton"))
+    if path == "reference":
+        return reference.gated_rmsnorm(x, weight, gate, *options[:3]).to(out_dtype)
     if not is_grad_enabled():
-        return forward(x, weight, gate, eps, group_size, norm_before_gate)  # a decode step feels a custom op call
-    return _gated_rmsnorm(x, weight, gate, eps, group_size, norm_before_gate)
+        return _forward(path, x, weight, gate, *options)  # a decode step feels a custom op call
+    return _gated_rmsnorm(x, weight, gate, *options, path)
+
+
+def _triton_takes(
+    x: Tensor,
+    weight: Tensor,
+    gate: Tensor | None,
+    group_size: int,
+    norm_before_gate: bool,
+    out_dtype: dtype,
+    check: bool,
+) -> bool:
+    """Whether there is a kernel for these inputs; with `check`, one found to work."""
+    dtypes = (x.dtype, weight.dtype, None if gate is None else gate.dtype, out_dtype)
+    known = {float32, bfloat16, float16, None}.issuperset(dtypes)
+    if not known or group_size > LARGEST_GROUP or x.numel() == 0 or not runs_triton(x):
+        return False
+    return not check or (x.is_cuda and selfcheck.passes(str(x.device), dtypes, group_size, norm_before_gate))
+
+
+def _forward(path: str, *inputs: Any) -> Tensor:
+    return _triton().forward(*inputs) if path == "triton" else forward(*inputs)
+
+
+def _triton() -> Any:
+    """The kernels; only a machine with a GPU needs Triton."""
+    from model.ops.gated_rmsnorm import triton
+
+    return triton
 
 
 @custom_op("mamba2::gated_rmsnorm", mutates_args=())
 def _gated_rmsnorm(
-    x: Tensor, weight: Tensor, gate: Tensor | None, eps: float, group_size: int, norm_before_gate: bool
+    x: Tensor,
+    weight: Tensor,
+    gate: Tensor | None,
+    eps: float,
+    group_size: int,
+    norm_before_gate: bool,
+    out_dtype: dtype,
+    path: str,
 ) -> Tensor:
-    return forward(x, weight, gate, eps, group_size, norm_before_gate)
+    return _forward(path, x, weight, gate, eps, group_size, norm_before_gate, out_dtype)
 
 
 @_gated_rmsnorm.register_fake
-def _(x: Tensor, weight: Tensor, gate: Tensor | None, eps: float, group_size: int, norm_before_gate: bool) -> Tensor:
-    return x.new_empty(x.shape)
+def _(
+    x: Tensor,
+    weight: Tensor,
+    gate: Tensor | None,
+    eps: float,
+    group_size: int,
+    norm_before_gate: bool,
+    out_dtype: dtype,
+    path: str,
+) -> Tensor:
+    return x.new_empty(x.shape, dtype=out_dtype)
 
 
 @custom_op("mamba2::gated_rmsnorm_backward", mutates_args=())
@@ -77,8 +130,12 @@ def _gated_rmsnorm_backward(
     eps: float,
     group_size: int,
     norm_before_gate: bool,
+    path: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return backward(grad_y.contiguous(), x, weight, gate, eps, group_size, norm_before_gate)
+    inputs = (x, weight, gate, eps, group_size, norm_before_gate)
+    if path == "triton":
+        return _triton().backward(grad_y, *inputs)
+    return backward(grad_y.contiguous(), *inputs)
 
 
 @_gated_rmsnorm_backward.register_fake
@@ -90,19 +147,21 @@ def _(
     eps: float,
     group_size: int,
     norm_before_gate: bool,
+    path: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     d_gate = x.new_empty(0) if gate is None else gate.new_empty(gate.shape)
     return x.new_empty(x.shape), weight.new_empty(weight.shape), d_gate
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, gate, *ctx.options = inputs
+    x, weight, gate, eps, group_size, norm_before_gate, _, path = inputs
+    ctx.options = (eps, group_size, norm_before_gate, path)
     ctx.save_for_backward(x, weight, gate)
 
 
 def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     dx, d_weight, d_gate = _gated_rmsnorm_backward(grad_y, *ctx.saved_tensors, *ctx.options)
-    return dx, d_weight, None if ctx.saved_tensors[2] is None else d_gate, None, None, None
+    return dx, d_weight, None if ctx.saved_tensors[2] is None else d_gate, None, None, None, None, None
 
 
 _gated_rmsnorm.register_autograd(_gradients, setup_context=_save)

@@ -15,9 +15,15 @@ def _inverse_rms(x: Tensor, eps: float, group_size: int) -> tuple[Tensor, Tensor
 
 
 def forward(
-    x: Tensor, weight: Tensor, gate: Tensor | None, eps: float, group_size: int, norm_before_gate: bool
+    x: Tensor,
+    weight: Tensor,
+    gate: Tensor | None,
+    eps: float,
+    group_size: int,
+    norm_before_gate: bool,
+    out_dtype: torch.dtype,
 ) -> Tensor:
-    """Return (..., d) in x's dtype."""
+    """Return (..., d) in `out_dtype`."""
     with full_precision(x):
         dtype = compute_dtype(x)
         x_f, weight_f = x.to(dtype), weight.to(dtype)
@@ -27,7 +33,7 @@ def forward(
         y = F.rms_norm(groups, (group_size,), eps=eps).view(x.shape).mul_(weight_f)
         if opening is not None and norm_before_gate:
             y.mul_(opening)
-        return y.to(x.dtype)
+        return y.to(out_dtype)
 
 
 def backward(

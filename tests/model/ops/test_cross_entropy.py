@@ -55,4 +55,33 @@ def test_gradcheck(device: torch.device) -> None:
 
 
 def test_custom_op(device: torch.device) -> None:
-    torch.library.opcheck(torch.ops.mamba2.linear_cross_entropy.default, (*make_inputs(device, torch.float32), True))
+    torch.library.opcheck(
+        torch.ops.mamba2.linear_cross_entropy.default, (*make_inputs(device, torch.float32), True, "torch")
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_keeps_the_softmax_in_fp32(device: torch.device, dtype: torch.dtype) -> None:
+    hidden, weight, targets = (tensor.detach() for tensor in make_inputs(device, torch.float32))
+    inputs = [(hidden * 5).to(dtype).requires_grad_(), weight.to(dtype).requires_grad_()]
+    exact = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    ours, truth = (
+        outputs_and_gradients(lambda tensors=tensors: linear_cross_entropy(*tensors, targets), tensors)
+        for tensors in (inputs, exact)
+    )
+    assert ours[0].dtype == torch.float32
+    assert_agree(ours, truth, 2 * torch.finfo(dtype).eps)
+
+
+def test_a_target_that_is_very_unlikely_has_a_finite_loss(device: torch.device) -> None:
+    hidden, weight = torch.tensor([[1.0]], device=device), torch.tensor([[0.0], [200.0], [90.0]], device=device)
+    for target, expected in ((0, 200.0), (1, 0.0), (2, 110.0)):
+        assert linear_cross_entropy(hidden, weight, torch.tensor([target], device=device)) == expected
+
+
+def test_no_rows(device: torch.device) -> None:
+    hidden, weight, targets = make_inputs(device)
+    loss = linear_cross_entropy(hidden[:0], weight, targets[:0])
+    loss.backward()
+    assert loss == 0
+    assert not weight.grad.any()

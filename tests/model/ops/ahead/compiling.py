@@ -29,6 +29,7 @@ class Kernel:
         types: Triton's names for the types of its other arguments ("*bf16", "i32"); those not named are `tensors`.
         tensors: the type of the arguments that `types` does not name.
         options: of the launch: num_warps, num_stages.
+        divisible: arguments that are no pointers, and multiples of 16 as the widths of the presets are.
         spilled: bytes per thread that may go to local memory, by architecture.
         label: what tells it from the same kernel with other constants.
     """
@@ -38,6 +39,7 @@ class Kernel:
     types: dict[str, str]
     tensors: str = "*fp32"
     options: dict[str, int] = field(default_factory=dict)
+    divisible: tuple[str, ...] = ()
     spilled: dict[int, int] = field(default_factory=NOTHING.copy)
     label: str = ""
 
@@ -46,7 +48,11 @@ def within_limits(kernel: Kernel, architecture: int) -> bool:
     """Compile; print what it takes."""
     types = _signature(kernel)
     constants = {name: value for name, value in kernel.constants.items() if name in types}
-    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(types.values()) if kind.startswith("*")}
+    aligned = {
+        (i,): [["tt.divisibility", 16]]
+        for i, (name, kind) in enumerate(types.items())
+        if kind.startswith("*") or name in kernel.divisible
+    }
     source = ASTSource(kernel.function, types, constexprs=constants, attrs=aligned)
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=kernel.options)
     shared, spilled = compiled.metadata.shared, _spilled(compiled.asm["ptx"], architecture)
