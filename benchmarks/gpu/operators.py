@@ -9,7 +9,7 @@ for Python.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,9 +18,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.ceilings import ceilings, device_seconds, keep, say, seconds
+from model.ops.add_rmsnorm import add_rmsnorm
 from model.ops.causal_conv1d import causal_conv1d
+from model.ops.cross_entropy import linear_cross_entropy
+from model.ops.gated_rmsnorm import gated_rmsnorm
 
 Inputs = dict[str, Tensor]
+Outputs = Tensor | tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,9 @@ class Operator:
 
     shapes: dict[str, tuple[int, ...]]
     make: Callable[..., Inputs]
-    call: Callable[..., Tensor]
+    call: Callable[..., Outputs]
     backward_reads: tuple[str, ...]
-    peers: Callable[[], dict[str, Callable[[Inputs], Tensor]]] = field(default=dict)
+    peers: Callable[[], dict[str, Callable[[Inputs], Outputs]]] = field(default=dict)
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -54,7 +58,7 @@ def conv_inputs(batch: int, seqlen: int, channels: int) -> Inputs:
     return {"x": normal(batch, seqlen, channels), "weight": normal(channels, 4), "bias": normal(channels)}
 
 
-def conv_peers() -> dict[str, Callable[[Inputs], Tensor]]:
+def conv_peers() -> dict[str, Callable[[Inputs], Outputs]]:
     try:
         from causal_conv1d import causal_conv1d_fn
     except ImportError:
@@ -65,6 +69,36 @@ def conv_peers() -> dict[str, Callable[[Inputs], Tensor]]:
         return causal_conv1d_fn(x, inputs["weight"], inputs["bias"], activation="silu").transpose(1, 2)
 
     return {"causal_conv1d": theirs}
+
+
+# Gated RMSNorm of the mixer, and that of an 8B with its groups: rows, channels.
+
+
+def gated_inputs(rows: int, channels: int) -> Inputs:
+    return {"x": normal(rows, channels), "weight": normal(channels), "gate": normal(rows, channels)}
+
+
+def gated_call(inputs: Inputs, backend: Any, groups: int) -> Tensor:
+    return gated_rmsnorm(**inputs, group_size=inputs["x"].shape[1] // groups, backend=backend)
+
+
+# The residual stream, in fp32, after one more layer and its RMSNorm, in bf16: rows, channels.
+
+
+def residual_inputs(rows: int, channels: int) -> Inputs:
+    residual = normal(rows, channels, dtype=torch.float32)
+    return {"residual": residual, "mixed": normal(rows, channels), "weight": normal(channels)}
+
+
+# Linear head and cross-entropy: rows, width, vocabulary. Its forward alone makes no gradients, and its backward only
+# scales them: what counts is `host`, most of it the three products.
+
+
+def head_inputs(rows: int, d_model: int, vocab: int) -> Inputs:
+    targets = torch.randint(0, vocab, (rows,), device="cuda")
+    with torch.no_grad():
+        weight = normal(vocab, d_model) / d_model**0.5
+    return {"hidden": normal(rows, d_model), "weight": weight.requires_grad_(), "targets": targets}
 
 
 OPERATORS = {
@@ -80,6 +114,30 @@ OPERATORS = {
         call=lambda inputs, backend: causal_conv1d(**inputs, backend=backend),
         backward_reads=("x", "weight", "bias"),
         peers=conv_peers,
+    ),
+    "gated_rmsnorm": Operator(
+        shapes={"130M": (16384, 1536), "2.7B": (8192, 5120)},
+        make=gated_inputs,
+        call=partial(gated_call, groups=1),
+        backward_reads=("x", "weight", "gate"),
+    ),
+    "grouped_norm": Operator(
+        shapes={"8B": (8192, 8192), "8B, 64k": (65536, 8192)},
+        make=gated_inputs,
+        call=partial(gated_call, groups=8),
+        backward_reads=("x", "weight", "gate"),
+    ),
+    "add_rmsnorm": Operator(
+        shapes={"130M": (16384, 768), "2.7B": (8192, 2560), "8B": (8192, 4096), "8B, 64k": (65536, 4096)},
+        make=residual_inputs,
+        call=lambda inputs, backend: add_rmsnorm(**inputs, out_dtype=torch.bfloat16, backend=backend),
+        backward_reads=("residual", "weight"),
+    ),
+    "cross_entropy": Operator(
+        shapes={"130M": (16384, 768, 50288), "2.7B": (8192, 2560, 50288), "8B": (8192, 4096, 256000)},
+        make=head_inputs,
+        call=lambda inputs, backend: linear_cross_entropy(**inputs, backend=backend),
+        backward_reads=("weight",),
     ),
 }
 
@@ -110,7 +168,7 @@ def main() -> None:
     keep(arguments.json, found)
 
 
-def measure(operator: Operator, function: Callable[[Inputs], Tensor], inputs: Inputs) -> dict[str, Any]:
+def measure(operator: Operator, function: Callable[[Inputs], Outputs], inputs: Inputs) -> dict[str, Any]:
     """Seconds and ideal bytes of both directions; bytes at the peak of both above inputs, output and gradients.
 
     What runs out of memory or is not there for these inputs says so instead.
@@ -121,34 +179,42 @@ def measure(operator: Operator, function: Callable[[Inputs], Tensor], inputs: In
         return {"failed": str(error).splitlines()[0]}
 
 
-def _measure(operator: Operator, function: Callable[[Inputs], Tensor], inputs: Inputs) -> dict[str, Any]:
+def _measure(operator: Operator, function: Callable[[Inputs], Outputs], inputs: Inputs) -> dict[str, Any]:
     learnt = [tensor for tensor in inputs.values() if tensor.requires_grad]
-    y = function(inputs)
-    grad = torch.randn_like(y)
+    outputs = _all(function(inputs))
+    grads = [torch.randn_like(y) for y in outputs]
 
     def backward() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(y, learnt, grad, retain_graph=True)
+        return torch.autograd.grad(outputs, learnt, grads, retain_graph=True)
 
     def both() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(function(inputs), learnt, grad)
+        return torch.autograd.grad(_all(function(inputs)), learnt, grads)
 
-    given = y.nbytes + sum(gradient.nbytes for gradient in both())
+    given = _bytes(outputs) + _bytes(both())
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     both()
     memory = torch.cuda.max_memory_allocated() - before - given
-    read = sum(inputs[name].nbytes for name in operator.backward_reads)
+    read = _bytes(inputs[name] for name in operator.backward_reads)
     with torch.no_grad():
         forward = device_seconds(lambda: function(inputs))
     return {
         "forward": forward,
-        "forward_bytes": sum(tensor.nbytes for tensor in inputs.values()) + y.nbytes,
+        "forward_bytes": _bytes(inputs.values()) + _bytes(outputs),
         "backward": device_seconds(backward),
-        "backward_bytes": read + grad.nbytes + sum(tensor.nbytes for tensor in learnt),
+        "backward_bytes": read + _bytes(grads) + _bytes(learnt),
         "host": seconds(both),
         "memory": float(memory),
     }
+
+
+def _all(outputs: Outputs) -> tuple[Tensor, ...]:
+    return (outputs,) if isinstance(outputs, Tensor) else outputs
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def show(row: dict[str, Any], copy: float) -> None:

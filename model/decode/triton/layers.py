@@ -144,7 +144,7 @@ class Model:
         return logits
 
     def _turns(self, position: Tensor, starts: Tensor) -> tuple[Tensor, Tensor] | None:
-        """In torch: what Triton takes for cosines and sines is not exact far from zero."""
+        """See `Place`; once for all layers."""
         if self._rates is None:
             return None
         angles = (position - starts).unsqueeze(1) * self._rates

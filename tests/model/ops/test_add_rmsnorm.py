@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from model.ops.add_rmsnorm import add_rmsnorm, selfcheck
-from tests.model.compare import assert_agree, outputs_and_gradients
+from tests.model.compare import as_good, assert_agree, outputs_and_gradients
 from tests.model.cover import label, pairwise
-from tests.model.rounding import assert_as_good
 
 AXES = {
     "dtype": [torch.float32, torch.bfloat16, torch.float16],
@@ -64,7 +63,8 @@ def check(case: dict, device: torch.device) -> None:
     exact_inputs = {name: tensor.detach().double().requires_grad_() for name, tensor in inputs.items()}
     exact = run(exact_inputs, options | {"out_dtype": torch.float64}, "reference", case["used"])
     names = {"both": ["total", "y"], "sum": ["total"], "norm": ["y"]}[case["used"]]
-    assert_as_good([*names, *inputs], ours, torchs, exact)
+    for name, *tensors in zip([*names, *inputs], ours, torchs, exact, strict=True):
+        as_good(name, *tensors)
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from model.ops.gated_rmsnorm import gated_rmsnorm, selfcheck
-from tests.model.compare import outputs_and_gradients
+from tests.model.compare import as_good, outputs_and_gradients
 from tests.model.cover import label, pairwise
-from tests.model.rounding import assert_as_good
 
 AXES = {
     "dtype": [torch.float32, torch.bfloat16, torch.float16],
@@ -69,7 +68,8 @@ def check(case: dict, device: torch.device) -> None:
     options["out_dtype"] = torch.float64
     exact = run({name: tensor.detach().double().requires_grad_() for name, tensor in inputs.items()}, "reference")
     assert ours[0].dtype == (case["out_dtype"] or case["dtype"])
-    assert_as_good(["y", *inputs], ours, torchs, exact)
+    for name, *tensors in zip(["y", *inputs], ours, torchs, exact, strict=True):
+        as_good(name, *tensors)
 
 
 @pytest.mark.usefixtures("few_programs")
@@ -96,7 +96,8 @@ def test_extreme_values(gate: str, device: torch.device) -> None:
         outputs_and_gradients(lambda path=path: gated_rmsnorm(**inputs, **options, backend=path), [*inputs.values()])
         for path in ("triton", "torch", "reference")
     )
-    assert_as_good(["y", *inputs], *results)
+    for name, *tensors in zip(["y", *inputs], *results, strict=True):
+        as_good(name, *tensors)
 
 
 @pytest.mark.usefixtures("few_programs")
