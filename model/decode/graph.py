@@ -131,7 +131,10 @@ class _Room:
                 raise ValueError("the layers' states have different paddings: give states of one text")
             if first is not None and first.shape != self._starts.shape:
                 raise ValueError(f"starts is {tuple(first.shape)}: it must be {tuple(self._starts.shape)}")
-            _ = self._starts.zero_() if first is None else self._starts.copy_(first)
+            if first is None:
+                self._starts.zero_()
+            else:
+                self._starts.copy_(first)
             self._padding = paddings
         if attention and attention[0].length != self._length:
             self._length = attention[0].length
