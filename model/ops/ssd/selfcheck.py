@@ -57,6 +57,37 @@ def compare(run: Callable[..., tuple[Tensor, ...]], device: str, dtype: torch.dt
     return ours, theirs
 
 
+@constant
+def step_passes(device: str, dtype: torch.dtype, headdim: int, dstate: int) -> bool:
+    """As `passes`, of one position and the state after it."""
+    return _step_passes(device, dtype, headdim, dstate)
+
+
+@cache
+def _step_passes(device: str, dtype: torch.dtype, headdim: int, dstate: int) -> bool:
+    kernel = f"the kernel of one step of the SSD for {dtype} and states of {headdim} x {dstate} on {device}"
+    return trusted(kernel, lambda: _compare_step(device, dtype, headdim, dstate), TOLERANCE[dtype])
+
+
+def _compare_step(device: str, dtype: torch.dtype, headdim: int, dstate: int) -> Pair:
+    from model.ops.ssd.step import ssd_step
+
+    make = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+        return torch.randn(shape, generator=make, dtype=torch.float32).to(device, dtype)
+
+    A, D, bias = -normal(4, dtype=torch.float32).abs(), *(normal(4, dtype=torch.float32) for _ in range(2))
+    x, dt, B, C = normal(3, 4, headdim), normal(3, 4), normal(3, 2, dstate), normal(3, 2, dstate)
+    inputs = (x, dt, A, B, C, normal(3, 4, headdim, dstate, dtype=torch.float32))
+    exact = [tensor.double() for tensor in inputs]
+    options = {"dt_softplus": True, "dt_limit": (0.1, 2.0)}
+    with torch.no_grad():
+        theirs = ssd_step(*exact, D=D.double(), dt_bias=bias.double(), backend="torch", **options)  # type: ignore[arg-type]
+        ours = ssd_step(*inputs, D=D, dt_bias=bias, backend="triton", **options)  # type: ignore[arg-type]
+    return ours, theirs
+
+
 def flat(*arguments: Any) -> list[Any]:
     """Arguments, those in tuples one by one."""
     return [one for argument in arguments for one in (argument if isinstance(argument, tuple | list) else (argument,))]
