@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.gpu.ceilings import ceilings, device_seconds, keep, say, seconds
 from model.ops.causal_conv1d import causal_conv1d
+from model.ops.rotary import rotary
 
 Inputs = dict[str, Tensor]
 
@@ -67,6 +68,15 @@ def conv_peers() -> dict[str, Callable[[Inputs], Tensor]]:
     return {"causal_conv1d": theirs}
 
 
+# Rotation: batch, length, heads, channels of a head.
+
+
+def rotary_inputs(batch: int, seqlen: int, heads: int, head_dim: int) -> Inputs:
+    angles = torch.arange(seqlen, device="cuda").unsqueeze(1) * torch.rand(head_dim // 2, device="cuda")
+    x = normal(batch, seqlen, heads, head_dim).detach().transpose(1, 2).requires_grad_()
+    return {"x": x, "cos": angles.cos(), "sin": angles.sin()}
+
+
 OPERATORS = {
     "causal_conv1d": Operator(
         shapes={
@@ -80,6 +90,16 @@ OPERATORS = {
         call=lambda inputs, backend: causal_conv1d(**inputs, backend=backend),
         backward_reads=("x", "weight", "bias"),
         peers=conv_peers,
+    ),
+    "rotary": Operator(
+        shapes={
+            "8B, queries": (1, 8192, 32, 128),
+            "8B, keys": (1, 8192, 8, 128),
+            "8B, 64k": (1, 65536, 32, 128),
+        },
+        make=rotary_inputs,
+        call=lambda inputs, backend: rotary(**inputs, backend=backend),
+        backward_reads=("cos", "sin"),
     ),
 }
 
