@@ -22,6 +22,7 @@ from model.ops.add_rmsnorm import add_rmsnorm
 from model.ops.causal_conv1d import causal_conv1d
 from model.ops.cross_entropy import linear_cross_entropy
 from model.ops.gated_rmsnorm import gated_rmsnorm
+from model.ops.rotary import rotary
 
 Inputs = dict[str, Tensor]
 Outputs = Tensor | tuple[Tensor, ...]
@@ -101,6 +102,15 @@ def head_inputs(rows: int, d_model: int, vocab: int) -> Inputs:
     return {"hidden": normal(rows, d_model), "weight": weight.requires_grad_(), "targets": targets}
 
 
+# Rotation: batch, length, heads, channels of a head.
+
+
+def rotary_inputs(batch: int, seqlen: int, heads: int, head_dim: int) -> Inputs:
+    angles = torch.arange(seqlen, device="cuda").unsqueeze(1) * torch.rand(head_dim // 2, device="cuda")
+    x = normal(batch, seqlen, heads, head_dim).detach().transpose(1, 2).requires_grad_()
+    return {"x": x, "cos": angles.cos(), "sin": angles.sin()}
+
+
 OPERATORS = {
     "causal_conv1d": Operator(
         shapes={
@@ -138,6 +148,16 @@ OPERATORS = {
         make=head_inputs,
         call=lambda inputs, backend: linear_cross_entropy(**inputs, backend=backend),
         backward_reads=("weight",),
+    ),
+    "rotary": Operator(
+        shapes={
+            "8B, queries": (1, 8192, 32, 128),
+            "8B, keys": (1, 8192, 8, 128),
+            "8B, 64k": (1, 65536, 32, 128),
+        },
+        make=rotary_inputs,
+        call=lambda inputs, backend: rotary(**inputs, backend=backend),
+        backward_reads=("cos", "sin"),
     ),
 }
 

@@ -5,6 +5,8 @@ two programs meet. The backward recomputes the pre-activation; what each program
 summed by torch.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 from torch import Tensor
@@ -17,20 +19,25 @@ PROGRAMS = 1024
 LEAST_ROWS, MOST_ROWS = 32, 256
 """That a program goes through, powers of two."""
 
-BLOCK = 8
-"""Rows loaded at once."""
 
-FORWARD, BACKWARD = (512, 128), (256, 64)
-"""Channels of a program, and of each of its warps: 4 a thread forward, 2 backward, which keeps more in registers."""
+class Tile(NamedTuple):
+    """Channels of a program at most, and of each of its warps; rows that are loaded at once."""
+
+    channels: int
+    per_warp: int
+    block: int
+
+    def of(self, x: Tensor) -> tuple[int, int, int]:
+        """Channels, rows and warps of a program: a function of the shape alone, so that results are."""
+        batch, seqlen, channels = x.shape
+        width = min(self.channels, max(self.per_warp, triton.next_power_of_2(channels)))
+        share = batch * seqlen * triton.cdiv(channels, width) // PROGRAMS
+        rows = 1 << max(share, 1).bit_length() - 1
+        return width, min(MOST_ROWS, max(LEAST_ROWS, rows)), width // self.per_warp
 
 
-def tiling(x: Tensor, most: int, per_warp: int) -> tuple[int, int, int]:
-    """Channels, rows and warps of a program: a function of the shape alone, so that results are."""
-    batch, seqlen, channels = x.shape
-    width = min(most, max(per_warp, triton.next_power_of_2(channels)))
-    share = batch * seqlen * triton.cdiv(channels, width) // PROGRAMS
-    rows = 1 << max(share, 1).bit_length() - 1
-    return width, min(MOST_ROWS, max(LEAST_ROWS, rows)), width // per_warp
+FORWARD, BACKWARD = Tile(512, 128, 8), Tile(256, 64, 4)
+"""The backward keeps more in registers."""
 
 
 def forward(
@@ -43,12 +50,12 @@ def forward(
 ) -> Tensor:
     """Return y (b, l, d) in x's dtype."""
     x, y = x.contiguous(), x.new_empty(x.shape)
-    (batch, seqlen, channels), (C, rows, warps) = x.shape, tiling(x, *FORWARD)
+    (batch, seqlen, channels), (C, rows, warps) = x.shape, FORWARD.of(x)
     grid = (triton.cdiv(channels, C), triton.cdiv(seqlen, rows), batch)
     with torch.cuda.device_of(x):
         forward_kernel[grid](
             *_given(x, weight, bias, initial_state, seq_idx), y, seqlen, channels, rows,
-            C=C, num_warps=warps, **_options(weight, bias, initial_state, seq_idx, activation),
+            C=C, R=FORWARD.block, num_warps=warps, **_options(weight, bias, initial_state, seq_idx, activation),
         )  # fmt: skip
     return y
 
@@ -66,14 +73,14 @@ def backward(
     x, grad_y, dx = x.contiguous(), grad_y.contiguous(), x.new_empty(x.shape)
     d_before = x.new_empty(0) if initial_state is None else initial_state.new_empty(initial_state.shape)
     (batch, seqlen, channels), width = x.shape, weight.shape[1]
-    C, steps, warps = tiling(x, *BACKWARD)
+    C, steps, warps = BACKWARD.of(x)
     rows = steps - (width - 1)
     grid = (triton.cdiv(channels, C), triton.cdiv(seqlen, rows), batch)
     parts = x.new_empty((batch * grid[1], width + 1, channels), dtype=torch.float32)
     with torch.cuda.device_of(x):
         backward_kernel[grid](
             grad_y, *_given(x, weight, bias, initial_state, seq_idx), dx, d_before, parts, seqlen, channels, rows,
-            C=C, num_warps=warps, **_options(weight, bias, initial_state, seq_idx, activation),
+            C=C, R=BACKWARD.block, num_warps=warps, **_options(weight, bias, initial_state, seq_idx, activation),
         )  # fmt: skip
     sums = parts.sum(0)
     d_weight, d_bias = sums[:-1].t().to(weight.dtype).contiguous(), sums[-1].to(weight.dtype)
@@ -90,7 +97,6 @@ def _options(
 ) -> dict[str, int]:
     return {
         "W": weight.shape[1],
-        "R": BLOCK,
         "SILU": activation == "silu",
         "BIAS": bias is not None,
         "START": initial_state is not None,
