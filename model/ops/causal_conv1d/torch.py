@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.ops._common import full_precision
+from model.ops._common import compute_dtype, full_precision
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor | None) -> Tensor:
@@ -47,12 +47,16 @@ def backward(
             grad_y = torch.ops.aten.silu_backward(grad_y, _convolve(x, weight, bias, seq_idx))
         taps = weight.to(x.dtype).t().contiguous()
         dx = grad_y * taps[-1]
-        d_taps = torch.zeros_like(taps)
-        d_taps[-1] = (grad_y * x).sum((0, 1))
+        d_taps = torch.zeros_like(taps, dtype=compute_dtype(x))  # sums over all positions
+
+        def over_positions(products: Tensor) -> Tensor:
+            return products.sum((0, 1), dtype=d_taps.dtype)
+
+        d_taps[-1] = over_positions(grad_y * x)
         for shift in range(1, min(len(taps), x.shape[1])):
             from_later = grad_y[:, shift:]
             if seq_idx is not None:
                 from_later = from_later * _same_document(seq_idx, shift)
             dx[:, :-shift].addcmul_(from_later, taps[-1 - shift])
-            d_taps[-1 - shift] = (from_later * x[:, :-shift]).sum((0, 1))
-        return dx, d_taps.t().to(weight.dtype).contiguous(), grad_y.sum((0, 1)).to(weight.dtype)
+            d_taps[-1 - shift] = over_positions(from_later * x[:, :-shift])
+        return dx, d_taps.t().to(weight.dtype).contiguous(), over_positions(grad_y).to(weight.dtype)
