@@ -75,7 +75,8 @@ def _graphed(model: HybridLM, backend: str) -> "Graphed | None":
     """The model in Triton, where it is asked for and takes it; without insisting, where it is found to work."""
     weight = model.embedding.weight
     insists = backend == "triton"
-    asked = insists or (backend == "auto" and weight.is_cuda and os.environ.get(VARIABLE) != "torch")
+    wanted = os.environ.get(VARIABLE, "auto") in ("auto", "triton")
+    asked = insists or (backend == "auto" and weight.is_cuda and wanted)
     if not asked or not runs_triton(weight):
         return None
     from model.decode import graph, selfcheck, triton  # only a machine with a GPU needs Triton

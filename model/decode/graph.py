@@ -7,6 +7,7 @@ between; then they get memory of their own, with what they held.
 On a CPU nothing is recorded: Triton interprets the same kernels, for tests.
 """
 
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,6 +23,9 @@ from model.state import AttentionState, LayerState, MambaState
 FIRST_CAPACITY = 256
 """Positions of keys and values that there is room for at least."""
 
+_LOCK = threading.Lock()
+"""For the buffers that all texts of a decoder share, and since a process can record one graph at a time."""
+
 
 class Graphed:
     """A model that goes on from a state one token at a time."""
@@ -34,7 +38,7 @@ class Graphed:
 
     def step(self, tokens: Tensor, states: list[LayerState]) -> Tensor:
         """As `Decoder.step`."""
-        with _plainly(self._lm):
+        with _LOCK, _plainly(self._lm):
             rows, attention = len(tokens), [state for state in states if isinstance(state, AttentionState)]
             length = attention[0].length if attention else 0
             if any(state.length != length for state in attention):
@@ -61,6 +65,9 @@ class _Room:
         self._length = 0
         self._padding: list[Tensor | None] = [None] * lm.config.layers.count("*")
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._stream = (
+            torch.cuda.Stream(device) if device.type == "cuda" else None
+        )  # of this device: torch's own is not
         self._warm, self._logits = False, self._position
 
     def take(self, states: list[LayerState]) -> None:
@@ -71,10 +78,11 @@ class _Room:
         if all(tensor is lent() for state, some in places for tensor, lent in zip(_tensors(state), some, strict=True)):
             return
         self._give_back()
-        for i, (state, buffers) in enumerate(zip(states, self._buffers, strict=True)):
+        for state, buffers in zip(states, self._buffers, strict=True):
             for buffer, tensor in zip(buffers, _tensors(state), strict=True):
                 length = state.length if isinstance(state, AttentionState) else buffer.shape[-2]
                 buffer[..., :length, :].copy_(tensor[..., :length, :])
+        for i, (state, buffers) in enumerate(zip(states, self._buffers, strict=True)):
             shared = [buffer.data for buffer in buffers]
             self._lent[i] = [weakref.ref(tensor) for tensor in shared]
             states[i] = _state(shared, state)
@@ -90,20 +98,20 @@ class _Room:
         return logits
 
     def _run(self) -> Tensor:
-        if not self._tokens.is_cuda:
+        if self._stream is None:
             return self._launch()
         if not self._warm:  # compiled and loaded off the stream that records
             self._warm = True
-            stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
-            stream.wait_stream(current)
-            with torch.cuda.stream(stream):
+            current = torch.cuda.current_stream()
+            self._stream.wait_stream(current)
+            with torch.cuda.stream(self._stream):
                 logits = self._launch()
-            current.wait_stream(stream)
+            current.wait_stream(self._stream)
             logits.record_stream(current)
             return logits
         if self._graph is None:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._logits = self._launch()
             self._graph = graph
         self._graph.replay()
@@ -142,11 +150,15 @@ class _Room:
 
     def _give_back(self) -> None:
         """Whoever holds these buffers gets a copy of his own, in the tensors that he holds."""
-        for buffers, lent in zip(self._buffers, self._lent, strict=True):
-            for buffer, reference in zip(buffers, lent, strict=True):
-                tensor = reference()
-                if tensor is not None:
-                    tensor.data = buffer.clone()
+        pairs = [
+            (reference(), buffer)
+            for buffers, lent in zip(self._buffers, self._lent, strict=True)
+            for buffer, reference in zip(buffers, lent, strict=True)
+        ]
+        copies = [(tensor, buffer.clone()) for tensor, buffer in pairs if tensor is not None]
+        self._lent = [[_nobody] * len(some) for some in self._buffers]  # whatever fails from here on: nobody's
+        for tensor, copy in copies:
+            tensor.data = copy
 
 
 def _buffers(state: LayerState, capacity: int) -> list[Tensor]:

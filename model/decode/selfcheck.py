@@ -18,6 +18,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.01}
 def passes(model: HybridLM) -> bool:
     """Compare logits of a few positions of a small model with this one's heads and states; once for each."""
     config, weight = model.config, model.embedding.weight
+    attends = "*" in config.layers
     small = HybridConfig(
         pattern=2 * "".join(sorted(set(config.layers))),
         vocab_size=203,
@@ -27,9 +28,9 @@ def passes(model: HybridLM) -> bool:
         n_mamba_heads=4,
         n_groups=2,
         d_conv=config.d_conv,
-        n_heads=config.n_heads // config.n_kv_heads,
+        n_heads=config.n_heads // config.n_kv_heads if attends else 1,
         n_kv_heads=1,
-        head_dim=config.attention_head_dim or None,
+        head_dim=config.attention_head_dim if attends else None,
         rope_theta=config.rope_theta,
         partial_rotary_factor=config.partial_rotary_factor,
         d_ff=1100,

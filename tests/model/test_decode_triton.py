@@ -285,3 +285,18 @@ def test_kernels_that_are_wrong_or_fail_are_left(
         return
     with pytest.warns(UserWarning, match="the slower torch path is used"):
         assert not selfcheck._passes.__wrapped__(config, device, torch.float32)
+
+
+def test_a_text_survives_another_whose_states_cannot_be_copied(device: torch.device) -> None:
+    lm = HybridLM(HybridConfig.preset("tiny")).to(device)
+    ids = torch.randint(1, 100, (2, 4), device=device)
+    decoder, mine = Decoder(lm, backend="triton"), list(lm.new_state(1).layers)
+    for t in range(3):
+        decoder.step(ids[:1, t], mine)
+    broken = list(lm.new_state(1).layers)
+    assert isinstance(broken[0], MambaState)
+    broken[0] = MambaState(broken[0].conv, broken[0].ssm.to("meta"))
+    with pytest.raises(NotImplementedError):
+        decoder.step(ids[1:, 0], broken)
+    logits = decoder.step(ids[:1, 3], mine)
+    assert error(logits, lm(ids[:1]).last_logits()) <= 1e-4

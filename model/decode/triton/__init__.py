@@ -34,8 +34,10 @@ def takes(model: HybridLM) -> bool:
         all(type(child) is nn.Linear for child in projections)
         and all(type(norm) is RMSNorm for norm in norms)
         and all(_lies_plainly(name, parameter, weight) for name, parameter in model.named_parameters())
-        and max(config.d_model, config.d_inner // config.n_groups) <= LARGEST_ROW
-        and max(config.d_state, config.attention_head_dim) <= LARGEST_STATE
+        and config.d_model <= LARGEST_ROW
+        and ("M" not in config.layers or config.d_inner // config.n_groups <= LARGEST_ROW)
+        and ("M" not in config.layers or config.d_state <= LARGEST_STATE)
+        and ("*" not in config.layers or config.attention_head_dim <= LARGEST_STATE)
     )
 
 

@@ -112,6 +112,9 @@ class Model:
 
     def __init__(self, model: HybridLM) -> None:
         self._model = model
+        self._held = (
+            model.embedding.weight.detach()
+        )  # a recorded graph reads it where it is, whatever the model gets later
         multiplier = model.config.residual_multiplier
         self._norms = [AddNorm(block.norm, multiplier) for block in model.layers]  # type: ignore[arg-type]
         self._layers = [KINDS[type(block.mixer)](block.mixer) for block in model.layers]  # type: ignore[arg-type]

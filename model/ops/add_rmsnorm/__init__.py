@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor, bfloat16, dtype, float16, float32, is_grad_enabled
+from torch import Tensor, bfloat16, compiler, dtype, float16, float32, is_grad_enabled
 from torch.library import custom_op
 
 from model.ops._common import Backend, check_shape, chosen, runs_triton
@@ -52,7 +52,7 @@ def add_rmsnorm(
         total, y = reference.add_rmsnorm(*inputs, eps, multiplier)
         return total.to(residual.dtype), y.to(out_dtype)
     options = (eps, multiplier, out_dtype)
-    if not is_grad_enabled():
+    if not is_grad_enabled() and not compiler.is_compiling():
         return _forward(path, *inputs, *options)  # few positions feel a custom op call
     return _add_rmsnorm(*inputs, *options, path)
 

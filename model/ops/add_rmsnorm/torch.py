@@ -9,7 +9,7 @@ from model.ops.gated_rmsnorm import torch as rmsnorm
 
 def add(residual: Tensor, mixed: Tensor, multiplier: float) -> Tensor:
     """residual + multiplier mixed, in the residual's dtype."""
-    return torch.add(residual, mixed, alpha=multiplier).to(residual.dtype)
+    return torch.add(residual, mixed, alpha=multiplier).to(residual.dtype).contiguous()
 
 
 def shared(residual: torch.dtype, mixed: torch.dtype, multiplier: float) -> bool:

@@ -11,7 +11,7 @@
 typedef long long size;
 
 /* e^x to 2 units in the last place: 2^n e^r with r in +-ln(2) / 2, a polynomial for e^r (Cephes). Unlike expf it becomes
-   vector instructions inside a loop. Below -87.3 (1e-38) it is 0, above 88.3 it stays what it is there. */
+   vector instructions inside a loop. Below -87.3 (1e-38) it is 0, above 88.3 (2e38) infinite. */
 static inline float exponential(float exponent)
 {
     float x = exponent > 88.3f ? 88.3f : exponent < -87.3f ? -87.3f : exponent; /* NaN stays */
@@ -24,10 +24,10 @@ static inline float exponential(float exponent)
     e = e * r + 1.6666665459e-1f;
     e = e * r + 5.0000001201e-1f;
     e = e * r * r + r + 1.0f;
-    int bits = ((int)n + 127) << 23;
+    unsigned bits = (unsigned)((int)n + 127) << 23;
     float power;
     memcpy(&power, &bits, sizeof power);
-    return exponent < -87.3f ? 0.0f : e * power;
+    return exponent < -87.3f ? 0.0f : exponent > 88.3f ? INFINITY : e * power;
 }
 
 static inline float silu(float x) { return x / (1.0f + exponential(-x)); }

@@ -88,8 +88,11 @@ def _gradients(
 
 
 def _scaled(gradient: Tensor, factor: Tensor, to: dtype) -> Tensor:
-    """Their product, written in another dtype at once: the head's gradient is the largest tensor of a small model."""
-    return mul(gradient.detach(), factor.detach(), out=empty_like(gradient, dtype=to))
+    """Their product, written in another dtype at once: the head's gradient is the largest tensor of a small model.
+
+    In the factor's precision: beside a tensor of less on a GPU it would be rounded to that first.
+    """
+    return mul(gradient.detach().to(factor.dtype), factor.detach(), out=empty_like(gradient, dtype=to))
 
 
 _linear_cross_entropy.register_autograd(_gradients, setup_context=_save)

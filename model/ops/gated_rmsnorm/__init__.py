@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor, bfloat16, dtype, float16, float32, is_grad_enabled
+from torch import Tensor, bfloat16, compiler, dtype, float16, float32, is_grad_enabled
 from torch.library import custom_op
 
 from model.ops._common import Backend, check_shape, chosen, runs_triton
@@ -64,8 +64,8 @@ def gated_rmsnorm(
     )
     if path == "reference":
         return reference.gated_rmsnorm(x, weight, gate, *options[:3]).to(out_dtype)
-    if not is_grad_enabled():
-        return _forward(path, x, weight, gate, *options)  # a decode step feels a custom op call
+    if path != "native" and not is_grad_enabled() and not compiler.is_compiling():
+        return _forward(path, x, weight, gate, *options)  # a decode step feels a custom op call; C wants real tensors
     return _gated_rmsnorm(x, weight, gate, *options, path)
 
 

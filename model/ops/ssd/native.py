@@ -97,7 +97,7 @@ def backward(
     """Gradients of x, dt, A, B, C, D, dt_bias and initial_state."""
     step = step_sizes(dt, dt_bias, dt_softplus, dt_limit, torch.float32)
     scan, _held = _scan(x, step, A, B, C, D, seq_idx)
-    dy = torch.zeros(x.shape, dtype=torch.float32) if grad_y is None else whole(grad_y)
+    dy = empty(*x.shape).zero_() if grad_y is None else whole(grad_y)
     d_final = None if grad_final_state is None else whole(grad_final_state)
     dx, d_step, dB, dC = (empty(*tensor.shape) for tensor in (x, step, B, C))
     batch, count, nheads, dstate, headdim = states.shape

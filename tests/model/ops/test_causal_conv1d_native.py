@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -82,3 +83,12 @@ def test_code_that_computes_something_else_is_left(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(native, "forward", lambda *arguments: right(*arguments) * 1.01)
     with pytest.warns(UserWarning, match="the slower torch path is used"):
         assert not native.works.ask()
+
+
+def test_values_that_are_large_or_not_finite() -> None:
+    x = torch.tensor([-1e38, -3e38, 3e38, -100.0, 100.0, math.inf, -math.inf, math.nan]).view(1, -1, 1)
+    weight = torch.tensor([[0.0, 1.0]])
+    ours, theirs = (causal_conv1d(x, weight, backend=backend) for backend in ("native", "torch"))
+    finite = slice(0, 5)
+    assert torch.allclose(ours[:, finite], theirs[:, finite], rtol=1e-6)
+    assert torch.equal(ours[:, 5:].isnan() | ours[:, 5:].isinf(), theirs[:, 5:].isnan() | theirs[:, 5:].isinf())

@@ -7,7 +7,9 @@ import random
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from model.ops._native import Works
 from model.ops.gated_rmsnorm import gated_rmsnorm, native
 from tests.model.compare import error, outputs_and_gradients
 
@@ -76,3 +78,19 @@ def test_code_that_computes_something_else_is_left(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(native, "forward", lambda *arguments: right(*arguments) * 1.01)
     with pytest.warns(UserWarning, match="the slower torch path is used"):
         assert not native.works.ask()
+
+
+def test_c_gets_nothing_but_real_tensors() -> None:
+    x, weight = torch.randn(4, 8), torch.randn(8)
+    with torch.no_grad():
+        expected = gated_rmsnorm(x, weight, backend="torch")
+        with FakeTensorMode():
+            assert gated_rmsnorm(torch.randn(4, 8), torch.randn(8)).shape == (4, 8)
+        with torch.device("meta"):
+            assert error(gated_rmsnorm(x, weight), expected) <= 1e-6
+        assert error(gated_rmsnorm(torch._neg_view(x), weight), -expected) <= 1e-6
+
+
+def test_it_is_asked_outside_of_the_callers_modes() -> None:
+    with FakeTensorMode():
+        assert Works(native.works.ask)()

@@ -70,6 +70,7 @@ int ssd_forward(const struct scan *scan, const float *initial, float *states, fl
 {
     size wide = whole_vectors(scan->headdim);
     size each = LENGTH * (2 * LENGTH + 2 * wide + scan->dstate) + (scan->dstate + BLOCK) * wide + 16 * 8;
+    each = (each + 15) / 16 * 16;
     float *rooms = aligned_alloc(64, sizeof(float) * each * threads);
     if (!rooms)
         return 1;
