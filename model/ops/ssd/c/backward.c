@@ -60,8 +60,8 @@ static size room_for(struct tables *tables, const struct scan *scan, float *room
 }
 
 /* What the positions of a chunk ask of one another: d_update (LENGTH, wide) = and d_scores +=; shares of the decays'
-   sums, added to d_sums. */
-static void within(const struct chunk *chunk, const struct decays *now, size wide, const struct tables *t, float *d_sums)
+   sums, added to d_sums: each is added once and taken off once, in fp64, so that what cancels does. */
+static void within(const struct chunk *chunk, const struct decays *now, size wide, const struct tables *t, double *d_sums)
 {
     size count = chunk->count;
     for (size l = 0; l < count; l += TILE) {
@@ -70,7 +70,8 @@ static void within(const struct chunk *chunk, const struct decays *now, size wid
                 t->d_weights + l * LENGTH, LENGTH, 0);
     }
     for (size l = 0; l < count; l++) {
-        float *weights = t->weights + l * LENGTH, *d_scores = t->d_scores + l * LENGTH, sum = 0.0f;
+        float *weights = t->weights + l * LENGTH, *d_scores = t->d_scores + l * LENGTH;
+        double sum = 0.0;
         const float *scores = t->scores + l * LENGTH, *d_weights = t->d_weights + l * LENGTH;
         decays_at(now, l, weights);
 #pragma omp simd reduction(+ : sum)
@@ -101,7 +102,8 @@ static void head_back(const struct scan *scan, const struct gradients *to, const
     size count = chunk->count, at = (chunk->b * chunks_of(scan) + chunk->c) * H + h;
     const float *state = states + at * N * P, *d_state = d_states + at * N * P;
     struct decays now;
-    float d_sums[LENGTH] = {0}, weight[LENGTH], across = 0.0f, skip = 0.0f, dD = 0.0f;
+    double d_sums[LENGTH] = {0};
+    float weight[LENGTH], across = 0.0f, skip = 0.0f, dD = 0.0f;
     decays(scan, chunk, h, &now);
     weighted_rows(chunk, scan->x + h * P, H * P, P, 0, 0, t->x);
     weighted_rows(chunk, to->dy + h * P, H * P, P, 0, 0, t->dy);
