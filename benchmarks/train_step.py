@@ -3,16 +3,15 @@
     python -m benchmarks.train_step [--cases small-2x1024 small-1x4096 130m-1x1024] [--precisions fp32 bf16]
 
 Time: both in this process, taking turns, medians. Memory: each peer in a fresh process; the high-water mark of
-its resident memory (ru_maxrss) over one step, less the resident memory before that step. A first step on
-one short row loads the libraries' kernels beforehand, so the figure is what the step itself adds: activations,
-gradients and temporaries.
+its resident memory (VmHWM; ru_maxrss would count this process's too) over one step, less the resident memory before
+that step. A first step on one short row loads the libraries' kernels beforehand, so the figure is what the step itself
+adds: activations, gradients and temporaries.
 
 Of the rate: FLOP of the step (6 per weight of a matrix and token, and the SSD's) per second, over what torch's largest
 matrix products reach in the same run and precision. bf16 is autocast; it is left out where the processor has none.
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -48,10 +47,15 @@ def extra_memory(peer: str, directory: Path, batch: int, seqlen: int, dtype: tor
     input_ids = torch.randint(0, 8192, (batch, seqlen))
     train_step(lm, input_ids[:1, :8], dtype)
     lm.zero_grad(set_to_none=True)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    before = pages * resource.getpagesize() / 2**20
+    before = resident("VmRSS")
     train_step(lm, input_ids, dtype)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before
+    return resident("VmHWM") - before
+
+
+def resident(which: str) -> float:
+    """MiB of this process's resident memory, now or at most so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(which)) / 2**10
 
 
 def extra_memory_in_fresh_process(peer: str, directory: Path, case: str, precision: str) -> float:
