@@ -7,19 +7,13 @@
 #ifndef LINEAR_H
 #define LINEAR_H
 #include "scalar.h"
+#include "vector.h"
 
-#ifdef __AVX512F__
-#define LANES 16
-#else
-#define LANES 8
-#endif
 #define GROUP 16                   /* rows that are multiplied at once */
 #define SUMS 12                    /* vectors of sums: as many as there are registers, less those of the factors */
 #define OUTS (SUMS * LANES / GROUP) /* of a whole group */
 #define LINE 16                    /* floats of a line of the cache */
 #define DOTS 4                     /* rows of weights that are taken together for one or two rows */
-
-typedef float vector __attribute__((vector_size(4 * LANES), aligned(4)));
 
 /* `outs` rows of w (outs, k) with `rows` rows of x (rows, k): y[r * y_row + o]. */
 static inline __attribute__((always_inline)) void dots(const int outs, const int rows, size k, const float *w,

@@ -2,16 +2,13 @@
 #ifndef PRODUCT_H
 #define PRODUCT_H
 #include "scalar.h"
+#include "vector.h"
 
 #ifdef __AVX512F__
-#define LANES 16
 #define TILE 8 /* rows of a tile: with two vectors of sums each, as many as there are registers for */
 #else
-#define LANES 8
 #define TILE 6
 #endif
-
-typedef float vector __attribute__((vector_size(4 * LANES), aligned(4)));
 
 static inline size whole_vectors(size width) { return (width + LANES - 1) / LANES * LANES; }
 
