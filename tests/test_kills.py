@@ -36,6 +36,7 @@ MADE = (
 )
 VICTIMS = ("stage", "dvc", "make", "tree", "stage")
 """Each stage is hit five times: thirty-five kills."""
+TRAINERS = ("base", "finetune")
 DEADLINE = 600
 """Seconds; far more than it takes, whatever it is: the machine may be busy."""
 
@@ -63,6 +64,9 @@ def test_thirty_five_kills_at_random_moments_change_nothing(whole, tmp_path):
             moment = draw.uniform(0, seconds(whole, stage))
             while not hit(killed, stage, victim, moment):
                 moment /= 2
+    for stage in TRAINERS:  # random moments may all lie before its first step
+        while not hit_in_training(killed, stage):
+            pass
     done = killed.run("dvc", "repro", "--no-run-cache")
     assert done.returncode == 0, done.stderr
     assert_all_gone(killed, [])
@@ -128,28 +132,42 @@ def seconds(whole: Project, stage: str) -> float:
 
 
 def hit(project: Project, stage: str, victim: str, moment: float) -> bool:
-    """Kill the victim so many seconds into the stage.
+    """Kill the victim so many seconds into the stage."""
+    make, process = start(project, stage)
+    with suppress(psutil.TimeoutExpired):
+        process.wait(moment)
+    return struck(project, victim, make, process)
+
+
+def hit_in_training(project: Project, stage: str) -> bool:
+    """Kill the stage once it has told of a loss; a miss where it has ended before."""
+    make, process = start(project, stage)
+    known = len(trainings(project, stage))
+    while len(trainings(project, stage)) == known and lives(process):
+        time.sleep(0.03)
+    return struck(project, "stage", make, process)
+
+
+def struck(project: Project, victim: str, make: subprocess.Popen[bytes], process: psutil.Process) -> bool:
+    """Kill the victim now.
 
     Where the stage has ended before, that is a miss: all is killed, and the stage will begin anew.
     """
-    make, process = start(project, stage)
-    ended = has_ended(process, moment)
+    ended = not lives(process)
     family = kill("tree" if ended else victim, make, process)
-    struck = make.wait(DEADLINE) != 0 and not ended
+    hit = make.wait(DEADLINE) != 0 and not ended
     if victim != "dvc" or ended:  # after that one, on at once: what is left of the stage must not be in the way
         assert_all_gone(project, family)
-    if not struck:
+    if not hit:
         forget_work(project)
-    return struck
+    return hit
 
 
-def has_ended(process: psutil.Process, seconds: float) -> bool:
-    """Whether it ends within so many seconds."""
+def lives(process: psutil.Process) -> bool:
     try:
-        process.wait(seconds)
-    except psutil.TimeoutExpired:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return True
 
 
 def start(project: Project, stage: str) -> tuple[subprocess.Popen[bytes], psutil.Process]:
@@ -252,14 +270,19 @@ def lives_in(process: psutil.Process, project: Project) -> bool:
 
 def assert_one_at_a_time(project: Project) -> None:
     """What the runs of a stage told of themselves never overlaps: one's training ends before the next one's begins."""
-    for stage in ("base", "finetune"):
-        spans = []
-        for log in project.path.glob(f"work/events/*/{stage}*.jsonl"):
-            times = [event["time"] for event in read(log) if event["kind"] == "metrics" and "loss" in event["values"]]
-            spans += [(min(times), max(times))] if times else []
-        spans.sort()
+    for stage in TRAINERS:
+        spans = sorted((times[0], times[-1]) for times in trainings(project, stage))
         assert len(spans) > 1
         assert all(earlier[1] <= later[0] for earlier, later in pairwise(spans)), spans
+
+
+def trainings(project: Project, stage: str) -> list[list[float]]:
+    """When each run of a stage that took a step told of its loss."""
+    told = []
+    for log in project.path.glob(f"work/events/*/{stage}*.jsonl"):
+        times = [event["time"] for event in read(log) if event["kind"] == "metrics" and "loss" in event["values"]]
+        told += [times] if times else []
+    return told
 
 
 def read(log: Path) -> list[dict]:

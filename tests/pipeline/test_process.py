@@ -20,8 +20,8 @@ import sys, time
 from pipeline.process import *
 stop_on_signals()
 end_with_parent()
-print("on", flush=True)
 try:
+    print("on", flush=True)
     time.sleep(60)
 except Interrupted as stop:
     open(sys.argv[1], "w").write(str(stop.signal))
