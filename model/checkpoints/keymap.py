@@ -142,8 +142,9 @@ def _fill_entry(entry: Entry, pieces: list[Tensor], source: Source, rank: int) -
             place = f"{source.path(entry.key, rank)}: {entry.key}"
             if entry.copy:
                 raise ValueError(
-                    f"{place} differs from the embedding, to which the configuration ties it: set tie_word_embeddings "
-                    f"(tie_embeddings in some formats) to false if the head is a matrix of its own, or remove it"
+                    f"{place} differs from the embedding, to which the configuration ties it: untie it there "
+                    f"(tie_word_embeddings, tie_embeddings or untie_embeddings_and_output_weights, by format) "
+                    f"if the head is a matrix of its own, or remove it"
                 )
             raise ValueError(f"{place} differs from rank 0's: the files are of different checkpoints")
 

@@ -264,7 +264,7 @@ def _entries(model: HybridLM) -> list[Entry]:
         Entry("embedding.word_embeddings.weight", ("embedding.weight",)),
         *(entry for i, symbol in enumerate(config.layers) for entry in _layer(i, symbol, config)),
         Entry("decoder.final_norm.weight", ("norm.weight",), split=None),
-        Entry("output_layer.weight", ("head.weight",)),
+        layers.head("output_layer.weight", config.tie_embeddings),
     ]
 
 

@@ -165,6 +165,25 @@ def test_what_we_write_is_what_one_rank_holds(variant: str, tmp_path: Path) -> N
         assert torch.equal(tensor, model.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_a_tied_head_that_is_stored_all_the_same_is_the_embedding(ranks: int, tmp_path: Path) -> None:
+    model = HybridLM(dataclasses.replace(CONFIG, tie_embeddings=True))
+    write(tmp_path, model, ranks)
+    paths = sorted(tmp_path.glob("release/*/model_optim_rng.pt"))
+    for path in paths:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, weights_only=True)
+        content["model"]["output_layer.weight"] = content["model"]["embedding.word_embeddings.weight"].clone()
+        torch.save(content, path)
+    loaded = load_pretrained(tmp_path)
+    assert loaded.head is None
+    assert torch.equal(loaded.embedding.weight, model.embedding.weight)
+    content["model"]["output_layer.weight"][-1, -1] += 1
+    torch.save(content, paths[-1])
+    with pytest.raises(ValueError, match="output_layer.weight differs from the embedding"):
+        load_pretrained(tmp_path)
+
+
 def test_the_newer_name_of_the_norm_and_an_iteration(tmp_path: Path) -> None:
     model = HybridLM(CONFIG)
     place = tmp_path / "iter_0000100/mp_rank_00"
