@@ -4,7 +4,7 @@
 worker process sets Polars' thread count before it loads it.
 """
 
-from pipeline.shards.executors import Executor, Job, Local, executor_for
+from pipeline.shards.executors import Executor, Job, Local, Ray, Slurm, executor_for
 from pipeline.shards.kept import Kept
 from pipeline.shards.manifest import read_manifest, verify_manifest, write_manifest
 from pipeline.shards.run import run_shards
@@ -14,6 +14,8 @@ __all__ = [
     "Job",
     "Kept",
     "Local",
+    "Ray",
+    "Slurm",
     "executor_for",
     "read_manifest",
     "run_shards",

@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING
 
 from pipeline.shards.executors.base import Executor, J, Job, R
 from pipeline.shards.executors.local import Local
+from pipeline.shards.executors.ray import Ray
+from pipeline.shards.executors.slurm import Slurm
 
 if TYPE_CHECKING:
     from pipeline.params import LaunchParams
 
-__all__ = ["Executor", "J", "Job", "Local", "R", "executor_for"]
+__all__ = ["Executor", "J", "Job", "Local", "R", "Ray", "Slurm", "executor_for"]
 
 
 def executor_for(launch: LaunchParams) -> Executor:
     """The executor that the section `launch` of params.yaml names."""
+    match launch.executor.name:
+        case "ray":
+            return Ray(launch.workers, launch.ray_address)
+        case "slurm":
+            return Slurm(launch.workers, launch.slurm_options)
     return Local(launch.workers)

@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 from pipeline.shards.executors.base import J, R
+from pipeline.shards.executors.cores import cores
 from pipeline.shards.executors.flow import collect
 
 
@@ -101,8 +102,3 @@ def _start_worker(lifeline: Connection) -> None:
 def _end_with(lifeline: Connection) -> None:
     lifeline.poll(None)  # nothing is ever sent: this returns when the other end is closed
     os._exit(1)
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
