@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import shlex
 import sys
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from enum import Enum
@@ -55,6 +56,12 @@ class Precision(Enum):
 class Keep(Enum):
     best = "best"
     last = "last"
+
+
+class Executor(Enum):
+    local = "local"
+    ray = "ray"
+    slurm = "slurm"
 
 
 class Device(Enum):
@@ -227,11 +234,15 @@ class ExportParams:
 @dataclass(frozen=True)
 class LaunchParams:
     workers: int
+    executor: Executor
+    ray_address: str
+    slurm_options: str
     device: Device
     checkpoint_seconds: float
 
     def __post_init__(self) -> None:
         _require(self, "workers", self.workers >= 0, "must be at least 0 (0: one per core)")
+        _require(self, "slurm_options", _is_shell(self.slurm_options), "must have its quotation marks in pairs")
         _require(self, "checkpoint_seconds", self.checkpoint_seconds >= 0, "must be at least 0")
 
 
@@ -342,6 +353,14 @@ def _check_keys(raw: Any, schema: type, path: Path, prefix: str) -> None:
             _check_keys(raw[key], kind, path, f"{prefix}{key}.")  # type: ignore[arg-type]
         elif raw[key] is None:
             raise ValueError(f"{path}: {prefix}{key} has no value")
+
+
+def _is_shell(words: str) -> bool:
+    try:
+        shlex.split(words)
+    except ValueError:
+        return False
+    return True
 
 
 def _require(section: object, name: str, holds: bool, rule: str) -> None:

@@ -16,9 +16,9 @@ import polars as pl
 from pipeline.preprocess.cleaning import clean, judge
 from pipeline.preprocess.duplicates import content_keys, mark_duplicates
 from pipeline.preprocess.splitting import assign_splits
-from pipeline.shards import Kept, run_shards, verify_manifest, write_manifest
+from pipeline.shards import Executor, Kept, run_shards, verify_manifest, write_manifest
 from pipeline.shards.tables import KINDS, SPLITS, characters, columns, describe, write_table
-from pipeline.work import WorkFolder, link_tree, publish_directory
+from pipeline.work import WorkFolder, link_or_copy, publish_directory
 
 if TYPE_CHECKING:
     from pipeline.params import PreprocessParams
@@ -44,7 +44,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Write:
-    """Write the records of one shard into the splits of `folder`; `splits` has one for each row, or null."""
+    """Write the records of one shard into `folder`, a file for each split; `splits` has one for each row, or null."""
 
     path: Path
     kind: str
@@ -57,13 +57,13 @@ class Write:
         return self.path.name
 
 
-def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, workers: int) -> dict[str, float]:
+def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, executor: Executor) -> dict[str, float]:
     """Clean, bound, deduplicate and split what ingest wrote; `work.out` is described in data/README.md.
 
     Args:
         source: the directory that ingest wrote.
         params: the section `preprocess` of params.yaml.
-        workers: how many processes; 0 for one per core. The bytes do not depend on it.
+        executor: where to run. The bytes do not depend on it.
 
     Returns:
         The totals, for the metrics.
@@ -75,8 +75,8 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, work
         Survey(source / name, name.partition("-")[0], params.min_chars, params.max_chars)
         for name in verify_manifest(source)["files"]
     ]
-    kept = Kept(work.scratch / "surveyed", work.progress)
-    surveyed = run_shards(survey_shard, surveys, title="preprocess: survey", workers=workers, kept=kept)
+    kept = Kept.of(work)
+    surveyed = run_shards(survey_shard, surveys, title="preprocess: survey", executor=executor, kept=kept)
     records = pl.concat([table.with_columns(shard=pl.lit(index)) for index, table in enumerate(surveyed)])
     records = assign_splits(mark_duplicates(records), params)
     dropped = records.filter(pl.col("reason").is_not_null())
@@ -86,13 +86,18 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, work
         Write(survey.path, survey.kind, of_shard[(index,)]["split"], work.scratch / "shards" / survey.path.stem)
         for index, survey in enumerate(surveys)
     ]
-    kept = Kept(work.scratch / "written", work.progress)
-    written = run_shards(write_shard, jobs, title="preprocess: write", workers=workers, kept=kept)
-    files = {name: figures for shard in written for name, figures in shard.items()}
+    written = run_shards(write_shard, jobs, title="preprocess: write", executor=executor, kept=kept)
+    files = {
+        f"{split}/{job.name}": figures
+        for job, shard in zip(jobs, written, strict=True)
+        for split, figures in shard.items()
+    }
     facts = _facts(files, dropped, records.height)
     with publish_directory(work.out) as building:
-        for job in jobs:
-            link_tree(job.folder, building)
+        for job, shard in zip(jobs, written, strict=True):
+            for split in shard:
+                (building / split).mkdir(exist_ok=True)
+                link_or_copy(job.folder / f"{split}.parquet", building / split / job.name)
         write_table(dropped.select("id", "kind", "group", "reason", "detail"), building / DROPPED)
         counts = {name: figures["records"] for name, figures in files.items()}
         write_manifest(building, {**counts, DROPPED: dropped.height}, facts)
@@ -110,17 +115,15 @@ def survey_shard(job: Survey) -> pl.DataFrame:
 
 
 def write_shard(job: Write) -> dict[str, dict[str, int]]:
-    """Write a shard's records to their splits: the records and characters of each file."""
+    """Write a shard's records to a file for each of their splits: the records and characters of each."""
     table = clean(pl.read_parquet(job.path), job.kind).with_columns(job.splits)
     files = {}
     for split in SPLITS:
         part = table.filter(pl.col("split") == split).drop("split")
         if part.height:
-            name = f"{split}/{job.path.name}"
-            (job.folder / split).mkdir()
-            write_table(part, job.folder / name)
+            write_table(part, job.folder / f"{split}.parquet")
             text = part.select(characters(job.kind).sum()).item()
-            files[name] = {"records": part.height, "characters": text}
+            files[split] = {"records": part.height, "characters": text}
     return files
 
 
