@@ -22,14 +22,23 @@ import psutil
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ROOT / ".venv-peers"
 PACKAGES = (
-    "datatrove==0.10.*", "spacy>=3.8", "pyarrow", "orjson", "zstandard", "xxhash<4", "regex", "fasteners", "tokenizers", "ftfy"
-)  # fmt: skip
+    "datatrove==0.10.*",
+    "spacy>=3.8",
+    "pyarrow",
+    "orjson",
+    "zstandard",
+    "xxhash<4",
+    "regex",
+    "fasteners",
+    "tokenizers",
+    "ftfy",
+)
 """datatrove and what its readers, English words, MinHash, tokenizer and cleaning want."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a command took: wall and CPU seconds and the peak memory (MB, proportional set size) of all its processes."""
+    """What a command took: wall and CPU seconds and the peak of memory (MB, proportional set size), all processes."""
 
     seconds: float
     cpu_seconds: float
