@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  (the letters that are ambiguous are the point)
 """Mojibake is put right as ftfy does it, and ftfy is asked for nothing else."""
 
 import unicodedata
