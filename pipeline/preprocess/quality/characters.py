@@ -15,10 +15,10 @@ Flags = np.ndarray[Any, np.dtype[np.bool_]]
 Bits = np.ndarray[Any, np.dtype[np.uint8]]
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
-SPACE, LETTER, NUMBER, TERMINAL, CORE, INFIX = (1 << bit for bit in range(6))
+SPACE, LETTER, NUMBER, TERMINAL, CORE, STICKY, INFIX, APOSTROPHE = (1 << bit for bit in range(8))
 """What a character is: white space; letter; number; punctuation that ends a sentence; neither space nor mark
-(punctuation, symbol, control); mark that parts words between letters. From the Unicode tables of Polars, which the
-lock pins."""
+(punctuation, symbol, control); mark that stays with the word that it begins or ends; mark that parts words between
+letters; apostrophe. From the Unicode tables of Polars, which the lock pins."""
 
 NEWLINE = 10
 BATCH = 1 << 20
@@ -132,7 +132,9 @@ def _table() -> Bits:
         NUMBER: r"\p{N}",
         TERMINAL: r"\p{Sentence_Terminal}",
         CORE: r"[^\p{P}\p{S}\p{Cc}\p{White_Space}]",
+        STICKY: r"[\-@/\\~^|]",
         INFIX: r"[\-\u{2013}\u{2014},:/=<>]",
+        APOSTROPHE: r"['\u{2019}]",
     }
     for bit, pattern in patterns.items():
         table[codes] |= characters.str.contains(pattern).to_numpy().astype(np.uint8) * np.uint8(bit)
