@@ -47,7 +47,7 @@ bench: $(READY) ## measure against transformers, side by side
 lock: $(READY) ## pin what pyproject.toml asks for and is not pinned yet (remove requirements.lock to pin all anew)
 	python -m pip install --quiet uv
 	@touch requirements.lock && cp requirements.lock requirements.lock.all
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --quiet --no-emit-index-url \
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --quiet --no-emit-index-url \
 		--no-annotate --no-header --output-file requirements.lock.all > /dev/null
 	@# CUDA's libraries are left out: pip brings those that the torch build for this machine asks for.
 	awk '/^nvidia-ml-py/ || !/^(nvidia|cuda)-/' requirements.lock.all > requirements.lock.tmp
