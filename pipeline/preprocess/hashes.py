@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,16 @@ def string_hashes(strings: pl.Series) -> U64:
     return strings.to_frame("s").select(polars_hash.col("s").nchash.xxh3_64())["s"].to_numpy()
 
 
-def name_hashes(name: str, members: U64) -> tuple[U64, U64]:
-    """128 bits for each row of `members`, (n, k) uint64, under a `name` that sets them apart from others'."""
-    seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+def content_names(kind: str, contents: Iterable[bytes]) -> tuple[U64, U64]:
+    """BLAKE2b (128 bits, in halves) of each content, apart for each `kind` (at most 16 bytes of UTF-8)."""
+    digests = [hashlib.blake2b(content, digest_size=16, person=kind.encode()).digest() for content in contents]
+    halves = np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
+    return halves[:, 0], halves[:, 1]
+
+
+def tuple_names(kind: str, members: U64) -> tuple[U64, U64]:
+    """128 bits (in halves) for each row of `members`, (n, k) uint64, apart for each `kind`."""
+    seed = int.from_bytes(hashlib.blake2b(kind.encode(), digest_size=8).digest(), "little")
     halves = []
     for half in range(2):
         total = np.full(len(members), (seed + half) % 2**64, dtype=np.uint64)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from rensa import RMinHash
 
-from pipeline.preprocess.hashes import U64, name_hashes
+from pipeline.preprocess.hashes import U64, tuple_names
 from pipeline.preprocess.words import Offsets, ngram_hashes, words
 
 _SEED = 1
@@ -56,7 +56,7 @@ def _band_names(
     rows = np.flatnonzero(np.diff(offsets))
     values = signatures(hashes, np.append(offsets[rows], offsets[-1]), minhash.bands * minhash.rows)
     banded = values.reshape(len(rows), minhash.bands, minhash.rows)
-    names = [name_hashes(f"{kind} band {band}", banded[:, band].astype(np.uint64)) for band in range(minhash.bands)]
+    names = [tuple_names(f"{kind} band {band}", banded[:, band].astype(np.uint64)) for band in range(minhash.bands)]
     high, low = (np.concatenate(halves) for halves in zip(*names, strict=True))
     return high, low, np.tile((rows + start).astype(np.uint32), minhash.bands)
 
