@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 def main(params: Params, run: Run, work: WorkFolder) -> None:
     """Run the stage and log its totals."""
     from pipeline.ingest.run import ingest
+    from pipeline.shards import executor_for
 
-    report("ingest", run, ingest(work.out, params.ingest, workers=params.launch.workers))
+    report("ingest", run, ingest(work.out, params.ingest, executor=executor_for(params.launch)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import polars as pl
 from pipeline.ingest.embedded import embedded_pieces
 from pipeline.ingest.files import file_pieces
 from pipeline.ingest.pieces import Piece, Record, pack
-from pipeline.shards import run_shards, write_manifest
+from pipeline.shards import Executor, run_shards, write_manifest
 from pipeline.shards.tables import (
     CONVERSATIONS,
     DOCUMENTS,
@@ -55,13 +55,13 @@ class ShardReport(NamedTuple):
     left_out: Counter[str]
 
 
-def ingest(out: Path, params: IngestParams, *, workers: int) -> dict[str, float]:
+def ingest(out: Path, params: IngestParams, *, executor: Executor) -> dict[str, float]:
     """Read the source into `out`, which appears only when all of it is read.
 
     Args:
         out: the directory that the shards and their manifest make up, see data/README.md.
         params: the section `ingest` of params.yaml.
-        workers: how many processes; 0 for one per core. The bytes do not depend on it.
+        executor: where to run. The bytes do not depend on it.
 
     Returns:
         The totals, for the metrics.
@@ -76,7 +76,7 @@ def ingest(out: Path, params: IngestParams, *, workers: int) -> dict[str, float]
         pieces = file_pieces(Path(params.source), shard_bytes)
     with publish_directory(out) as building:
         jobs = [ShardJob(index, shard, building) for index, shard in enumerate(pack(pieces, shard_bytes))]
-        reports = run_shards(write_shard, jobs, title="ingest", workers=workers)
+        reports = run_shards(write_shard, jobs, title="ingest", executor=executor)
         facts = _facts(reports)
         if not any(facts["records"].values()):
             raise ValueError(f"ingest.source: {params.source} holds no records")

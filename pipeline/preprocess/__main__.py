@@ -18,8 +18,9 @@ def main(params: Params, run: Run, work: WorkFolder) -> None:
     from pathlib import Path
 
     from pipeline.preprocess.run import preprocess
+    from pipeline.shards import executor_for
 
-    totals = preprocess(Path("data/ingested"), work, params.preprocess, workers=params.launch.workers)
+    totals = preprocess(Path("data/ingested"), work, params.preprocess, executor=executor_for(params.launch))
     report("preprocess", run, totals)
 
 

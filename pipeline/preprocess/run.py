@@ -16,7 +16,7 @@ import polars as pl
 from pipeline.preprocess.cleaning import clean, judge
 from pipeline.preprocess.duplicates import content_keys, mark_duplicates
 from pipeline.preprocess.splitting import assign_splits
-from pipeline.shards import Kept, run_shards, verify_manifest, write_manifest
+from pipeline.shards import Executor, Kept, run_shards, verify_manifest, write_manifest
 from pipeline.shards.tables import KINDS, SPLITS, characters, columns, describe, write_table
 from pipeline.work import WorkFolder, link_tree, publish_directory
 
@@ -57,13 +57,13 @@ class Write:
         return self.path.name
 
 
-def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, workers: int) -> dict[str, float]:
+def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, executor: Executor) -> dict[str, float]:
     """Clean, bound, deduplicate and split what ingest wrote; `work.out` is described in data/README.md.
 
     Args:
         source: the directory that ingest wrote.
         params: the section `preprocess` of params.yaml.
-        workers: how many processes; 0 for one per core. The bytes do not depend on it.
+        executor: where to run. The bytes do not depend on it.
 
     Returns:
         The totals, for the metrics.
@@ -76,7 +76,7 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, work
         for name in verify_manifest(source)["files"]
     ]
     kept = Kept(work.scratch / "surveyed", work.progress)
-    surveyed = run_shards(survey_shard, surveys, title="preprocess: survey", workers=workers, kept=kept)
+    surveyed = run_shards(survey_shard, surveys, title="preprocess: survey", executor=executor, kept=kept)
     records = pl.concat([table.with_columns(shard=pl.lit(index)) for index, table in enumerate(surveyed)])
     records = assign_splits(mark_duplicates(records), params)
     dropped = records.filter(pl.col("reason").is_not_null())
@@ -87,7 +87,7 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, work
         for index, survey in enumerate(surveys)
     ]
     kept = Kept(work.scratch / "written", work.progress)
-    written = run_shards(write_shard, jobs, title="preprocess: write", workers=workers, kept=kept)
+    written = run_shards(write_shard, jobs, title="preprocess: write", executor=executor, kept=kept)
     files = {name: figures for shard in written for name, figures in shard.items()}
     facts = _facts(files, dropped, records.height)
     with publish_directory(work.out) as building:

@@ -4,15 +4,17 @@
 worker process sets Polars' thread count before it loads it.
 """
 
-from pipeline.shards.executor import Executor, local, run_shards
-from pipeline.shards.kept import Job, Kept
+from pipeline.shards.executors import Executor, Job, Local, executor_for
+from pipeline.shards.kept import Kept
 from pipeline.shards.manifest import read_manifest, verify_manifest, write_manifest
+from pipeline.shards.run import run_shards
 
 __all__ = [
     "Executor",
     "Job",
     "Kept",
-    "local",
+    "Local",
+    "executor_for",
     "read_manifest",
     "run_shards",
     "verify_manifest",

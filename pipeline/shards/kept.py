@@ -10,29 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from pipeline.hashing import file_sha256, text_sha256, walk
+from pipeline.shards.executors import J, Job, R
 from pipeline.work.seal import DamagedError
-
-
-class Job(Protocol):
-    """What a shard's function is called with: any picklable value that can say which shard it is.
-
-    The files that the function writes, if any, are those of `folder`, a directory for this job alone.
-    """
-
-    @property
-    def name(self) -> str:
-        """The shard, as an error names it."""
-        ...
-
-    @property
-    def folder(self) -> Path | None: ...
-
-
-J = TypeVar("J", bound=Job)
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)

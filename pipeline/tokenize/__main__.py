@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def main(params: Params, run: Run, work: WorkFolder) -> None:
     from pathlib import Path
 
+    from pipeline.shards import executor_for
     from pipeline.tokenize.run import tokenize
 
     totals = tokenize(
@@ -27,7 +28,7 @@ def main(params: Params, run: Run, work: WorkFolder) -> None:
         work,
         params.tokenize,
         checkpoint=params.model.checkpoint,
-        workers=params.launch.workers,
+        executor=executor_for(params.launch),
     )
     report("tokenize", run, totals)
 

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.chat.template import ChatTemplate
 from pipeline.chat.tokenizer import TOKENIZER_FILE, Tokenizer, copy_tokenizer, load_tokenizer
 from pipeline.params import TokenizeParams
-from pipeline.shards import Kept, read_manifest, run_shards, write_manifest
+from pipeline.shards import Executor, Kept, Local, read_manifest, run_shards, write_manifest
 from pipeline.shards.tables import DOCUMENTS, KINDS, SPLITS
 from pipeline.tokenize.bpe import sample_texts, train_bpe
 from pipeline.tokenize.choice import given_tokenizer
@@ -36,7 +36,7 @@ class Provision:
 
 
 def tokenize(
-    clean: Path, work: WorkFolder, params: TokenizeParams, *, checkpoint: str, workers: int
+    clean: Path, work: WorkFolder, params: TokenizeParams, *, checkpoint: str, executor: Executor
 ) -> dict[str, float]:
     """Turn the clean records into packed rows; `work.out` is described in data/README.md.
 
@@ -45,7 +45,7 @@ def tokenize(
     Args:
         clean: what preprocess wrote.
         checkpoint: `model.checkpoint`, whose tokenizer is taken where the parameters name none.
-        workers: processes; 0 for one per core. The bytes do not depend on it.
+        executor: where to run. The bytes do not depend on it.
 
     Returns:
         The figures of the manifest, flat: "documents/train/rows" and so on.
@@ -58,11 +58,11 @@ def tokenize(
     kept = Kept(work.scratch / "kept", work.progress)
     training = [clean / name for kind in KINDS for name in shards.get((kind, "train"), [])]
     provision = Provision(given, training, params.vocab_size, work.scratch / "tokenizer")
-    run_shards(provide, [provision], title="tokenizer", kept=kept)
+    run_shards(provide, [provision], title="tokenizer", executor=Local(), kept=kept)
     tokenizer = load_tokenizer(provision.folder)
     encoded = work.scratch / "encoded"
     jobs = [EncodeJob(clean / name, encoded / name, provision.folder) for group in shards.values() for name in group]
-    run_shards(encode_shard, jobs, title="tokenize", workers=workers, kept=kept)
+    run_shards(encode_shard, jobs, title="tokenize", executor=executor, kept=kept)
     with publish_directory(work.out) as building:
         link_tree(provision.folder, building / "tokenizer")
         figures = _pack(encoded, building, shards, tokenizer, params)

@@ -15,7 +15,7 @@ import pytest
 from pipeline.ingest.files import file_pieces, fixed_split
 from pipeline.ingest.pieces import pack
 from pipeline.ingest.run import ingest
-from pipeline.shards import verify_manifest
+from pipeline.shards import Local, verify_manifest
 from pipeline.shards.tables import columns
 
 PAIR = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]
@@ -55,7 +55,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_every_format_in_the_order_of_the_names(source: Path, tmp_path: Path) -> None:
-    summary = ingest(tmp_path / "out", params(source), workers=1)
+    summary = ingest(tmp_path / "out", params(source), executor=Local(1))
     assert rows(tmp_path / "out", "documents") == [
         ("a.jsonl:1", "a.jsonl:1", None, "one"),
         ("a.jsonl:3", "g", None, "two"),
@@ -75,7 +75,7 @@ def test_every_format_in_the_order_of_the_names(source: Path, tmp_path: Path) ->
 
 
 def test_one_file_is_a_source(source: Path, tmp_path: Path) -> None:
-    ingest(tmp_path / "out", params(source / "a.jsonl"), workers=1)
+    ingest(tmp_path / "out", params(source / "a.jsonl"), executor=Local(1))
     assert [row[0] for row in rows(tmp_path / "out", "documents")] == ["a.jsonl:1", "a.jsonl:3"]
 
 
@@ -120,7 +120,7 @@ def test_bytes_depend_on_neither_workers_nor_place(tmp_path: Path) -> None:
     manifests = []
     for place, workers in (("one", 1), ("two", 2)):
         out = tmp_path / place / "out"
-        ingest(out, params(tmp_path / place / "input", shard_mb=0.01), workers=workers)
+        ingest(out, params(tmp_path / place / "input", shard_mb=0.01), executor=Local(workers))
         assert [row[3] for row in rows(out, "documents")] == texts
         ids = [f"a.jsonl:{line}" for line in range(1, 201)] + [f"b.parquet:{row}" for row in range(1, 201)]
         assert [row[0] for row in rows(out, "documents")] == ids
@@ -173,11 +173,11 @@ def test_errors_say_where_and_leave_what_was_there(
     source, out = tmp_path / "input", tmp_path / "out"
     write_jsonl(source / "fine.jsonl", [{"text": "fine"}])
     if old:
-        ingest(out, params(source), workers=1)
+        ingest(out, params(source), executor=Local(1))
         before = (out / "manifest.json").read_bytes()
     damage(source)
     with pytest.raises(ValueError, match=message):
-        ingest(out, params(source), workers=1)
+        ingest(out, params(source), executor=Local(1))
     assert out.exists() == old
     if old:
         assert (out / "manifest.json").read_bytes() == before
@@ -188,14 +188,14 @@ def test_errors_say_where_and_leave_what_was_there(
 def test_the_line_is_right_in_a_late_shard(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", [{"text": "x" * 50}] * 99 + [{"text": None}])
     with pytest.raises(ValueError, match=r"a\.jsonl:100: field text must be a string, not null"):
-        ingest(tmp_path / "out", params(source, shard_mb=0.001), workers=2)
+        ingest(tmp_path / "out", params(source, shard_mb=0.001), executor=Local(2))
 
 
 def test_running_again_makes_the_same(source: Path, tmp_path: Path) -> None:
-    ingest(tmp_path / "out", params(source, shard_mb=1e-5), workers=1)
+    ingest(tmp_path / "out", params(source, shard_mb=1e-5), executor=Local(1))
     before = (tmp_path / "out" / "manifest.json").read_bytes()
     (tmp_path / "out" / "stray").write_text("stray")
-    ingest(tmp_path / "out", params(source, shard_mb=1e-5), workers=1)
+    ingest(tmp_path / "out", params(source, shard_mb=1e-5), executor=Local(1))
     assert (tmp_path / "out" / "manifest.json").read_bytes() == before
     verify_manifest(tmp_path / "out")
 
@@ -203,7 +203,7 @@ def test_running_again_makes_the_same(source: Path, tmp_path: Path) -> None:
 def test_a_parquet_name_is_no_pattern(tmp_path: Path) -> None:
     pl.DataFrame({"text": ["right"] * 5}).write_parquet(tmp_path / "data[1].parquet")
     pl.DataFrame({"text": ["wrong"] * 3}).write_parquet(tmp_path / "data1.parquet")
-    ingest(tmp_path / "out", params(tmp_path / "data[1].parquet"), workers=1)
+    ingest(tmp_path / "out", params(tmp_path / "data[1].parquet"), executor=Local(1))
     assert [row[3] for row in rows(tmp_path / "out", "documents")] == ["right"] * 5
 
 
@@ -214,18 +214,18 @@ def test_links_are_followed_and_broken_or_circular_ones_named(tmp_path: Path) ->
     source.mkdir()
     (source / "folder").symlink_to(tmp_path / "elsewhere")
     (source / "b.jsonl").symlink_to(tmp_path / "elsewhere" / "a.jsonl")
-    ingest(tmp_path / "out", params(source), workers=1)
+    ingest(tmp_path / "out", params(source), executor=Local(1))
     assert [row[:2] for row in rows(tmp_path / "out", "documents")] == [("b.jsonl:1", "7"), ("folder/a.jsonl:1", "7")]
     (source / "c.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
     with pytest.raises(ValueError, match=r"c\.jsonl is a broken link"):
-        ingest(tmp_path / "out", params(source), workers=1)
+        ingest(tmp_path / "out", params(source), executor=Local(1))
     (source / "c.jsonl").unlink()
     (source / "up").symlink_to(source)
     with pytest.raises(ValueError, match="up is a link to a folder above it"):
-        ingest(tmp_path / "out", params(source), workers=1)
+        ingest(tmp_path / "out", params(source), executor=Local(1))
 
 
 def test_deep_nesting_is_an_error_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n{"text": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
     with pytest.raises(ValueError, match=r"a\.jsonl:2: nested too deeply"):
-        ingest(tmp_path / "out", params(tmp_path / "a.jsonl"), workers=1)
+        ingest(tmp_path / "out", params(tmp_path / "a.jsonl"), executor=Local(1))

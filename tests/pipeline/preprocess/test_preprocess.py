@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.preprocess import run
 from pipeline.preprocess.run import preprocess
-from pipeline.shards import verify_manifest, write_manifest
+from pipeline.shards import Local, verify_manifest, write_manifest
 from pipeline.shards.tables import KINDS, SPLITS, columns, shard_file, write_table
 from pipeline.work import WorkFolder
 
@@ -54,7 +54,7 @@ def read_clean(directory: Path) -> pl.DataFrame:
 @pytest.mark.parametrize("own_splits", [False, True])
 def test_every_record_is_written_once_or_dropped_once(tmp_path: Path, own_splits: bool) -> None:
     source = write_ingested(tmp_path / "in", own_splits=own_splits)
-    summary = preprocess(source, WorkFolder(tmp_path), PARAMS, workers=1)
+    summary = preprocess(source, WorkFolder(tmp_path), PARAMS, executor=Local(1))
     manifest = verify_manifest(WorkFolder(tmp_path).out)
     kept, dropped = read_clean(WorkFolder(tmp_path).out), pl.read_parquet(WorkFolder(tmp_path).out / "dropped.parquet")
     given = [pl.read_parquet(file)["id"] for file in source.glob("*.parquet")]
@@ -70,7 +70,7 @@ def test_every_record_is_written_once_or_dropped_once(tmp_path: Path, own_splits
 
 
 def test_what_is_written_is_clean_and_in_order(tmp_path: Path) -> None:
-    preprocess(write_ingested(tmp_path / "in"), WorkFolder(tmp_path), PARAMS, workers=1)
+    preprocess(write_ingested(tmp_path / "in"), WorkFolder(tmp_path), PARAMS, executor=Local(1))
     seen, characters = set(), 0
     for file in sorted((WorkFolder(tmp_path).out / "train").glob("documents-*.parquet")):
         table = pl.read_parquet(file)
@@ -88,7 +88,7 @@ def test_what_is_written_is_clean_and_in_order(tmp_path: Path) -> None:
 
 
 def test_no_held_out_group_is_trained_on(tmp_path: Path) -> None:
-    preprocess(write_ingested(tmp_path / "in"), WorkFolder(tmp_path), PARAMS, workers=1)
+    preprocess(write_ingested(tmp_path / "in"), WorkFolder(tmp_path), PARAMS, executor=Local(1))
     groups = {split: set(part["group"]) for (split,), part in read_clean(WorkFolder(tmp_path).out).group_by("split")}
     assert set(groups) == set(SPLITS)
     assert not groups["train"] & groups["test"]
@@ -105,7 +105,7 @@ def test_groups_with_a_shared_duplicate_go_together(tmp_path: Path) -> None:
         pl.DataFrame(rows, schema=columns("documents", split=True), orient="row"), source / "documents-00000.parquet"
     )
     write_manifest(source, {"documents-00000.parquet": len(rows)}, {})
-    preprocess(source, WorkFolder(tmp_path), PARAMS, workers=1)
+    preprocess(source, WorkFolder(tmp_path), PARAMS, executor=Local(1))
     split_of = {group: split for _, group, _, split in read_clean(WorkFolder(tmp_path).out).iter_rows()}
     assert set(split_of.values()) == set(SPLITS)
     for n in range(0, 30, 2):
@@ -116,7 +116,7 @@ def test_bytes_depend_on_neither_workers_nor_place(tmp_path: Path) -> None:
     write_ingested(tmp_path / "one" / "in", own_splits=True)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     for place, workers in (("one", 1), ("two", 2)):
-        preprocess(tmp_path / place / "in", WorkFolder(tmp_path / place), PARAMS, workers=workers)
+        preprocess(tmp_path / place / "in", WorkFolder(tmp_path / place), PARAMS, executor=Local(workers))
     one, two = (WorkFolder(tmp_path / place).out / "manifest.json" for place in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
     verify_manifest(WorkFolder(tmp_path / "two").out)
@@ -124,10 +124,10 @@ def test_bytes_depend_on_neither_workers_nor_place(tmp_path: Path) -> None:
 
 def test_running_again_replaces_all(tmp_path: Path) -> None:
     source, work = write_ingested(tmp_path / "in"), WorkFolder(tmp_path)
-    preprocess(source, work, PARAMS, workers=1)
+    preprocess(source, work, PARAMS, executor=Local(1))
     before = (work.out / "manifest.json").read_bytes()
     (work.out / "test" / "stray").write_text("stray")
-    preprocess(source, work, PARAMS, workers=1)
+    preprocess(source, work, PARAMS, executor=Local(1))
     assert (work.out / "manifest.json").read_bytes() == before
     verify_manifest(work.out)
 
@@ -137,7 +137,7 @@ def test_a_stopped_run_goes_on_with_the_shards_that_are_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: int
 ) -> None:
     source, whole, work = write_ingested(tmp_path / "in"), WorkFolder(tmp_path / "whole"), WorkFolder(tmp_path)
-    preprocess(source, whole, PARAMS, workers=1)
+    preprocess(source, whole, PARAMS, executor=Local(1))
     written: list[Path] = []
 
     def fail_once(table: pl.DataFrame, path: Path) -> None:
@@ -149,11 +149,11 @@ def test_a_stopped_run_goes_on_with_the_shards_that_are_left(
 
     monkeypatch.setattr(run, "write_table", fail_once)
     with pytest.raises(OSError, match="stopped"):
-        preprocess(source, work, PARAMS, workers=1)
+        preprocess(source, work, PARAMS, executor=Local(1))
     assert not work.out.exists()
     monkeypatch.setattr(run, "write_table", lambda table, path: (written.append(path), write_table(table, path)))
     before = len(written)
-    preprocess(source, work, PARAMS, workers=1)
+    preprocess(source, work, PARAMS, executor=Local(1))
     files = verify_manifest(work.out)["files"]
     assert len(written) - before < len(files)  # not all of it again
     assert (work.out / "manifest.json").read_bytes() == (whole.out / "manifest.json").read_bytes()
@@ -161,14 +161,14 @@ def test_a_stopped_run_goes_on_with_the_shards_that_are_left(
 
 def test_damaged_work_is_named_and_done_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source, work = write_ingested(tmp_path / "in"), WorkFolder(tmp_path)
-    preprocess(source, work, PARAMS, workers=1)
+    preprocess(source, work, PARAMS, executor=Local(1))
     before = (work.out / "manifest.json").read_bytes()
     shutil.rmtree(work.out)
     damaged = next((work.scratch / "shards" / "documents-00000").rglob("*.parquet"))
     damaged.write_bytes(damaged.read_bytes()[:-1])
     kept = next((work.scratch / "surveyed").iterdir())
     kept.write_bytes(kept.read_bytes()[:-1])
-    preprocess(source, work, PARAMS, workers=1)
+    preprocess(source, work, PARAMS, executor=Local(1))
     warnings = capfd.readouterr().err
     assert f"{kept} is cut short or changed" in warnings
     assert f"a file in {work.scratch / 'shards' / 'documents-00000'} is missing, cut short or changed" in warnings
@@ -180,8 +180,8 @@ def test_input_that_is_not_whole_is_an_error(tmp_path: Path) -> None:
     source = write_ingested(tmp_path / "in")
     (source / "documents-00001.parquet").unlink()
     with pytest.raises(ValueError, match=r"documents-00001\.parquet is missing"):
-        preprocess(source, WorkFolder(tmp_path), PARAMS, workers=1)
+        preprocess(source, WorkFolder(tmp_path), PARAMS, executor=Local(1))
     (source / "manifest.json").unlink()
     with pytest.raises(ValueError, match=r"manifest\.json is missing"):
-        preprocess(source, WorkFolder(tmp_path), PARAMS, workers=1)
+        preprocess(source, WorkFolder(tmp_path), PARAMS, executor=Local(1))
     assert not (WorkFolder(tmp_path).out).exists()

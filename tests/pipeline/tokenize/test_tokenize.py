@@ -17,7 +17,7 @@ from pipeline.chat.template import ChatTemplate
 from pipeline.chat.tokenizer import Tokenizer, load_tokenizer
 from pipeline.params import LongConversations, LongDocuments, TokenizeParams
 from pipeline.rows import CONTEXT, NEVER, RESPONSE, open_rows
-from pipeline.shards import verify_manifest, write_manifest
+from pipeline.shards import Local, verify_manifest, write_manifest
 from pipeline.shards.tables import columns, shard_file, write_table
 from pipeline.tokenize.bpe import train_bpe
 from pipeline.tokenize.run import tokenize
@@ -78,7 +78,10 @@ def run(tmp_path: Path, clean: Clean, params: TokenizeParams = PARAMS, **options
     """The published directory and its verified manifest."""
     work = WorkFolder(tmp_path / "work")
     tokenize(
-        write_clean(tmp_path / "clean", clean), work, params, **({"checkpoint": "embedded", "workers": 1} | options)
+        write_clean(tmp_path / "clean", clean),
+        work,
+        params,
+        **({"checkpoint": "embedded", "executor": Local(1)} | options),
     )
     assert {path.name for path in work.out.parent.iterdir()} == {"out"}
     return work.out, verify_manifest(work.out)
@@ -198,7 +201,7 @@ def test_long_documents_can_be_dropped(tmp_path: Path) -> None:
 def test_same_inputs_same_bytes_for_any_workers_and_directory(tmp_path: Path) -> None:
     found = []
     for name, workers in (("one", 1), ("two", 2), ("elsewhere/three", 3)):
-        target, _ = run(tmp_path / name, random_clean(), workers=workers)
+        target, _ = run(tmp_path / name, random_clean(), executor=Local(workers))
         found.append({str(p.relative_to(target)): p.read_bytes() for p in target.rglob("*") if p.is_file()})
     assert found[0] == found[1] == found[2]
 
@@ -249,7 +252,7 @@ def failing(tmp_path: Path, clean: Clean, params: TokenizeParams = PARAMS, check
     """The message of the ValueError; no output, half-written or whole, is there."""
     work = WorkFolder(tmp_path / "work")
     with pytest.raises(ValueError) as caught:  # noqa: PT011  the callers match the message
-        tokenize(write_clean(tmp_path / "clean", clean), work, params, checkpoint=checkpoint, workers=1)
+        tokenize(write_clean(tmp_path / "clean", clean), work, params, checkpoint=checkpoint, executor=Local(1))
     assert not work.out.parent.exists() or not list(work.out.parent.iterdir())
     return str(caught.value)
 
@@ -285,5 +288,5 @@ def test_an_unusable_tokenizer(tmp_path: Path, content: str | None, problem: str
 
 def test_preprocess_has_not_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"clean/manifest\.json is missing|manifest\.json is missing"):
-        tokenize(tmp_path / "clean", WorkFolder(tmp_path / "work"), PARAMS, checkpoint="embedded", workers=1)
+        tokenize(tmp_path / "clean", WorkFolder(tmp_path / "work"), PARAMS, checkpoint="embedded", executor=Local(1))
     assert not list(tmp_path.iterdir())

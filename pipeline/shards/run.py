@@ -1,0 +1,51 @@
+"""Run one pure function over many shards.
+
+A job is a picklable value that holds all its shard needs; the function lives at the top of an importable
+module (never `__main__`) and writes files of its own. An executor says where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
+
+from pipeline.progress import Progress
+from pipeline.shards.executors import Executor, J, R
+from pipeline.shards.kept import Kept, run_and_keep
+
+
+def run_shards(
+    function: Callable[[J], R],
+    jobs: Sequence[J],
+    *,
+    title: str,
+    executor: Executor,
+    kept: Kept | None = None,
+) -> list[R]:
+    """Call `function` on every job and return the results in the order of the jobs.
+
+    Args:
+        function: pure, at the top of an importable module.
+        jobs: one per shard.
+        title: what the progress is called.
+        executor: where to run.
+        kept: where results outlive a stop: only the jobs without one run.
+
+    Raises:
+        Exception: whatever `function` raised, for the first shard that failed, with a note naming the shard.
+        RuntimeError: a worker died.
+    """
+    results = kept.load(jobs) if kept else {}
+    todo = [index for index in range(len(jobs)) if index not in results]
+    work = partial(run_and_keep, function, kept.directory) if kept else function
+    with (
+        closing(executor.run(work, [jobs[index] for index in todo])) as stream,
+        Progress(title, len(jobs), "shard", done=len(results)) as bar,
+    ):
+        for place, result in stream:
+            results[todo[place]] = result
+            bar.advance()
+            if kept:
+                kept.progress(len(results), len(jobs), "shard")
+    return [results[index] for index in range(len(jobs))]
