@@ -58,7 +58,7 @@ def annotate(job: Annotate) -> Annotated:
     table, masked = prepare(job.path, job.kind, job.preparation)
     texts = whole_texts(table, job.kind)
     groups = content_names("group", (group.encode() for group in table["group"]))
-    columns = [table.select("id", "source", "split").with_columns(group_hash=groups[0])]
+    columns = [table.select("id", "source", "group", "split").with_columns(group_hash=groups[0])]
     columns.append(bounds(table, job.kind))
     if job.kind == DOCUMENTS and job.preparation.quality:
         columns.append(measure(texts, job.preparation.quality))

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.preprocess.components import I64, flatten, unite
-from pipeline.preprocess.ledger import FREE, SPLIT_CODES, Ledger
+from pipeline.preprocess.ledger import SPLIT_CODES, Ledger
 
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
-Matcher = Callable[[str, Mask], list[Path]]
-"""Given one of the runs' file names and which records take part, the files of pairs that share a name."""
-
+_NEVER = np.iinfo(np.int64).max
 _TRAIN = SPLIT_CODES.index("train")
 
 
@@ -32,26 +29,32 @@ def deduplicate(ledger: Ledger, parent: I64, pairs: list[Path], reason: str) -> 
     for path in pairs:
         unite(parent, np.load(path, mmap_mode="r"))
     flatten(parent)
-    rank = np.minimum(ledger["fixed"], _TRAIN).astype(np.int64)  # what is free stands with what is for train
-    rows = np.flatnonzero(ledger.stays())
-    order = rank[rows] * ledger.total + rows
-    first = np.full(ledger.total, np.iinfo(np.int64).max)
-    np.minimum.at(first, parent[rows], order)
-    keeper = first[parent[rows]]
-    held_out = (keeper // ledger.total < _TRAIN) & (keeper // ledger.total < rank[rows])
-    keeper %= ledger.total
-    for name, which in ((f"{reason}_of_held_out", held_out), (reason, ~held_out)):
-        dropped = which & (keeper != rows)
-        ledger.drop(rows[dropped], name, keeper[dropped])
+    first = ledger.make("first", "i8")
+    first[:] = _NEVER
+    for rows, order in _ordered(ledger):
+        np.minimum.at(first, parent[rows], order)
+    for rows, order in _ordered(ledger):
+        keeper = first[parent[rows]]
+        rank, keeper_rank = order // ledger.total, keeper // ledger.total
+        keeper %= ledger.total
+        is_dropped = keeper != rows
+        is_held_out = (keeper_rank < _TRAIN) & (keeper_rank < rank)
+        for name, which in ((f"{reason}_of_held_out", is_held_out), (reason, ~is_held_out)):
+            which &= is_dropped
+            if which.any():
+                ledger.drop(rows[which], name, keeper[which])
 
 
-def cluster_sizes(parent: I64, members: Mask) -> dict[int, int]:
+def _ordered(ledger: Ledger) -> Iterator[tuple[I64, I64]]:
+    """The numbers of the records that stay, a block at a time, and by what the first of several is told."""
+    for rows in ledger.blocks():
+        rows = rows[ledger["reason"][rows] == 0]
+        rank = np.minimum(ledger["fixed"][rows], _TRAIN).astype(np.int64)  # what is free stands with what is for train
+        yield rows, rank * ledger.total + rows
+
+
+def cluster_sizes(parent: I64, members: np.ndarray[Any, Any]) -> dict[int, int]:
     """How many components have so many of the members, by that number, from 2 on."""
     _, sizes = np.unique(parent[members], return_counts=True)
     counted = np.unique(sizes[sizes > 1], return_counts=True)
     return {int(size): int(count) for size, count in zip(*counted, strict=True)}
-
-
-def is_fixed(ledger: Ledger) -> Mask:
-    """Which records' splits the user's files fix."""
-    return np.asarray(ledger["fixed"]) != FREE

@@ -1,15 +1,18 @@
 """What is known and decided of each record, by its number: columns of fixed width in memory-mapped files.
 
-A record's number is its place in the order of the shards. 34 bytes a record in all, and 8 more for each set of
+A record's number is its place in the order of the shards. 40 bytes a record in all, and 8 more for each set of
 components; what of it is in memory is the operating system's choice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from pipeline.preprocess.components import BLOCK
 
 SPLIT_CODES = ("test", "validation", "train")
 """Splits by code, in the order of precedence: of duplicates, the one with the lowest stays."""
@@ -26,12 +29,13 @@ _COLUMNS = {
     "copies": "u2",
     "characters": "u8",
     "group_hash": "u8",
+    "draw": "u8",
     "cause": "i8",
 }
 
 
 class Ledger:
-    """The columns. `cause` is the number of the record for whose sake this one is dropped, or -1.
+    """The columns. `draw` is a hash of the record's id; `cause` is the number of the record for whose sake this one is dropped, or -1.
 
     Of `reason`, 0 stands for none and others for the place in `reasons`.
     """
@@ -60,6 +64,11 @@ class Ledger:
     def shard(self, index: int) -> slice:
         """The records of a shard."""
         return slice(self.starts[index], [*self.starts, self.total][index + 1])
+
+    def blocks(self) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
+        """The numbers of all records, so many at a time that a few numbers for each take no memory to speak of."""
+        for start in range(0, self.total, BLOCK):
+            yield np.arange(start, min(start + BLOCK, self.total))
 
     def code(self, reason: str) -> int:
         """The code of a reason, the same each time."""

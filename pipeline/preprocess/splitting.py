@@ -15,6 +15,7 @@ from pipeline.shards.tables import KINDS, SPLITS
 if TYPE_CHECKING:
     from pipeline.params import PreprocessParams
 
+GROUP_OF_HELD_OUT = "group_of_held_out"
 HELD_OUT = ("test", "validation")
 TRAIN = SPLIT_CODES.index("train")
 
@@ -34,9 +35,6 @@ def assign_splits(ledger: Ledger, ties: I64, tying: np.ndarray[Any, Any], params
         ledger: `split`, and `reason` of those that are lost, are written.
         ties: flat components of records that share a group, a content or a cluster of near duplicates.
         tying: which records' groups count in the draw: all that were not dropped before duplicates were.
-
-    Raises:
-        ValueError: a split that is wanted would be empty.
     """
     stays, fixed = ledger.stays(), np.asarray(ledger["fixed"])
     own = own_splits(ledger)
@@ -44,7 +42,7 @@ def assign_splits(ledger: Ledger, ties: I64, tying: np.ndarray[Any, Any], params
     has_fixed[ties[stays & (fixed != FREE)]] = True
     is_free = stays & (fixed == FREE)
     ledger["split"][:] = fixed
-    ledger.drop(is_free & has_fixed[ties], "group_of_held_out")
+    ledger.drop(is_free & has_fixed[ties], GROUP_OF_HELD_OUT)
     drawn = np.flatnonzero(is_free & ~has_fixed[ties])
     kinds = np.zeros(ledger.total, dtype=np.uint8)
     np.bitwise_or.at(kinds, ties[drawn], np.left_shift(1, ledger["kind"][drawn]).astype(np.uint8))
@@ -52,7 +50,6 @@ def assign_splits(ledger: Ledger, ties: I64, tying: np.ndarray[Any, Any], params
     np.minimum.at(names, ties[tying], ledger["group_hash"][tying])
     splits = draw(kinds, mix(names ^ mix(np.full(1, params.seed, dtype=np.uint64))), own, params)
     ledger["split"][drawn] = splits[ties[drawn]]
-    require_splits(ledger, own, params)
 
 
 def draw(
@@ -90,12 +87,12 @@ def own_splits(ledger: Ledger) -> Own:
     }
 
 
-def require_splits(ledger: Ledger, own: Own, params: PreprocessParams) -> None:
+def require_splits(ledger: Ledger, params: PreprocessParams) -> None:
     """
     Raises:
         ValueError: of some kind there are records that stay, but none in one of the splits.
     """
-    stays = ledger.stays()
+    own, stays = own_splits(ledger), ledger.stays()
     if not stays.any():
         raise ValueError("every record was dropped: loosen preprocess.min_chars and preprocess.max_chars")
     for place, kind in enumerate(KINDS):
