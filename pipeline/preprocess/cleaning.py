@@ -29,7 +29,9 @@ def bounds(table: pl.DataFrame, kind: str) -> pl.DataFrame:
     - of conversations `empty_prompt` and `empty_response`: a user's or an assistant's message is blank.
     """
     if kind == DOCUMENTS:
-        return table.select(characters=characters(kind), inner_characters=pl.col("text").str.strip_chars().str.len_chars())
+        return table.select(
+            characters=characters(kind), inner_characters=pl.col("text").str.strip_chars().str.len_chars()
+        )
     return table.select(
         characters=characters(kind), empty_prompt=_has_blank("user"), empty_response=_has_blank("assistant")
     )

@@ -6,7 +6,7 @@ those before it leave. What is decided of a shard is written to a table of its o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,12 @@ from pipeline.work import WorkFolder
 if TYPE_CHECKING:
     from pipeline.params import PreprocessParams
 
+Pairs = Callable[[str, np.ndarray[Any, Any]], list[Path]]
+"""Given the name of the shards' runs and which records take part: files of pairs of those that share a name."""
+
+ClusterSizes = dict[str, dict[int, int]]
+"""Of `exact` and `near` duplicates: how many clusters there are of each size."""
+
 
 @dataclass(frozen=True)
 class Decisions:
@@ -40,8 +46,7 @@ class Decisions:
     sources: list[str]
     tables: list[Path]
     """For each shard, a row per record: `split`, `copies`, `reason`, `detail`."""
-    cluster_sizes: dict[str, dict[int, int]]
-    """Of `exact` and `near` duplicates: how many clusters there are of each size."""
+    clusters: ClusterSizes
     hits: pl.DataFrame
     mixtures: list[Mixture]
 
@@ -69,6 +74,27 @@ def decide(
         kept = Kept(work.scratch / f"matched-{relation}", work.progress)
         return run_shards(match, jobs, title=f"preprocess: match {relation}", executor=executor, kept=kept)
 
+    tying = ledger.stays()
+    ties, clusters = tie(ledger, pairs, near=params.near_duplicates)
+    assign_splits(ledger, ties, tying, params)
+    hits = find_hits(ledger, shards, work, params, executor)
+    mixtures = mix_sources(ledger, sources, params)
+    require_splits(ledger, params)
+    tables = _write_tables(ledger, shards, hits, work.scratch / "decisions", params)
+    return Decisions(ledger, sources, tables, clusters, hits, mixtures)
+
+
+def tie(ledger: Ledger, pairs: Pairs, *, near: bool) -> tuple[I64, ClusterSizes]:
+    """Drop duplicates, and find what must not be torn apart.
+
+    Args:
+        pairs: called with the name of the runs of contents, of bands and of groups.
+        near: whether near duplicates are dropped, too.
+
+    Returns:
+        Flat components of the records that share a content, a cluster of near duplicates or a group, directly or
+        through others; and the sizes of the clusters of duplicates.
+    """
     clusters = {}
     tying = ledger.stays()
     parent = ledger.make("parent", "i8")
@@ -76,19 +102,14 @@ def decide(
         parent[rows] = rows
     deduplicate(ledger, parent, pairs(CONTENTS, tying), "duplicate")
     clusters["exact"] = cluster_sizes(parent, tying)
-    if params.near_duplicates:
+    if near:
         distinct = ledger.stays()
         deduplicate(ledger, parent, pairs(BANDS, distinct), "near_duplicate")
         clusters["near"] = cluster_sizes(parent, distinct)
     for path in pairs(GROUPS, tying):
         unite(parent, np.load(path, mmap_mode="r"))
     flatten(parent)
-    assign_splits(ledger, parent, tying, params)
-    hits = find_hits(ledger, shards, work, params, executor)
-    mixtures = mix_sources(ledger, sources, params)
-    require_splits(ledger, params)
-    tables = _write_tables(ledger, shards, hits, work.scratch / "decisions", params)
-    return Decisions(ledger, sources, tables, clusters, hits, mixtures)
+    return parent, clusters
 
 
 def _enter(

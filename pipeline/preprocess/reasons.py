@@ -39,6 +39,4 @@ def own_reasons(records: pl.DataFrame, kind: str, params: PreprocessParams) -> p
 def _judge_language(records: pl.DataFrame, wanted: list[str]) -> pl.DataFrame:
     is_other = ~pl.col("language").fill_null("").is_in(wanted)
     detail = pl.format("{} ({})", pl.col("language").fill_null("none"), pl.col("language_score").fill_null(0).round(2))
-    return records.select(
-        reason=pl.when(is_other).then(pl.lit(OTHER_LANGUAGE)), detail=pl.when(is_other).then(detail)
-    )
+    return records.select(reason=pl.when(is_other).then(pl.lit(OTHER_LANGUAGE)), detail=pl.when(is_other).then(detail))

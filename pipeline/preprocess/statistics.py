@@ -77,7 +77,7 @@ def _summed(table: pl.DataFrame, *keys: str) -> pl.DataFrame:
 
 
 def _clusters(decisions: Decisions) -> pl.DataFrame:
-    rows = [(name, size, count) for name, sizes in decisions.cluster_sizes.items() for size, count in sizes.items()]
+    rows = [(name, size, count) for name, sizes in decisions.clusters.items() for size, count in sizes.items()]
     schema = {"duplicates": pl.String, "records": pl.Int64, "clusters": pl.Int64}
     return pl.DataFrame(rows, schema=schema, orient="row").sort("duplicates", "records")
 

@@ -50,7 +50,9 @@ def write_shard(job: Write) -> dict[str, FileFigures]:
         part = _repeated(decided.filter(pl.col("reason").is_null() & (pl.col("split") == split)))
         if part.height:
             (job.folder / split).mkdir()
-            write_table(part.select(column for column in table.columns if column != "split"), job.folder / split / job.path.name)
+            write_table(
+                part.select(column for column in table.columns if column != "split"), job.folder / split / job.path.name
+            )
             text = part.select(characters(job.kind).sum()).item()
             files[f"{split}/{job.path.name}"] = FileFigures(part.height, text)
     return files
@@ -60,9 +62,7 @@ def _repeated(part: pl.DataFrame) -> pl.DataFrame:
     """The rows as often as `copies` says, one after the other; all but the first have their number in the id."""
     copy = pl.col("copy")
     numbered = part.with_columns(copy=pl.int_ranges(1, pl.col("copies").cast(pl.Int64) + 1)).explode("copy")
-    return numbered.with_columns(
-        id=pl.when(copy > 1).then(pl.format("{}#{}", "id", "copy")).otherwise("id")
-    )
+    return numbered.with_columns(id=pl.when(copy > 1).then(pl.format("{}#{}", "id", "copy")).otherwise("id"))
 
 
 def _write_dropped(dropped: pl.DataFrame, job: Write) -> None:

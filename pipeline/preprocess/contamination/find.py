@@ -39,7 +39,10 @@ def find_hits(
     if not n:
         return HITS.to_frame()
     stays, split = ledger.stays(), np.asarray(ledger["split"])
-    held_out, train = _by_shard(ledger, shards, stays & (split != TRAIN)), _by_shard(ledger, shards, stays & (split == TRAIN))
+    held_out, train = (
+        _by_shard(ledger, shards, stays & (split != TRAIN)),
+        _by_shard(ledger, shards, stays & (split == TRAIN)),
+    )
     collects = [Collect(shard.path, shard.kind, shard.preparation, rows, n) for shard, rows in held_out]
     tables = run_shards(
         collect,
@@ -61,9 +64,7 @@ def find_hits(
         kept=Kept(work.scratch / "scanned", work.progress),
     )
     starts = {shard.path: start for shard, start in zip(shards, ledger.starts, strict=True)}
-    numbered = [
-        hits.with_columns(pl.col("row") + starts[job.path]) for job, hits in zip(scans, found, strict=True)
-    ]
+    numbered = [hits.with_columns(pl.col("row") + starts[job.path]) for job, hits in zip(scans, found, strict=True)]
     hits = pl.concat([HITS.to_frame(), *numbered])
     ledger.drop(hits["row"].unique().to_numpy(), CONTAMINATED)
     return hits
