@@ -63,7 +63,7 @@ def _band_names(
 
 def _blocks(texts: pl.Series) -> list[tuple[int, int]]:
     """Cuts of the texts, of about as many characters each; at least one."""
-    ends = texts.str.len_chars().fill_null(0).cum_sum().to_numpy()
+    ends = texts.str.len_chars().cum_sum().cast(pl.Int64).to_numpy()
     cuts = np.unique(np.searchsorted(ends, np.arange(_BLOCK, ends[-1] if len(ends) else 0, _BLOCK), side="right"))
     edges = [0, *(int(cut) for cut in cuts if 0 < cut < len(texts)), len(texts)]
     return list(zip(edges, edges[1:], strict=False))

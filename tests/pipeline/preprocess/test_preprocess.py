@@ -60,8 +60,6 @@ def write_ingested(directory: Path, seed: int = 0, own_splits: bool = False) -> 
                 content = text if kind == "documents" else messages
                 source, group = SOURCES[number % 2], f"group {rng.randrange(100)}"
                 rows.append((f"{kind}{index}:{number}", source, group, split, content))
-                    (f"{kind}{index}:{number}", SOURCES[number % 2], f"group {rng.randrange(100)}", split, content)
-                )
             name = shard_file(kind, index)
             write_table(pl.DataFrame(rows, schema=columns(kind, split=True), orient="row"), directory / name)
             counts[name] = len(rows)
