@@ -14,7 +14,7 @@ from pipeline.params import Device, Params, load_params
 from pipeline.process import Interrupted, end_with_parent, stop_on_signals
 from pipeline.status.stages import remember
 from pipeline.tracking import Run, content_hashes, track
-from pipeline.work import WorkFolder, disk_trouble, keep_lock, locked, open_work, prune, work_root
+from pipeline.work import WorkFolder, disk_trouble, keep_lock, locked, open_work, prune, prune_shards, work_root
 
 Main = Callable[[Params, Run, WorkFolder], None]
 """Fills `work.out` with the stage's outputs; what it keeps in `work.scratch` is there again after a stop."""
@@ -73,6 +73,7 @@ def _run(name: str, target: Path, main: Main) -> None:
             run.log_tags(content_hashes(name))
     say(name, f"done: {target} in {time.perf_counter() - start:.1f} s")
     prune(work_root())
+    prune_shards(work_root())
     work.check_unchanged(name)  # as late as can be: DVC reads parameters, files and code when this process has ended
 
 

@@ -18,7 +18,7 @@ def main(params: Params, run: Run, work: WorkFolder) -> None:
     from pipeline.ingest.run import ingest
     from pipeline.shards import executor_for
 
-    report("ingest", run, ingest(work.out, params.ingest, executor=executor_for(params.launch)))
+    report("ingest", run, ingest(work, params.ingest, executor=executor_for(params.launch)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import polars as pl
 from pipeline.ingest.embedded import embedded_pieces
 from pipeline.ingest.files import file_pieces
 from pipeline.ingest.pieces import Piece, Record, pack
-from pipeline.shards import Executor, run_shards, write_manifest
+from pipeline.shards import Executor, Kept, run_shards, write_manifest
 from pipeline.shards.tables import (
     CONVERSATIONS,
     DOCUMENTS,
@@ -23,7 +23,7 @@ from pipeline.shards.tables import (
     shard_file,
     write_table,
 )
-from pipeline.work import publish_directory
+from pipeline.work import WorkFolder, link_or_copy, publish_directory
 
 if TYPE_CHECKING:
     from pipeline.params import IngestParams
@@ -34,32 +34,26 @@ LOCK = Path("requirements.lock")
 
 @dataclass(frozen=True)
 class ShardJob:
-    """Shard `index`: read `pieces`, write into `directory`, which all jobs share."""
+    """Read `pieces`, write a file for each kind of record in them into `folder`."""
 
-    index: int
+    name: str
     pieces: list[Piece]
-    directory: Path
-    folder: None = None
-
-    @property
-    def name(self) -> str:
-        """The shard, as an error names it."""
-        return str(self.index)
+    folder: Path
 
 
 class ShardReport(NamedTuple):
-    """What a shard came to: records per file, characters per kind, what was left out by reason."""
+    """What a shard came to: records and characters per kind, what was left out by reason."""
 
-    files: dict[str, int]
+    records: Counter[str]
     characters: Counter[str]
     left_out: Counter[str]
 
 
-def ingest(out: Path, params: IngestParams, *, executor: Executor) -> dict[str, float]:
-    """Read the source into `out`, which appears only when all of it is read.
+def ingest(work: WorkFolder, params: IngestParams, *, executor: Executor) -> dict[str, float]:
+    """Read the source into shards; `work.out`, which appears only when all of it is read, is described in
+    data/README.md.
 
     Args:
-        out: the directory that the shards and their manifest make up, see data/README.md.
         params: the section `ingest` of params.yaml.
         executor: where to run. The bytes do not depend on it.
 
@@ -74,13 +68,21 @@ def ingest(out: Path, params: IngestParams, *, executor: Executor) -> dict[str, 
         pieces = embedded_pieces(RECIPE, LOCK)
     else:
         pieces = file_pieces(Path(params.source), shard_bytes)
-    with publish_directory(out) as building:
-        jobs = [ShardJob(index, shard, building) for index, shard in enumerate(pack(pieces, shard_bytes))]
-        reports = run_shards(write_shard, jobs, title="ingest", executor=executor)
-        facts = _facts(reports)
-        if not any(facts["records"].values()):
-            raise ValueError(f"ingest.source: {params.source} holds no records")
-        write_manifest(building, {name: count for report in reports for name, count in report.files.items()}, facts)
+    jobs = [
+        ShardJob(str(index), shard, work.scratch / "shards" / str(index))
+        for index, shard in enumerate(pack(pieces, shard_bytes))
+    ]
+    reports = run_shards(write_shard, jobs, title="ingest", executor=executor, kept=Kept.of(work))
+    facts = _facts(reports)
+    if not any(facts["records"].values()):
+        raise ValueError(f"ingest.source: {params.source} holds no records")
+    with publish_directory(work.out) as building:
+        counts = {}
+        for index, (job, report) in enumerate(zip(jobs, reports, strict=True)):
+            for kind, count in report.records.items():
+                counts[shard_file(kind, index)] = count
+                link_or_copy(job.folder / f"{kind}.parquet", building / shard_file(kind, index))
+        write_manifest(building, counts, facts)
     return {
         **{kind: float(facts["records"][kind]) for kind in KINDS},
         "characters": float(sum(facts["characters"].values())),
@@ -91,13 +93,12 @@ def ingest(out: Path, params: IngestParams, *, executor: Executor) -> dict[str, 
 def write_shard(job: ShardJob) -> ShardReport:
     """Read the pieces of a shard and write a file for each kind of record in them."""
     readings = [piece.read() for piece in job.pieces]
-    report = ShardReport({}, Counter(), sum((reading.left_out for reading in readings), Counter()))
+    report = ShardReport(Counter(), Counter(), sum((reading.left_out for reading in readings), Counter()))
     for kind in KINDS:
         table = _table(kind, [record for reading in readings for record in reading.records])
         if table.height:
-            file = shard_file(kind, job.index)
-            write_table(table, job.directory / file)
-            report.files[file] = table.height
+            write_table(table, job.folder / f"{kind}.parquet")
+            report.records[kind] = table.height
             report.characters[kind] = table.select(characters(kind).sum()).item()
     return report
 
@@ -109,10 +110,7 @@ def _table(kind: str, records: list[Record]) -> pl.DataFrame:
 
 
 def _facts(reports: list[ShardReport]) -> dict[str, Any]:
-    records: Counter[str] = Counter()
-    for report in reports:
-        for file, count in report.files.items():
-            records[file.partition("-")[0]] += count
+    records = sum((report.records for report in reports), Counter[str]())
     left_out = sum((report.left_out for report in reports), Counter[str]())
     text = sum((report.characters for report in reports), Counter[str]())
     return {

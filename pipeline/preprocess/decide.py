@@ -22,7 +22,7 @@ from pipeline.preprocess.hashes import string_hashes
 from pipeline.preprocess.ledger import FREE, SPLIT_CODES, Ledger
 from pipeline.preprocess.mixing import MIXED_OUT, Mixture, mix_sources
 from pipeline.preprocess.reasons import own_reasons
-from pipeline.preprocess.runs import match, matches
+from pipeline.preprocess.runs import PAIRS, match, matches
 from pipeline.preprocess.splitting import GROUP_OF_HELD_OUT, assign_splits, require_splits
 from pipeline.shards import Executor, Kept, run_shards
 from pipeline.shards.tables import KINDS, write_table
@@ -71,8 +71,8 @@ def decide(
         mask = ledger.folder / f"taking-part-{file}"
         np.save(mask, taking_part)
         jobs = matches([shard.folder / file for shard in shards], ledger.starts, mask, work.scratch / relation)
-        kept = Kept(work.scratch / f"matched-{relation}", work.progress)
-        return run_shards(match, jobs, title=f"preprocess: match {relation}", executor=executor, kept=kept)
+        run_shards(match, jobs, title=f"preprocess: match {relation}", executor=executor, kept=Kept.of(work))
+        return [job.folder / PAIRS for job in jobs]
 
     tying = ledger.stays()
     ties, clusters = tie(ledger, pairs, near=params.near_duplicates)

@@ -1,4 +1,4 @@
-"""Hashes that stay the same from version to version and from machine to machine: what is kept on disk is built on them."""
+"""Hashes that stay the same across versions and machines: what is kept on disk is built on them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tuple_names(kind: str, members: U64) -> tuple[U64, U64]:
 
 
 def mix(values: U64) -> U64:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): a bijection after which every bit hangs on every bit."""
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): a bijection that makes every bit hang on all."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -35,8 +35,9 @@ _COLUMNS = {
 
 
 class Ledger:
-    """The columns. `draw` is a hash of the record's id; `cause` is the number of the record for whose sake this one is dropped, or -1.
+    """The columns.
 
+    `draw` is a hash of the record's id; `cause`, the number of the record for whose sake this one is dropped, or -1.
     Of `reason`, 0 stands for none and others for the place in `reasons`.
     """
 

@@ -7,7 +7,6 @@ goes between them is one short row per record. All keep what is done, so that a 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,8 @@ from pipeline.preprocess.prepare import Preparation
 from pipeline.preprocess.statistics import statistics, write_statistics
 from pipeline.preprocess.write import DROPPED, FileFigures, Write, write_shard
 from pipeline.shards import Executor, Kept, run_shards, verify_manifest, write_manifest
-from pipeline.shards.tables import KINDS, SPLITS, columns, describe, write_table
-from pipeline.work import WorkFolder, link_tree, publish_directory
+from pipeline.shards.tables import KINDS, columns, describe, write_table
+from pipeline.work import WorkFolder, link_or_copy, publish_directory
 
 if TYPE_CHECKING:
     from pipeline.params import PreprocessParams
@@ -45,32 +44,26 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, exec
         ValueError: `source` is incomplete, a wanted split would be empty, or a parameter does not fit the data.
     """
     shards = _shards(source, work, params)
-    annotated = run_shards(
-        annotate,
-        shards,
-        title="preprocess: annotate",
-        executor=executor,
-        kept=Kept(work.scratch / "kept-annotated", work.progress),
-    )
+    kept = Kept.of(work)
+    annotated = run_shards(annotate, shards, title="preprocess: annotate", executor=executor, kept=kept)
     decisions = decide(shards, annotated, work, params, executor)
     jobs = [
         Write(shard.path, shard.kind, shard.preparation, table, work.scratch / "shards" / shard.path.stem)
         for shard, table in zip(shards, decisions.tables, strict=True)
     ]
-    written = run_shards(
-        write_shard,
-        jobs,
-        title="preprocess: write",
-        executor=executor,
-        kept=Kept(work.scratch / "kept-written", work.progress),
-    )
-    files = {name: figures for shard in written for name, figures in shard.items()}
+    written = run_shards(write_shard, jobs, title="preprocess: write", executor=executor, kept=kept)
+    files = {
+        f"{split}/{job.name}": figures
+        for job, shard in zip(jobs, written, strict=True)
+        for split, figures in shard.items()
+    }
     facts = _facts(files, decisions)
     with publish_directory(work.out) as building:
         records = {name: figures.records for name, figures in files.items()}
-        for job in jobs:
-            for split in SPLITS:
-                link_tree(job.folder / split, building / split)
+        for job, shard in zip(jobs, written, strict=True):
+            for split in shard:
+                (building / split).mkdir(exist_ok=True)
+                link_or_copy(job.folder / f"{split}.parquet", building / split / job.name)
         dropped = pl.concat(pl.read_parquet(job.folder / DROPPED) for job in jobs)
         write_table(dropped, building / DROPPED)
         write_table(decisions.hits.drop("row"), building / CONTAMINATION)
@@ -103,7 +96,7 @@ def _facts(files: dict[str, FileFigures], decisions: Decisions) -> dict[str, Any
         totals["characters"] += figures.characters
     counts = np.bincount(ledger["reason"], minlength=len(ledger.reasons))
     dropped = {reason: int(count) for reason, count in zip(ledger.reasons[1:], counts[1:], strict=True) if count}
-    repeated = {kind: 0 for kind in KINDS}
+    repeated = dict.fromkeys(KINDS, 0)
     for place, kind in enumerate(KINDS):
         is_kept = ledger.stays() & (np.asarray(ledger["kind"]) == place)
         repeated[kind] = int(ledger["copies"][is_kept].sum(dtype=np.int64) - is_kept.sum())

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<u4")])
 RANGE_BYTES = 256 * 2**20
 """Entries that a range has at most, if names are spread evenly; matching takes about five times that in memory."""
 
-Pairs = np.ndarray[Any, np.dtype[np.int64]]
+PAIRS = "pairs.npy"
 
 
 def write_run(path: Path, high: U64, low: U64, rows: np.ndarray[Any, Any]) -> None:
@@ -36,7 +37,7 @@ def write_run(path: Path, high: U64, low: U64, rows: np.ndarray[Any, Any]) -> No
 
 @dataclass(frozen=True)
 class Match:
-    """Find the records that share a name with `low` <= its high half <= `high`; write them as `pairs.npy`."""
+    """Find the records that share a name with `low` <= its high half <= `high`; write them to `folder`."""
 
     runs: tuple[Path, ...]
     starts: tuple[int, ...]
@@ -60,11 +61,11 @@ def matches(runs: Sequence[Path], starts: Sequence[int], taking_part: Path, fold
     cuts = [index * 2**64 // count for index in range(count + 1)]
     return [
         Match(tuple(runs), tuple(starts), taking_part, low, high - 1, folder / f"{index:05d}")
-        for index, (low, high) in enumerate(zip(cuts, cuts[1:], strict=False))
+        for index, (low, high) in enumerate(pairwise(cuts))
     ]
 
 
-def match(job: Match) -> Path:
+def match(job: Match) -> None:
     """Pair each record with the first that has the same name: (n, 2) int64 record numbers, the first one first."""
     taking_part = np.load(job.taking_part, mmap_mode="r")
     entries = np.concatenate([*_slices(job, taking_part), np.empty(0, dtype=_GLOBAL)])
@@ -72,9 +73,7 @@ def match(job: Match) -> Path:
     is_new = np.ones(len(entries), dtype=bool)
     is_new[1:] = (entries["high"][1:] != entries["high"][:-1]) | (entries["low"][1:] != entries["low"][:-1])
     first = entries["row"][np.maximum.accumulate(np.where(is_new, np.arange(len(entries)), 0))]
-    path = job.folder / "pairs.npy"
-    np.save(path, np.stack([first[~is_new], entries["row"][~is_new]], axis=1))
-    return path
+    np.save(job.folder / PAIRS, np.stack([first[~is_new], entries["row"][~is_new]], axis=1))
 
 
 _GLOBAL = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])

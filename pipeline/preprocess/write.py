@@ -41,20 +41,17 @@ class FileFigures(NamedTuple):
 
 
 def write_shard(job: Write) -> dict[str, FileFigures]:
-    """Write `<split>/<shard>` and `dropped.parquet`; the figures of the former."""
+    """Write a file for each split that has records of the shard, and `dropped.parquet`: the figures of each split."""
     table, _ = prepare(job.path, job.kind, job.preparation)
     decided = table.drop("split").hstack(pl.read_parquet(job.decisions))
     _write_dropped(decided.filter(pl.col("reason").is_not_null()), job)
     files = {}
+    written = [column for column in table.columns if column != "split"]
     for split in SPLITS:
         part = _repeated(decided.filter(pl.col("reason").is_null() & (pl.col("split") == split)))
         if part.height:
-            (job.folder / split).mkdir()
-            write_table(
-                part.select(column for column in table.columns if column != "split"), job.folder / split / job.path.name
-            )
-            text = part.select(characters(job.kind).sum()).item()
-            files[f"{split}/{job.path.name}"] = FileFigures(part.height, text)
+            write_table(part.select(written), job.folder / f"{split}.parquet")
+            files[split] = FileFigures(part.height, part.select(characters(job.kind).sum()).item())
     return files
 
 

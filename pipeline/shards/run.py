@@ -12,7 +12,7 @@ from functools import partial
 
 from pipeline.progress import Progress
 from pipeline.shards.executors import Executor, J, R
-from pipeline.shards.kept import Kept, run_and_keep
+from pipeline.shards.kept import Kept, hand_over, run_and_keep
 
 
 def run_shards(
@@ -21,31 +21,32 @@ def run_shards(
     *,
     title: str,
     executor: Executor,
-    kept: Kept | None = None,
+    kept: Kept,
 ) -> list[R]:
     """Call `function` on every job and return the results in the order of the jobs.
 
     Args:
         function: pure, at the top of an importable module.
-        jobs: one per shard.
+        jobs: one per shard; a dataclass each.
         title: what the progress is called.
         executor: where to run.
-        kept: where results outlive a stop: only the jobs without one run.
+        kept: the results there are: only the jobs without one run.
 
     Raises:
         Exception: whatever `function` raised, for the first shard that failed, with a note naming the shard.
-        RuntimeError: a worker died.
+        RuntimeError: workers died.
     """
-    results = kept.load(jobs) if kept else {}
+    entries = kept.entries(function, jobs)
+    results = kept.load(entries)
     todo = [index for index in range(len(jobs)) if index not in results]
-    work = partial(run_and_keep, function, kept.directory) if kept else function
     with (
-        closing(executor.run(work, [jobs[index] for index in todo])) as stream,
+        closing(executor.run(partial(run_and_keep, function), [entries[index] for index in todo])) as stream,
         Progress(title, len(jobs), "shard", done=len(results)) as bar,
     ):
         for place, result in stream:
-            results[todo[place]] = result
+            index = todo[place]
+            hand_over(entries[index])
+            results[index] = result
             bar.advance()
-            if kept:
-                kept.progress(len(results), len(jobs), "shard")
+            kept.progress(len(results), len(jobs), "shard")
     return [results[index] for index in range(len(jobs))]

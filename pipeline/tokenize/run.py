@@ -55,7 +55,7 @@ def tokenize(
     """
     shards = clean_shards(clean)
     given = given_tokenizer(params.tokenizer, checkpoint)
-    kept = Kept(work.scratch / "kept", work.progress)
+    kept = Kept.of(work)
     training = [clean / name for kind in KINDS for name in shards.get((kind, "train"), [])]
     provision = Provision(given, training, params.vocab_size, work.scratch / "tokenizer")
     run_shards(provide, [provision], title="tokenizer", executor=Local(), kept=kept)

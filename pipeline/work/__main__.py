@@ -9,6 +9,7 @@ import time
 from pipeline.work.disk import disk_trouble
 from pipeline.work.pruning import WorkState, list_work, prune
 from pipeline.work.root import work_root
+from pipeline.work.shards import ShardResults, list_shards, prune_shards
 
 
 def main() -> None:
@@ -22,26 +23,35 @@ def main() -> None:
     if arguments.command == "prune":
         try:
             gone = prune(root, everything=arguments.all)
+            shards = prune_shards(root, everything=arguments.all)
         except OSError as error:
             if (what := disk_trouble(error)) is None:
                 raise
             sys.exit(f"work: error: {what}")
         for state in gone:
             print(f"removed {state.path} ({_size(state)})")
-        print(f"{sum(state.bytes for state in gone) / 1e6:,.1f} MB freed")
+        for results in shards:
+            print(f"removed {results.count:,} results of shards in {results.path} ({_size(results)})")
+        print(f"{_bytes(gone, shards) / 1e6:,.1f} MB freed")
         return
-    states = list_work(root)
+    states, shards = list_work(root), list_shards(root)
     for state in states:
         print(f"{state.path}  {_size(state):>12}  {_age(state):>12}  {_progress(state)}")
-    total = sum(state.bytes for state in states) / 1e6
+    for results in shards:
+        print(f"{results.path}  {_size(results):>12}  {_age(results):>12}  {results.count:,} results of shards")
+    total = _bytes(states, shards) / 1e6
     print(f"{total:,.1f} MB of work in progress in {root}/; `python -m pipeline.work prune` frees what is old")
 
 
-def _size(state: WorkState) -> str:
+def _bytes(folders: list[WorkState], shards: list[ShardResults]) -> int:
+    return sum(state.bytes for state in folders) + sum(results.bytes for results in shards)
+
+
+def _size(state: WorkState | ShardResults) -> str:
     return f"{state.bytes / 1e6:,.1f} MB"
 
 
-def _age(state: WorkState) -> str:
+def _age(state: WorkState | ShardResults) -> str:
     seconds = time.time() - state.used
     for length, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
         if seconds >= length:

@@ -9,6 +9,9 @@ from typing import Any
 from pipeline.dvcfile import StageDefinition, param_values, read_params
 from pipeline.hashing import content_sha256, text_sha256
 
+CODE = ("pipeline/", "model")
+LOCK = "requirements.lock"
+
 
 def depends_on(stage: StageDefinition, root: Path = Path()) -> dict[str, Any]:
     """Content of every dependency of dvc.yaml (data, code, your files), and the stage's own parameters.
@@ -25,6 +28,12 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """The paths and full keys of parameters in which two answers of `depends_on` differ."""
     old, new = (_flat(answer["deps"]) | _flat(answer["params"]) for answer in (before, after))
     return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+
+
+def code_digest(deps: dict[str, str], root: Path = Path()) -> str:
+    """Of the code among the dependencies that `depends_on` has, and of the versions of the libraries."""
+    code = {path: content for path, content in deps.items() if path.startswith(CODE)}
+    return digest(code | {LOCK: content_sha256(root / LOCK)})
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,19 +18,26 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.dvcfile import read_stages
-from pipeline.work.fingerprint import depends_on, differences, digest
+from pipeline.work.fingerprint import code_digest, depends_on, differences, digest
 from pipeline.work.lock import locked
 from pipeline.work.publish import link_tree, publish_directory, write_whole
 from pipeline.work.root import work_root
 from pipeline.work.seal import SEAL, DamagedError, check_seal, seal
+from pipeline.work.shards import SHARDS
 
 
 class WorkFolder:
     """Where a stage works; the process that has it holds its lock."""
 
-    def __init__(self, path: Path, changed: Callable[[], list[str]] = list) -> None:
+    def __init__(
+        self, path: Path, changed: Callable[[], list[str]] = list, *, shards: Path | None = None, code: str = ""
+    ) -> None:
         """`changed` names what is no longer as the fingerprint has it."""
         self.path = path
+        self.shards = shards or path / "shards"
+        """Results of single shards, which the work folders of the stage share."""
+        self.code = code
+        """The hash of the stage's code."""
         self._changed = changed
         self.scratch = path / "scratch"
         self.out = path / "done" / "out"
@@ -96,7 +103,12 @@ def open_work(stage: str, machine: dict[str, Any], say: Callable[[str], None]) -
 
     with locked(folder, wait):
         write_json(folder / "about.json", about)
-        yield WorkFolder(folder, lambda: differences(parts, depends_on(read_stages()[stage])))
+        yield WorkFolder(
+            folder,
+            lambda: differences(parts, depends_on(read_stages()[stage])),
+            shards=work_root() / SHARDS / stage,
+            code=code_digest(parts["deps"]),
+        )
 
 
 def write_json(path: Path, content: Any) -> None:

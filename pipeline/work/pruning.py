@@ -2,7 +2,7 @@
 
 Policy: work that is finished stays for a day (DVC may have died before it took the outputs over), work that was stopped
 for 14 days, counted from when it was last touched. Each stage prunes when it ends. What is in use is never touched;
-neither are the event log and MLflow's database.
+neither are the event log and MLflow's database. Of results of single shards, shards.py has the policy.
 """
 
 from __future__ import annotations

@@ -44,25 +44,14 @@ def find_hits(
         _by_shard(ledger, shards, stays & (split == TRAIN)),
     )
     collects = [Collect(shard.path, shard.kind, shard.preparation, rows, n) for shard, rows in held_out]
-    tables = run_shards(
-        collect,
-        collects,
-        title="preprocess: collect evaluation n-grams",
-        executor=executor,
-        kept=Kept(work.scratch / "collected", work.progress),
-    )
+    kept = Kept.of(work)
+    tables = run_shards(collect, collects, title="preprocess: evaluation n-grams", executor=executor, kept=kept)
     if params.evaluation_sets != "embedded":
         tables.append(file_ngrams(Path(params.evaluation_sets), n))
     evaluation = work.scratch / "evaluation.parquet"
     write_table(pl.concat(tables).unique("hash", keep="first", maintain_order=True).sort("hash"), evaluation)
     scans = [Scan(shard.path, shard.kind, shard.preparation, rows, evaluation, n) for shard, rows in train]
-    found = run_shards(
-        scan,
-        scans,
-        title="preprocess: look for evaluation n-grams",
-        executor=executor,
-        kept=Kept(work.scratch / "scanned", work.progress),
-    )
+    found = run_shards(scan, scans, title="preprocess: decontaminate", executor=executor, kept=kept)
     starts = {shard.path: start for shard, start in zip(shards, ledger.starts, strict=True)}
     numbered = [hits.with_columns(pl.col("row") + starts[job.path]) for job, hits in zip(scans, found, strict=True)]
     hits = pl.concat([HITS.to_frame(), *numbered])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -66,4 +67,4 @@ def _blocks(texts: pl.Series) -> list[tuple[int, int]]:
     ends = texts.str.len_chars().cum_sum().cast(pl.Int64).to_numpy()
     cuts = np.unique(np.searchsorted(ends, np.arange(_BLOCK, ends[-1] if len(ends) else 0, _BLOCK), side="right"))
     edges = [0, *(int(cut) for cut in cuts if 0 < cut < len(texts)), len(texts)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))

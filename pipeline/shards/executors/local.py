@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
-from pipeline.shards.executors.base import J, Job, R
+from pipeline.shards.executors.base import J, R
+from pipeline.shards.executors.flow import collect
 
 
 @dataclass(frozen=True)
@@ -28,42 +29,66 @@ class Local:
     """How many processes; 0 for one per core."""
 
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
-        """See `Executor`."""
-        workers = min(self.workers or _cores(), len(jobs))
+        """See `Executor`. The shards that a worker died over are done again one at a time, once."""
+        workers = min(self.workers or cores(), len(jobs))
         if workers <= 1:
-            for index, job in enumerate(jobs):
-                with _shard_named(job):
-                    result = function(job)
-                yield index, result
+            yield from _here(function, jobs)
             return
-        context = get_context("spawn")
-        lifeline, end_workers = context.Pipe(duplex=False)
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(lifeline,))
-        try:
-            futures = [pool.submit(function, job) for job in jobs]
-            for index, (job, future) in enumerate(zip(jobs, futures, strict=True)):
-                with _shard_named(job):
-                    result = future.result()
+        left = dict(enumerate(jobs))
+
+        def spread(indices: Iterable[int], workers: int) -> Generator[tuple[int, R], None, None]:
+            for index, result in _in_pool(function, {index: left[index] for index in indices}, workers):
+                del left[index]
                 yield index, result
-            pool.shutdown()
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                "a worker process died, most likely for lack of memory: "
-                "run again with fewer processes (launch.workers) or smaller shards (ingest.shard_mb)"
-            ) from error
-        finally:
-            end_workers.close()
-            pool.shutdown(cancel_futures=True)
-            lifeline.close()
+
+        while left:
+            try:
+                yield from spread(list(left), workers)
+            except BrokenProcessPool:
+                suspects = list(left)[: _room(workers)]  # the pool does not say which one it was
+                print("warning: a worker process died; going on with one shard at a time", file=sys.stderr)
+                for index in suspects:
+                    name = left[index].name
+                    try:
+                        yield from spread([index], 1)
+                    except BrokenProcessPool:
+                        raise RuntimeError(
+                            f"shard {name}: the process that works on it died, also with no other beside it, most "
+                            "likely for lack of memory: make the shards smaller (ingest.shard_mb)"
+                        ) from None
 
 
-@contextmanager
-def _shard_named(job: Job) -> Iterator[None]:
+def _here(function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
+    for index, job in enumerate(jobs):
+        try:
+            result = function(job)
+        except Exception as error:
+            error.add_note(f"in shard {job.name}")
+            raise
+        yield index, result
+
+
+def _in_pool(function: Callable[[J], R], jobs: Mapping[int, J], workers: int) -> Generator[tuple[int, R], None, None]:
+    context = get_context("spawn")
+    lifeline, end_workers = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(lifeline,))
     try:
-        yield
-    except Exception as error:
-        error.add_note(f"in shard {job.name}")
-        raise
+        yield from collect(
+            jobs,
+            room=lambda: _room(workers),
+            start=lambda job: pool.submit(function, job),
+            wait=lambda futures: wait(futures, return_when=FIRST_COMPLETED).done,
+            result=Future.result,
+        )
+        pool.shutdown()
+    finally:
+        end_workers.close()
+        pool.shutdown(cancel_futures=True)
+        lifeline.close()
+
+
+def _room(workers: int) -> int:
+    return workers + 1  # one more, for whoever is ready first
 
 
 def _start_worker(lifeline: Connection) -> None:
@@ -78,5 +103,6 @@ def _end_with(lifeline: Connection) -> None:
     os._exit(1)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

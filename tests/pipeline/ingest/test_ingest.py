@@ -12,17 +12,25 @@ from typing import Any
 import polars as pl
 import pytest
 
+from pipeline.ingest import run
 from pipeline.ingest.files import file_pieces, fixed_split
 from pipeline.ingest.pieces import pack
-from pipeline.ingest.run import ingest
-from pipeline.shards import Local, verify_manifest
+from pipeline.shards import Executor, Local, verify_manifest
 from pipeline.shards.tables import columns
+from pipeline.work import WorkFolder
 
 PAIR = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]
 
 
 def params(source: Path, shard_mb: float = 4) -> Any:
     return SimpleNamespace(source=str(source), shard_mb=shard_mb)
+
+
+def ingest(out: Path, params: Any, *, executor: Executor) -> dict[str, float]:
+    """The stage, with its output at `out`."""
+    work = WorkFolder(out.parent / "work")
+    work.out = out
+    return run.ingest(work, params, executor=executor)
 
 
 def write_jsonl(path: Path, records: list[Any]) -> Path:

@@ -56,9 +56,10 @@ def tie_rows(ledger: Ledger, rows: Rows, bands: list[list[bytes]] | None = None)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(runs, "RANGE_BYTES", 256)
             jobs = runs.matches(paths, ledger.starts, ledger.folder / "mask.npy", ledger.folder / file[:-4])
-        for job in jobs:
+        for job in reversed(jobs):
             job.folder.mkdir(parents=True, exist_ok=True)
-        return [runs.match(job) for job in reversed(jobs)]
+            runs.match(job)
+        return [job.folder / runs.PAIRS for job in jobs]
 
     ties, _ = tie(ledger, pairs, near=bands is not None)
     return ties

@@ -191,14 +191,16 @@ def test_damaged_work_is_named_and_done_again(tmp_path: Path, capfd: pytest.Capt
     preprocess(source, work, PARAMS, executor=Local(1))
     before = (work.out / "manifest.json").read_bytes()
     shutil.rmtree(work.out)
-    damaged = next((work.scratch / "shards" / "documents-00000").rglob("*.parquet"))
+    damaged = next(work.shards.rglob("*.parquet"))
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    kept = next((work.scratch / "kept-annotated").iterdir())
+    results = (path for path in work.shards.glob("*/result") if path.parent != damaged.parents[1])
+    kept = next(results)
     kept.write_bytes(kept.read_bytes()[:-1])
     preprocess(source, work, PARAMS, executor=Local(1))
     warnings = capfd.readouterr().err
     assert f"{kept} is cut short or changed" in warnings
-    assert f"a file in {work.scratch / 'shards' / 'documents-00000'} is missing, cut short or changed" in warnings
+    assert f"a file in {damaged.parent} is missing, cut short or changed" in warnings
+    assert warnings.count("done again") == 2
     assert (work.out / "manifest.json").read_bytes() == before
     verify_manifest(work.out)
 
