@@ -10,6 +10,7 @@ and The Stack v2", section 3.1 (encoded data).
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,8 +103,10 @@ def select_rules(presets: Sequence[str], thresholds: Mapping[str, float]) -> lis
     known = {rule.name for rule in chosen}
     for name, threshold in thresholds.items():
         if name not in known:
-            rules = ", ".join(sorted(known)) or "none, since quality is empty"
-            raise ValueError(f"thresholds.{name}: no rule of the presets in quality has this name; theirs are: {rules}")
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            hint = f"did you mean {near[0]}?" if near else f"theirs are: {', '.join(sorted(known))}"
+            hint = hint if known else "quality is empty"
+            raise ValueError(f"thresholds.{name}: no rule of the presets in quality has this name; {hint}")
         if math.isnan(threshold):
             raise ValueError(f"thresholds.{name} must be a number; it is {threshold!r}")
     return [Rule(r.name, r.measure, thresholds.get(r.name, r.threshold), r.is_least) for r in chosen]
