@@ -91,8 +91,17 @@ class IngestParams:
 class PreprocessParams:
     min_chars: int
     max_chars: int
+    near_duplicates: bool
+    near_words: int
+    near_bands: int
+    near_rows: int
     validation_fraction: float
     test_fraction: float
+    contamination_words: int
+    evaluation_sets: str
+    weights: dict[str, float]
+    temperature: float
+    max_repeats: int
     seed: int
     quality: list[str]
     thresholds: dict[str, float]
@@ -107,6 +116,15 @@ class PreprocessParams:
         for name in ("validation_fraction", "test_fraction"):
             _require(self, name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
         _require_seed(self)
+        for name in ("near_words", "near_bands", "near_rows"):
+            _require(self, name, getattr(self, name) >= 1, "must be at least 1")
+        _require(self, "contamination_words", self.contamination_words >= 0, "must be at least 0 (0: off)")
+        _require_path(self, "evaluation_sets")
+        for source, weight in self.weights.items():
+            if not (0 <= weight < math.inf):
+                raise ValueError(f"weights.{source} must be a finite number of at least 0; it is {weight!r}")
+        _require(self, "temperature", self.temperature > 0, "must be above 0 (1: the weights as they are)")
+        _require(self, "max_repeats", 1 <= self.max_repeats <= 1000, "must be from 1 to 1000")
         held_out = self.validation_fraction + self.test_fraction
         _require(self, "test_fraction", held_out < 1, "and validation_fraction together must stay below 1")
         select_rules(self.quality, self.thresholds)  # raises on a name that it does not know

@@ -15,6 +15,9 @@ from pipeline.chat.schemas import as_messages
 from pipeline.ingest.docstrings import Limits, defines_something, extract_pairs, parse_module
 from pipeline.ingest.pieces import Piece, Reading, Record
 
+EMBEDDED = "embedded"
+"""The name of this source."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -41,10 +44,10 @@ class Module:
         if not defines_something(tree):
             return Reading([], Counter(module_without_definitions=1))
         pairs, left_out = extract_pairs(source, tree, self.limits)
-        records = [Record(f"{self.name}:module", self.name, None, source.decode("utf-8"))]
+        records = [Record(f"{self.name}:module", EMBEDDED, self.name, None, source.decode("utf-8"))]
         for pair in pairs:
             messages = as_messages(pair.code, pair.summary)
-            records.append(Record(f"{self.name}:{pair.line}", self.name, None, messages))
+            records.append(Record(f"{self.name}:{pair.line}", EMBEDDED, self.name, None, messages))
         return Reading(records, left_out)
 
 

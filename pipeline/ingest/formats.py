@@ -18,6 +18,8 @@ from pipeline.ingest.pieces import Piece, Reading, Record
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SAMPLE_ROWS = 1000
+INPUT = "input"
+"""The name of the source that a user's own files make up."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class TextFile:
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
             raise ValueError(f"{self.file.path}:{line}: not UTF-8: {error.reason}; write the file as UTF-8") from error
-        return Reading([Record(f"{self.file.name}:1", self.file.name, self.file.split, text)], Counter())
+        return Reading([Record(f"{self.file.name}:1", INPUT, self.file.name, self.file.split, text)], Counter())
 
 
 def cut_json_lines(file: File, shard_bytes: int) -> Iterator[Piece]:
@@ -155,7 +157,7 @@ def _parse(file: File, number: int, fields: Mapping[str, Any], where: str) -> Re
             group = record_id
         elif not isinstance(group, int):  # a number names a group as well as a word does
             group = string_field(fields, "group")
-        return Record(record_id, str(group), file.split, parse_record(fields))
+        return Record(record_id, INPUT, str(group), file.split, parse_record(fields))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ class Record(NamedTuple):
     """A document (its text) or a conversation (its messages), with the columns that data/README.md describes."""
 
     id: str
+    source: str
     group: str
     split: str | None
     content: str | list[Message]

@@ -1,4 +1,4 @@
-"""What cleaning does to a record, and which records are not worth keeping. Per shard, nothing global.
+"""What cleaning does to a record, and the bounds that a record must keep to. Per shard, nothing global.
 
 Text: Unicode NFC; `\\r\\n` and `\\r` become `\\n`; NUL characters go. Nothing else is touched: in code, spaces mean
 something. A system message of white space alone is taken out of its conversation.
@@ -22,22 +22,34 @@ def clean(table: pl.DataFrame, kind: str) -> pl.DataFrame:
     return table.with_columns(messages=messages)
 
 
-def judge(table: pl.DataFrame, kind: str, min_chars: int, max_chars: int) -> pl.DataFrame:
-    """For each row of a cleaned table, in order: `reason` to drop it (null: none) and `detail`.
+def bounds(table: pl.DataFrame, kind: str) -> pl.DataFrame:
+    """What `judge` looks at, for each row of a cleaned table: `characters`, and
 
-    The reasons are `too_long` and, for documents, `too_short` (space at the ends does not count); for
-    conversations, `empty_prompt` and `empty_response`: a user's or an assistant's message is blank.
+    - of documents `inner_characters`, less the white space at the ends;
+    - of conversations `empty_prompt` and `empty_response`: a user's or an assistant's message is blank.
     """
-    size = characters(kind)
     if kind == DOCUMENTS:
-        size_of_words = pl.col("text").str.strip_chars().str.len_chars()
-        faults = {"too_short": size_of_words < min_chars}
+        return table.select(
+            characters=characters(kind), inner_characters=pl.col("text").str.strip_chars().str.len_chars()
+        )
+    return table.select(
+        characters=characters(kind), empty_prompt=_has_blank("user"), empty_response=_has_blank("assistant")
+    )
+
+
+def judge(bounds: pl.DataFrame, kind: str, min_chars: int, max_chars: int) -> pl.DataFrame:
+    """For each row of what `bounds` gives: `reason` to drop it (null: none) and `detail`.
+
+    The reasons are `too_long` and, for documents, `too_short`, for conversations `empty_prompt` and `empty_response`.
+    """
+    if kind == DOCUMENTS:
+        faults = {"too_short": pl.col("inner_characters") < min_chars}
     else:
-        faults = {"empty_prompt": _has_blank("user"), "empty_response": _has_blank("assistant")}
-    faults["too_long"] = size > max_chars
+        faults = {name: pl.col(name) for name in ("empty_prompt", "empty_response")}
+    faults["too_long"] = pl.col("characters") > max_chars
     reason = pl.coalesce(pl.when(fault).then(pl.lit(name)) for name, fault in faults.items())
-    detail = pl.when(reason.is_not_null()).then(pl.format("{} characters", size))
-    return table.select(reason=reason, detail=detail)
+    detail = pl.when(reason.is_not_null()).then(pl.format("{} characters", "characters"))
+    return bounds.select(reason=reason, detail=detail)
 
 
 def _clean_text(text: pl.Expr) -> pl.Expr:

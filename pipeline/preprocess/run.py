@@ -1,64 +1,36 @@
-"""Preprocess in three steps: survey each shard, decide over all records, write each shard.
+"""Preprocess in three steps: annotate each shard, decide over all records, write each shard.
 
-Surveying and writing clean a shard each for itself: cleaning twice is cheaper than keeping a copy. What goes
-between them is one short row per record. Both keep what is done, so that a stopped stage goes on shard by shard.
+Annotating and writing prepare a shard's texts each for itself: doing it twice is cheaper than keeping a copy. What
+goes between them is one short row per record. All keep what is done, so that a stopped stage goes on shard by shard.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
-from pipeline.preprocess.cleaning import clean, judge
-from pipeline.preprocess.duplicates import content_keys, mark_duplicates
-from pipeline.preprocess.splitting import assign_splits
+from pipeline.preprocess.annotate import Annotate, annotate
+from pipeline.preprocess.decide import Decisions, decide
+from pipeline.preprocess.near.minhash import MinHash
+from pipeline.preprocess.prepare import Preparation
+from pipeline.preprocess.statistics import statistics, write_statistics
+from pipeline.preprocess.write import DROPPED, FileFigures, Write, write_shard
 from pipeline.shards import Executor, Kept, run_shards, verify_manifest, write_manifest
-from pipeline.shards.tables import KINDS, SPLITS, characters, columns, describe, write_table
+from pipeline.shards.tables import KINDS, columns, describe, write_table
 from pipeline.work import WorkFolder, link_or_copy, publish_directory
 
 if TYPE_CHECKING:
     from pipeline.params import PreprocessParams
 
-DROPPED = "dropped.parquet"
-
-
-@dataclass(frozen=True)
-class Survey:
-    """Look at the records of one shard of `kind`."""
-
-    path: Path
-    kind: str
-    min_chars: int
-    max_chars: int
-    folder: None = None
-
-    @property
-    def name(self) -> str:
-        """The shard, as an error names it."""
-        return self.path.name
-
-
-@dataclass(frozen=True)
-class Write:
-    """Write the records of one shard into `folder`, a file for each split; `splits` has one for each row, or null."""
-
-    path: Path
-    kind: str
-    splits: pl.Series
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        """The shard, as an error names it."""
-        return self.path.name
+CONTAMINATION = "contamination.parquet"
 
 
 def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, executor: Executor) -> dict[str, float]:
-    """Clean, bound, deduplicate and split what ingest wrote; `work.out` is described in data/README.md.
+    """Prepare, judge, deduplicate, split and mix what ingest wrote; `work.out` is described in data/README.md.
 
     Args:
         source: the directory that ingest wrote.
@@ -69,22 +41,15 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, exec
         The totals, for the metrics.
 
     Raises:
-        ValueError: `source` is incomplete, or a wanted split would be empty.
+        ValueError: `source` is incomplete, a wanted split would be empty, or a parameter does not fit the data.
     """
-    surveys = [
-        Survey(source / name, name.partition("-")[0], params.min_chars, params.max_chars)
-        for name in verify_manifest(source)["files"]
-    ]
+    shards = _shards(source, work, params)
     kept = Kept.of(work)
-    surveyed = run_shards(survey_shard, surveys, title="preprocess: survey", executor=executor, kept=kept)
-    records = pl.concat([table.with_columns(shard=pl.lit(index)) for index, table in enumerate(surveyed)])
-    records = assign_splits(mark_duplicates(records), params)
-    dropped = records.filter(pl.col("reason").is_not_null())
-    splits = records.with_columns(split=pl.when(pl.col("reason").is_null()).then("split"))
-    of_shard = splits.partition_by("shard", as_dict=True)
+    annotated = run_shards(annotate, shards, title="preprocess: annotate", executor=executor, kept=kept)
+    decisions = decide(shards, annotated, work, params, executor)
     jobs = [
-        Write(survey.path, survey.kind, of_shard[(index,)]["split"], work.scratch / "shards" / survey.path.stem)
-        for index, survey in enumerate(surveys)
+        Write(shard.path, shard.kind, shard.preparation, table, work.scratch / "shards" / shard.path.stem)
+        for shard, table in zip(shards, decisions.tables, strict=True)
     ]
     written = run_shards(write_shard, jobs, title="preprocess: write", executor=executor, kept=kept)
     files = {
@@ -92,54 +57,57 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, exec
         for job, shard in zip(jobs, written, strict=True)
         for split, figures in shard.items()
     }
-    facts = _facts(files, dropped, records.height)
+    facts = _facts(files, decisions)
     with publish_directory(work.out) as building:
+        records = {name: figures.records for name, figures in files.items()}
         for job, shard in zip(jobs, written, strict=True):
             for split in shard:
                 (building / split).mkdir(exist_ok=True)
                 link_or_copy(job.folder / f"{split}.parquet", building / split / job.name)
-        write_table(dropped.select("id", "kind", "group", "reason", "detail"), building / DROPPED)
-        counts = {name: figures["records"] for name, figures in files.items()}
-        write_manifest(building, {**counts, DROPPED: dropped.height}, facts)
+        dropped = pl.concat(pl.read_parquet(job.folder / DROPPED) for job in jobs)
+        write_table(dropped, building / DROPPED)
+        write_table(decisions.hits.drop("row"), building / CONTAMINATION)
+        tables = statistics(shards, annotated, decisions)
+        records |= {DROPPED: dropped.height, CONTAMINATION: decisions.hits.height}
+        records |= write_statistics(tables, building / "statistics")
+        write_manifest(building, records, facts)
     return _summary(facts)
 
 
-def survey_shard(job: Survey) -> pl.DataFrame:
-    """One row per record: `id`, `kind`, `group`, `split`, `reason` and `detail` of a drop, else `key`."""
-    table = clean(pl.read_parquet(job.path), job.kind)
-    verdicts = judge(table, job.kind, job.min_chars, job.max_chars)
-    keys = pl.Series("key", content_keys(table, job.kind), dtype=pl.Binary)
-    return table.select("id", pl.lit(job.kind).alias("kind"), "group", "split").with_columns(
-        verdicts["reason"], verdicts["detail"], pl.when(verdicts["reason"].is_null()).then(keys).alias("key")
-    )
+def _shards(source: Path, work: WorkFolder, params: PreprocessParams) -> list[Annotate]:
+    near = MinHash(params.near_words, params.near_bands, params.near_rows) if params.near_duplicates else None
+    preparation = Preparation(tuple(params.quality), tuple(params.pii))
+    model = None if params.language_model == "none" else Path(params.language_model)
+    paths = [source / name for name in verify_manifest(source)["files"] if name.partition("-")[0] in KINDS]
+    return [
+        Annotate(path, path.name.partition("-")[0], preparation, model, near, work.scratch / "annotated" / path.stem)
+        for path in paths
+    ]
 
 
-def write_shard(job: Write) -> dict[str, dict[str, int]]:
-    """Write a shard's records to a file for each of their splits: the records and characters of each."""
-    table = clean(pl.read_parquet(job.path), job.kind).with_columns(job.splits)
-    files = {}
-    for split in SPLITS:
-        part = table.filter(pl.col("split") == split).drop("split")
-        if part.height:
-            write_table(part, job.folder / f"{split}.parquet")
-            text = part.select(characters(job.kind).sum()).item()
-            files[split] = {"records": part.height, "characters": text}
-    return files
-
-
-def _facts(files: dict[str, dict[str, int]], dropped: pl.DataFrame, records_in: int) -> dict[str, Any]:
+def _facts(files: dict[str, FileFigures], decisions: Decisions) -> dict[str, Any]:
+    """The manifest's counts. What is written is what came in, less what was dropped, and the repeats."""
+    ledger = decisions.ledger
     splits: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)
     for name, figures in sorted(files.items()):
         split, file = name.split("/")
         totals = splits[split].setdefault(file.partition("-")[0], {"records": 0, "characters": 0})
-        for figure, count in figures.items():
-            totals[figure] += count
-    records_out = sum(figures["records"] for figures in files.values())
-    assert records_in == records_out + dropped.height, "a record is written or dropped, once"
+        totals["records"] += figures.records
+        totals["characters"] += figures.characters
+    counts = np.bincount(ledger["reason"], minlength=len(ledger.reasons))
+    dropped = {reason: int(count) for reason, count in zip(ledger.reasons[1:], counts[1:], strict=True) if count}
+    repeated = dict.fromkeys(KINDS, 0)
+    for place, kind in enumerate(KINDS):
+        is_kept = ledger.stays() & (np.asarray(ledger["kind"]) == place)
+        repeated[kind] = int(ledger["copies"][is_kept].sum(dtype=np.int64) - is_kept.sum())
+    records_out = sum(figures.records for figures in files.values())
+    balance = ledger.total + sum(repeated.values()) - sum(dropped.values())
+    assert records_out == balance, "a record is written, as often as was decided, or dropped, once"
     return {
-        "records_in": records_in,
+        "records_in": ledger.total,
+        "repeated": repeated,
         "records_out": records_out,
-        "dropped": dict(dropped.group_by("reason").len().sort("reason").iter_rows()),
+        "dropped": dict(sorted(dropped.items())),
         "splits": dict(splits),
         "schema": {kind: describe(columns(kind, split=False)) for kind in KINDS},
     }

@@ -2,97 +2,107 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
+import numpy as np
 
-from pipeline.preprocess.duplicates import tied_groups
+from pipeline.preprocess.components import I64
+from pipeline.preprocess.hashes import mix
+from pipeline.preprocess.ledger import FREE, SPLIT_CODES, Ledger
 from pipeline.shards.tables import KINDS, SPLITS
 
 if TYPE_CHECKING:
     from pipeline.params import PreprocessParams
 
+GROUP_OF_HELD_OUT = "group_of_held_out"
 HELD_OUT = ("test", "validation")
+TRAIN = SPLIT_CODES.index("train")
+
+Own = dict[str, set[str]]
+"""By kind, the splits that the user has files for."""
 
 
-def assign_splits(records: pl.DataFrame, params: PreprocessParams) -> pl.DataFrame:
+def assign_splits(ledger: Ledger, ties: I64, tying: np.ndarray[Any, Any], params: PreprocessParams) -> None:
     """Give every record that stays its split.
 
-    Tied groups go as one. What the user's files fix stays as it is. Of the rest, a record tied to one that the
-    user holds out is dropped (`group_of_held_out`). All others are drawn by the hash of their group, apart for
+    Tied records go as one. What the user's files fix stays as it is. Of the rest, a record tied to one that the
+    user holds out is dropped (`group_of_held_out`). All others are drawn by the hashes of their groups, apart for
     each combination of kinds, so that each kind has its share; kinds for which the user has a test (or
-    validation) split of their own have none drawn.
+    validation) split of their own have none drawn. The order of the records plays no part.
 
     Args:
-        records: `kind`, `group`, `key`, `split`, `reason`, `detail`; rows with a reason have been dropped and
-            tie groups none the less, unless their key is null.
-
-    Returns:
-        The same rows with `split` set, or else `reason`.
-
-    Raises:
-        ValueError: a split that is wanted would be empty.
+        ledger: `split`, and `reason` of those that are lost, are written.
+        ties: flat components of records that share a group, a content or a cluster of near duplicates.
+        tying: which records' groups count in the draw: all that were not dropped before duplicates were.
     """
-    ties = tied_groups(records.drop_nulls("key"))
-    tied = records.with_columns(tie=pl.col("group").replace(ties))
-    kept = tied.filter(pl.col("reason").is_null())
-    held_out = set(kept.drop_nulls("split")["tie"])
-    own = _own_splits(records)
-    splits = draw(_kinds_of_ties(kept.filter(~pl.col("tie").is_in(held_out))), own, params)
-
-    is_free = pl.col("reason").is_null() & pl.col("split").is_null()
-    is_lost = is_free & pl.col("tie").is_in(held_out)
-    split_of_tie = pl.col("tie").replace_strict(splits, default=None, return_dtype=pl.String)
-    decided = tied.with_columns(
-        split=pl.when(is_free).then(split_of_tie).otherwise("split"),
-        reason=pl.when(is_lost).then(pl.lit("group_of_held_out")).otherwise("reason"),
-        detail=pl.when(is_lost).then(pl.format("group {}", "group")).otherwise("detail"),
-    )
-    _require_splits(decided.filter(pl.col("reason").is_null()), own, params)
-    return decided.drop("tie")
+    stays, fixed = ledger.stays(), np.asarray(ledger["fixed"])
+    own = own_splits(ledger)
+    has_fixed = np.zeros(ledger.total, dtype=bool)
+    has_fixed[ties[stays & (fixed != FREE)]] = True
+    is_free = stays & (fixed == FREE)
+    ledger["split"][:] = fixed
+    ledger.drop(is_free & has_fixed[ties], GROUP_OF_HELD_OUT)
+    drawn = np.flatnonzero(is_free & ~has_fixed[ties])
+    kinds = np.zeros(ledger.total, dtype=np.uint8)
+    np.bitwise_or.at(kinds, ties[drawn], np.left_shift(1, ledger["kind"][drawn]).astype(np.uint8))
+    names = np.full(ledger.total, np.iinfo(np.uint64).max, dtype=np.uint64)
+    np.minimum.at(names, ties[tying], ledger["group_hash"][tying])
+    splits = draw(kinds, mix(names ^ mix(np.full(1, params.seed, dtype=np.uint64))), own, params)
+    ledger["split"][drawn] = splits[ties[drawn]]
 
 
-def draw(kinds: dict[str, tuple[str, ...]], own: dict[str, set[str]], params: PreprocessParams) -> dict[str, str]:
+def draw(
+    kinds: np.ndarray[Any, Any], hashes: np.ndarray[Any, Any], own: Own, params: PreprocessParams
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """A split for each tie.
 
     Args:
-        kinds: the kinds of records each tie has. Ties with the same kinds are drawn from together: in the order
-            of their hashes the first are test, the next validation, the rest train, at least one each where
-            there are as many.
-        own: per kind, the splits that the user has files for.
-        params: the fractions and the seed.
+        kinds: (n,) the kinds of records each tie has, a bit for each place in KINDS; 0: there is no such tie. Ties
+            with the same kinds are drawn from together: in the order of their hashes the first are test, the next
+            validation, the rest train, at least one each where there are as many.
+        hashes: (n,)
     """
-    strata: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for tie, stratum in kinds.items():
-        strata[stratum].append(tie)
-    splits: dict[str, str] = {}
-    for stratum, ties in strata.items():
-        ties.sort(key=lambda tie: (_hash(params.seed, tie), tie))
-        rest = iter(ties)
-        left = len(ties) - 1  # one at least is for train
+    splits = np.full(len(kinds), TRAIN, dtype=np.uint8)
+    for stratum in range(1, 1 << len(KINDS)):
+        ties = np.flatnonzero(kinds == stratum)
+        ties = ties[np.argsort(hashes[ties], kind="stable")]
+        names = [kind for place, kind in enumerate(KINDS) if stratum >> place & 1]
+        taken, left = 0, len(ties) - 1  # one at least is for train
         for split in HELD_OUT:
-            wanted = 0 if all(split in own[kind] for kind in stratum) else _share(_fraction(params, split), len(ties))
-            splits |= {next(rest): split for _ in range(min(wanted, left))}
-            left -= min(wanted, left)
-        splits |= dict.fromkeys(rest, "train")
+            wanted = 0 if all(split in own[kind] for kind in names) else _share(_fraction(params, split), len(ties))
+            count = max(0, min(wanted, left - taken))
+            splits[ties[taken : taken + count]] = SPLIT_CODES.index(split)
+            taken += count
     return splits
 
 
-def _kinds_of_ties(records: pl.DataFrame) -> dict[str, tuple[str, ...]]:
-    pairs = records.select("tie", "kind").unique().group_by("tie").agg(pl.col("kind").sort())
-    return {tie: tuple(kinds) for tie, kinds in pairs.iter_rows()}
+def own_splits(ledger: Ledger) -> Own:
+    """By kind, the splits of the records that the user's files fix."""
+    fixed = np.unique(np.asarray(ledger["kind"]) * (FREE + 1) + np.asarray(ledger["fixed"]))
+    pairs = {divmod(int(code), FREE + 1) for code in fixed}
+    return {
+        kind: {SPLIT_CODES[split] for owner, split in pairs if owner == place and split != FREE}
+        for place, kind in enumerate(KINDS)
+    }
 
 
-def _own_splits(records: pl.DataFrame) -> dict[str, set[str]]:
-    pairs = set(records.drop_nulls("split").select("kind", "split").iter_rows())
-    return {kind: {split for owner, split in pairs if owner == kind} for kind in KINDS}
-
-
-def _hash(seed: int, tie: str) -> bytes:
-    return hashlib.blake2b(f"{seed} {tie}".encode(), digest_size=16).digest()
+def require_splits(ledger: Ledger, params: PreprocessParams) -> None:
+    """
+    Raises:
+        ValueError: of some kind there are records that stay, but none in one of the splits.
+    """
+    own, stays = own_splits(ledger), ledger.stays()
+    if not stays.any():
+        raise ValueError("every record was dropped: loosen preprocess.min_chars and preprocess.max_chars")
+    for place, kind in enumerate(KINDS):
+        of_kind = stays & (np.asarray(ledger["kind"]) == place)
+        for split in SPLITS:
+            if of_kind.any() and not (of_kind & (np.asarray(ledger["split"]) == SPLIT_CODES.index(split))).any():
+                groups = len(np.unique(ledger["group_hash"][of_kind]))
+                raise ValueError(
+                    f"no {kind} are left for the split {split}: {_remedy(split, split in own[kind], groups, params)}"
+                )
 
 
 def _share(fraction: float, count: int) -> int:
@@ -115,16 +125,3 @@ def _remedy(split: str, brought: bool, groups: int, params: PreprocessParams) ->
         f"{groups} groups of them are kept, of which what you hold out takes its share first; "
         "add records, or lower preprocess.validation_fraction and preprocess.test_fraction"
     )
-
-
-def _require_splits(kept: pl.DataFrame, own: dict[str, set[str]], params: PreprocessParams) -> None:
-    if not kept.height:
-        raise ValueError("every record was dropped: loosen preprocess.min_chars and preprocess.max_chars")
-    present = set(kept.select("kind", "split").unique().iter_rows())
-    for kind in sorted({kind for kind, _ in present}):
-        for split in SPLITS:
-            if (kind, split) not in present:
-                groups = kept.filter(pl.col("kind") == kind)["group"].n_unique()
-                raise ValueError(
-                    f"no {kind} are left for the split {split}: {_remedy(split, split in own[kind], groups, params)}"
-                )

@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from pipeline.preprocess.cleaning import clean, judge
+from pipeline.preprocess.cleaning import bounds, clean, judge
 from pipeline.shards.tables import MESSAGES
 
 
@@ -48,14 +48,14 @@ def test_a_blank_system_message_goes() -> None:
 
 
 def verdicts(table: pl.DataFrame, kind: str) -> list[Any]:
-    return judge(table, kind, min_chars=3, max_chars=10)["reason"].to_list()
+    return judge(bounds(table, kind), kind, min_chars=3, max_chars=10)["reason"].to_list()
 
 
 def test_bounds_of_documents() -> None:
     texts = ["", "ab", " ab \n", "abc", "é" * 10, "é" * 11]
     expected = ["too_short", "too_short", "too_short", None, None, "too_long"]
     assert verdicts(documents(*texts), "documents") == expected
-    details = judge(documents(*texts), "documents", 3, 10)["detail"].to_list()
+    details = judge(bounds(documents(*texts), "documents"), "documents", 3, 10)["detail"].to_list()
     assert details == ["0 characters", "2 characters", "5 characters", None, None, "11 characters"]
 
 

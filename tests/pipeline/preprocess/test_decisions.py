@@ -2,15 +2,15 @@
 
 import random
 from collections import defaultdict
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import polars as pl
 import pytest
 
-from pipeline.preprocess.duplicates import connect, content_keys, mark_duplicates
-from pipeline.preprocess.splitting import assign_splits
+from pipeline.preprocess.splitting import assign_splits, require_splits
 from pipeline.shards.tables import SPLITS
+from tests.pipeline.preprocess.ledgers import make_ledger, outcomes, tie_rows
 
 RANK = {"test": 0, "validation": 1, None: 2}
 Rows = list[dict[str, Any]]
@@ -39,9 +39,20 @@ def record(
     }
 
 
-def table(rows: Rows) -> pl.DataFrame:
-    strings = dict.fromkeys(["id", "kind", "group", "split", "reason", "detail"], pl.String)
-    return pl.DataFrame(rows, schema={**strings, "key": pl.Binary})
+def mark_duplicates(folder: Path, rows: Rows) -> Rows:
+    """The records with the outcome of deduplication in place of `reason` and `detail`."""
+    ledger = make_ledger(folder, rows)
+    tie_rows(ledger, rows)
+    return outcomes(ledger, rows)
+
+
+def decide(folder: Path, rows: Rows, params: Any) -> Rows:
+    """The records with the outcome of deduplication and of the splits."""
+    ledger = make_ledger(folder, rows)
+    tying = ledger.stays()
+    assign_splits(ledger, tie_rows(ledger, rows), tying, params)
+    require_splits(ledger, params)
+    return outcomes(ledger, rows)
 
 
 def random_records(rng: random.Random, with_own_splits: bool) -> Rows:
@@ -87,9 +98,9 @@ def components_by_search(rows: Rows) -> dict[str, frozenset[str]]:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_duplicates_against_all_pairs(seed: int) -> None:
+def test_duplicates_against_all_pairs(tmp_path: Path, seed: int) -> None:
     rows = random_records(random.Random(seed), with_own_splits=True)
-    marked = mark_duplicates(table(rows)).to_dicts()
+    marked = mark_duplicates(tmp_path, rows)
     for position, (row, result) in enumerate(zip(rows, marked, strict=True)):
         same = [
             (RANK[other["split"]], place, other["id"])
@@ -108,9 +119,9 @@ def test_duplicates_against_all_pairs(seed: int) -> None:
 
 @pytest.mark.parametrize("with_own_splits", [False, True])
 @pytest.mark.parametrize("seed", range(40))
-def test_splits_keep_to_every_rule(seed: int, with_own_splits: bool) -> None:
+def test_splits_keep_to_every_rule(tmp_path: Path, seed: int, with_own_splits: bool) -> None:
     rows = random_records(random.Random(seed), with_own_splits)
-    decided = assign_splits(mark_duplicates(table(rows)), params(seed=seed)).to_dicts()
+    decided = decide(tmp_path, rows, params(seed=seed))
     components = components_by_search(rows)
     where: dict[frozenset[str], set[str]] = defaultdict(set)
     fixed: dict[frozenset[str], set[str]] = defaultdict(set)
@@ -139,19 +150,11 @@ def test_splits_keep_to_every_rule(seed: int, with_own_splits: bool) -> None:
             assert row["split"] or result["reason"] or result["split"] == "train"
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_connect_against_search(seed: int) -> None:
-    rng = random.Random(seed)
-    ties = [[str(rng.randrange(40)) for _ in range(rng.randrange(1, 4))] for _ in range(20)]
-    rows = [{"group": name, "key": str(number).encode()} for number, tie in enumerate(ties) for name in tie]
-    assert connect(ties) == {name: min(names) for name, names in components_by_search(rows).items()}
-
-
-def test_fractions_are_of_the_groups_and_the_seed_draws_them() -> None:
+def test_fractions_are_of_the_groups_and_the_seed_draws_them(tmp_path: Path) -> None:
     rows = [record(number, group=f"g{number % 100}") for number in range(300)]
 
     def splits(seed: int) -> list[str]:
-        return assign_splits(table(rows), params(validation=0.07, test=0.2, seed=seed))["split"].to_list()
+        return [row["split"] for row in decide(tmp_path, rows, params(validation=0.07, test=0.2, seed=seed))]
 
     assert [splits(0).count(split) for split in SPLITS] == [219, 21, 60]
     assert splits(0) == splits(0)
@@ -161,24 +164,24 @@ def test_fractions_are_of_the_groups_and_the_seed_draws_them() -> None:
     assert moved == dict(zip([row["id"] for row in rows], splits(0), strict=True))
 
 
-def test_each_kind_has_its_share() -> None:
+def test_each_kind_has_its_share(tmp_path: Path) -> None:
     rows = [record(number) for number in range(97)] + [record(100 + number, "conversations") for number in range(3)]
-    decided = assign_splits(table(rows), params(0.01, 0.01))
-    assert set(decided.filter(pl.col("kind") == "conversations")["split"]) == set(SPLITS)
+    decided = decide(tmp_path, rows, params(0.01, 0.01))
+    assert {row["split"] for row in decided if row["kind"] == "conversations"} == set(SPLITS)
 
 
-def test_own_splits_are_not_added_to() -> None:
+def test_own_splits_are_not_added_to(tmp_path: Path) -> None:
     rows = [record(number) for number in range(20)] + [record(20, split="test")]
-    decided = assign_splits(table(rows), params())
-    assert decided["split"].to_list().count("test") == 1
-    assert decided["split"].to_list().count("validation") == 2
+    splits = [row["split"] for row in decide(tmp_path, rows, params())]
+    assert splits.count("test") == 1
+    assert splits.count("validation") == 2
 
 
-def test_own_splits_of_one_kind_leave_the_other_its_share() -> None:
+def test_own_splits_of_one_kind_leave_the_other_its_share(tmp_path: Path) -> None:
     kinds = ("documents", "conversations")
     rows = [record(n, kinds[n % 2], group=f"g{n // 2}") for n in range(40)]
-    decided = assign_splits(table([*rows, record(40, "conversations", split="test")]), params())
-    assert decided.filter(kind="documents")["split"].to_list().count("test") == 2
+    decided = decide(tmp_path, [*rows, record(40, "conversations", split="test")], params())
+    assert [row["split"] for row in decided if row["kind"] == "documents"].count("test") == 2
 
 
 @pytest.mark.parametrize(
@@ -196,28 +199,15 @@ def test_own_splits_of_one_kind_leave_the_other_its_share() -> None:
         ),
     ],
 )
-def test_an_empty_split_is_an_error(rows: Rows, message: str) -> None:
+def test_an_empty_split_is_an_error(tmp_path: Path, rows: Rows, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        assign_splits(table(rows), params())
+        decide(tmp_path, rows, params())
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
-def test_nothing_held_out_is_an_error_before_any_training(split: str) -> None:
+def test_nothing_held_out_is_an_error_before_any_training(tmp_path: Path, split: str) -> None:
     fractions = {"validation": 0.1, "test": 0.1, split: 0.0}
     with pytest.raises(ValueError, match=rf"split {split}: raise preprocess\.{split}_fraction above 0, or bring"):
-        assign_splits(table([record(n) for n in range(20)]), params(**fractions))
+        decide(tmp_path, [record(n) for n in range(20)], params(**fractions))
     brought = [*(record(n) for n in range(20)), record(20, split=split)]
-    assert set(assign_splits(table(brought), params(**fractions))["split"]) == set(SPLITS)
-
-
-def test_keys_tell_contents_and_kinds_apart() -> None:
-    texts = pl.DataFrame({"text": ["a", "b", "a", '[["user", "a"]]']})
-    keys = content_keys(texts, "documents")
-    assert keys[0] == keys[2]
-    assert len(set(keys)) == 3
-    turns = [("user", "a"), ("assistant", "b")]
-    variants = [turns, turns[::-1], [("user", "ab"), ("assistant", "")], turns[:1], turns]
-    messages = [[{"role": role, "content": content} for role, content in variant] for variant in variants]
-    others = content_keys(pl.DataFrame({"messages": messages}), "conversations")
-    assert others[0] == others[4]
-    assert len({*keys, *others}) == 3 + 4
+    assert {row["split"] for row in decide(tmp_path, brought, params(**fractions))} == set(SPLITS)

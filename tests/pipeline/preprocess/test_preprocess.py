@@ -9,13 +9,39 @@ from typing import Any
 import polars as pl
 import pytest
 
-from pipeline.preprocess import run
+from pipeline.preprocess import write
 from pipeline.preprocess.run import preprocess
 from pipeline.shards import Local, verify_manifest, write_manifest
 from pipeline.shards.tables import KINDS, SPLITS, columns, shard_file, write_table
 from pipeline.work import WorkFolder
 
-PARAMS: Any = SimpleNamespace(min_chars=3, max_chars=40, validation_fraction=0.2, test_fraction=0.2, seed=0)
+PARAMS: Any = SimpleNamespace(
+    min_chars=3,
+    max_chars=40,
+    quality=[],
+    thresholds={},
+    pii=[],
+    language_model="none",
+    languages=[],
+    near_duplicates=False,
+    near_words=5,
+    near_bands=14,
+    near_rows=8,
+    validation_fraction=0.2,
+    test_fraction=0.2,
+    contamination_words=0,
+    evaluation_sets="embedded",
+    weights={},
+    temperature=1.0,
+    max_repeats=4,
+    seed=0,
+)
+SOURCES = ("books", "web")
+
+
+def params(**changes: Any) -> Any:
+    """PARAMS with some values changed."""
+    return SimpleNamespace(**{**vars(PARAMS), **changes})
 
 
 def write_ingested(directory: Path, seed: int = 0, own_splits: bool = False) -> Path:
@@ -32,7 +58,8 @@ def write_ingested(directory: Path, seed: int = 0, own_splits: bool = False) -> 
                 split = rng.choice([None, None, *SPLITS]) if own_splits else None
                 messages = [{"role": "user", "content": f"{rng.randrange(30)}"}, {"role": "assistant", "content": text}]
                 content = text if kind == "documents" else messages
-                rows.append((f"{kind}{index}:{number}", f"group {rng.randrange(100)}", split, content))
+                source, group = SOURCES[number % 2], f"group {rng.randrange(100)}"
+                rows.append((f"{kind}{index}:{number}", source, group, split, content))
             name = shard_file(kind, index)
             write_table(pl.DataFrame(rows, schema=columns(kind, split=True), orient="row"), directory / name)
             counts[name] = len(rows)
@@ -63,7 +90,7 @@ def test_every_record_is_written_once_or_dropped_once(tmp_path: Path, own_splits
     assert manifest["dropped"] == dict(dropped["reason"].value_counts().iter_rows())
     assert {"too_short", "too_long", "empty_response", "duplicate"} <= set(manifest["dropped"])
     assert ("duplicate_of_held_out" in manifest["dropped"]) == own_splits
-    assert dropped.columns == ["id", "kind", "group", "reason", "detail"]
+    assert dropped.columns == ["id", "source", "kind", "group", "reason", "detail", "excerpt"]
     assert not dropped["detail"].has_nulls()
     for (split, kind), part in kept.group_by("split", "kind"):
         assert manifest["splits"][split][kind]["records"] == part.height == summary[f"{split}/{kind}"]
@@ -99,8 +126,8 @@ def test_no_held_out_group_is_trained_on(tmp_path: Path) -> None:
 def test_groups_with_a_shared_duplicate_go_together(tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()
-    rows = [(f"{n}", f"group {n}", None, f"text {n}") for n in range(30)]
-    rows += [(f"copy {n}", f"group {n + 1}", None, f"text {n}") for n in range(0, 30, 2)]  # ties 0-1, 2-3, ...
+    rows = [(f"{n}", "input", f"group {n}", None, f"text {n}") for n in range(30)]
+    rows += [(f"copy {n}", "input", f"group {n + 1}", None, f"text {n}") for n in range(0, 30, 2)]  # ties 0-1, 2-3, ...
     write_table(
         pl.DataFrame(rows, schema=columns("documents", split=True), orient="row"), source / "documents-00000.parquet"
     )
@@ -147,11 +174,11 @@ def test_a_stopped_run_goes_on_with_the_shards_that_are_left(
         write_table(table, path)
         written.append(path)
 
-    monkeypatch.setattr(run, "write_table", fail_once)
+    monkeypatch.setattr(write, "write_table", fail_once)
     with pytest.raises(OSError, match="stopped"):
         preprocess(source, work, PARAMS, executor=Local(1))
     assert not work.out.exists()
-    monkeypatch.setattr(run, "write_table", lambda table, path: (written.append(path), write_table(table, path)))
+    monkeypatch.setattr(write, "write_table", lambda table, path: (written.append(path), write_table(table, path)))
     before = len(written)
     preprocess(source, work, PARAMS, executor=Local(1))
     files = verify_manifest(work.out)["files"]
@@ -166,8 +193,8 @@ def test_damaged_work_is_named_and_done_again(tmp_path: Path, capfd: pytest.Capt
     shutil.rmtree(work.out)
     damaged = next(work.shards.rglob("*.parquet"))
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    results = (path for path in work.shards.glob("*/result") if not list(path.parent.rglob("*.parquet")))
-    kept = next(results)  # of a survey
+    results = (path for path in work.shards.glob("*/result") if path.parent != damaged.parents[1])
+    kept = next(results)
     kept.write_bytes(kept.read_bytes()[:-1])
     preprocess(source, work, PARAMS, executor=Local(1))
     warnings = capfd.readouterr().err

@@ -1,0 +1,47 @@
+"""Connected components of records, over an array that may be larger than memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+I64 = np.ndarray[Any, np.dtype[np.int64]]
+BLOCK = 1 << 22
+"""Pairs, or records, at a time: what bounds the memory beside the array itself."""
+
+
+def unite(parent: I64, pairs: np.ndarray[Any, Any]) -> None:
+    """Join the components of the two records of each pair.
+
+    The smaller root becomes the parent of the larger, so that a component's root is its first record, in
+    whatever order pairs come.
+
+    Args:
+        parent: (n,) of which an entry is at most its index, `arange` at first; changed in place. 8 bytes a record.
+        pairs: (m, 2) record numbers; both may be memory maps.
+    """
+    for start in range(0, len(pairs), BLOCK):
+        left, right = np.array(pairs[start : start + BLOCK]).T
+        while left.size:
+            left, right = _roots(parent, left), _roots(parent, right)
+            apart = left != right
+            left, right = np.minimum(left, right)[apart], np.maximum(left, right)[apart]
+            np.minimum.at(parent, right, left)
+
+
+def flatten(parent: I64) -> None:
+    """Make every entry the root of its record, in one pass: parents come before their children."""
+    for start in range(0, len(parent), BLOCK):
+        block = parent[start : start + BLOCK]
+        block[:] = _roots(parent, np.array(block))
+
+
+def _roots(parent: I64, records: I64) -> I64:
+    roots = np.array(parent[records])
+    while True:
+        above = parent[roots]
+        if np.array_equal(above, roots):
+            parent[records] = roots  # a shorter way for the next
+            return roots
+        roots = np.array(above)

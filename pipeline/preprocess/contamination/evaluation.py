@@ -1,0 +1,110 @@
+"""The n-grams of the evaluation sets: of the held-out records, and of files of the user's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from polars.exceptions import PolarsError
+
+from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
+from pipeline.preprocess.words import ngram_hashes, words
+
+SUFFIXES = (".jsonl", ".parquet", ".txt")
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Take the n-grams of `n` words of some records of a shard; `rows` are their places in it."""
+
+    path: Path
+    kind: str
+    preparation: Preparation
+    rows: tuple[int, ...]
+    n: int
+    folder: None = None
+
+    @property
+    def name(self) -> str:
+        """The shard, as an error names it."""
+        return self.path.name
+
+
+def collect(job: Collect) -> pl.DataFrame:
+    """`hash` of each n-gram, `evaluation`: the id of its record."""
+    table, _ = prepare(job.path, job.kind, job.preparation)
+    held_out = table[list(job.rows)]
+    return _ngrams(held_out["id"], whole_texts(held_out, job.kind), job.n)
+
+
+def file_ngrams(path: Path, n: int) -> pl.DataFrame:
+    """As `collect`, of a file or of the files of a directory; the id is `<file>:<line or row>`.
+
+    A line of JSON lines or a row of Parquet is one record, whose text is all strings in it, in their order; a file
+    of plain text is one.
+
+    Raises:
+        ValueError: a file is of another format, or malformed.
+    """
+    if path.is_file():
+        files = {path.name: path}
+    else:
+        found = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+        files = {name: found[name] for name in sorted(found) if not name.rpartition("/")[2].startswith(".")}
+    tables = [_empty()]
+    for name, file in files.items():
+        if file.suffix not in SUFFIXES:
+            if name == "README.md":
+                continue
+            raise ValueError(
+                f"preprocess.evaluation_sets: {file}: unknown format {file.suffix!r}; known are {', '.join(SUFFIXES)}"
+            )
+        numbered = list(enumerate(_texts(file), start=1))
+        ids = pl.Series([f"{name}:{number}" for number, _ in numbered], dtype=pl.String)
+        tables.append(_ngrams(ids, pl.Series([text for _, text in numbered], dtype=pl.String), n))
+    return pl.concat(tables)
+
+
+def _ngrams(ids: pl.Series, texts: pl.Series, n: int) -> pl.DataFrame:
+    hashes, offsets = ngram_hashes(words(texts), n, whole=False)
+    owners = np.repeat(np.arange(len(ids)), np.diff(offsets))
+    return _empty().vstack(pl.DataFrame({"hash": hashes, "evaluation": ids.gather(owners)}))
+
+
+def _empty() -> pl.DataFrame:
+    return pl.DataFrame(schema={"hash": pl.UInt64, "evaluation": pl.String})
+
+
+def _texts(file: Path) -> Iterator[str]:
+    if file.suffix == ".parquet":
+        try:
+            rows = pl.read_parquet(file).iter_rows()
+        except PolarsError as error:
+            raise ValueError(f"{file}: not a readable Parquet file: {error}") from error
+        yield from ("\n".join(_strings(list(row))) for row in rows)
+        return
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8: {error.reason}; write the file as UTF-8") from error
+    if file.suffix == ".txt":
+        yield text
+        return
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            yield "\n".join(_strings(json.loads(line))) if line.strip() else ""
+        except ValueError as error:
+            raise ValueError(f"{file}:{number}: not JSON: {error}; each line must be one whole JSON value") from error
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for member in value.values() if isinstance(value, dict) else value:
+            yield from _strings(member)

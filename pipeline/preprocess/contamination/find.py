@@ -1,0 +1,67 @@
+"""Find and drop the training records that share an n-gram with an evaluation set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from pipeline.preprocess.annotate import Annotate
+from pipeline.preprocess.contamination.evaluation import Collect, collect, file_ngrams
+from pipeline.preprocess.contamination.scan import HITS, Scan, scan
+from pipeline.preprocess.ledger import Ledger
+from pipeline.preprocess.splitting import TRAIN
+from pipeline.shards import Executor, Kept, run_shards
+from pipeline.shards.tables import write_table
+from pipeline.work import WorkFolder
+
+if TYPE_CHECKING:
+    from pipeline.params import PreprocessParams
+
+CONTAMINATED = "contaminated"
+
+
+def find_hits(
+    ledger: Ledger, shards: Sequence[Annotate], work: WorkFolder, params: PreprocessParams, executor: Executor
+) -> pl.DataFrame:
+    """Drop the records that stay for train and share an n-gram with the held-out splits or `evaluation_sets`.
+
+    Returns:
+        The hits (`scan.HITS`), `row` being the number of the record; none where decontamination is off.
+
+    Raises:
+        ValueError: a file of the evaluation sets is malformed.
+    """
+    n = params.contamination_words
+    if not n:
+        return HITS.to_frame()
+    stays, split = ledger.stays(), np.asarray(ledger["split"])
+    held_out, train = (
+        _by_shard(ledger, shards, stays & (split != TRAIN)),
+        _by_shard(ledger, shards, stays & (split == TRAIN)),
+    )
+    collects = [Collect(shard.path, shard.kind, shard.preparation, rows, n) for shard, rows in held_out]
+    kept = Kept.of(work)
+    tables = run_shards(collect, collects, title="preprocess: evaluation n-grams", executor=executor, kept=kept)
+    if params.evaluation_sets != "embedded":
+        tables.append(file_ngrams(Path(params.evaluation_sets), n))
+    evaluation = work.scratch / "evaluation.parquet"
+    write_table(pl.concat(tables).unique("hash", keep="first", maintain_order=True).sort("hash"), evaluation)
+    scans = [Scan(shard.path, shard.kind, shard.preparation, rows, evaluation, n) for shard, rows in train]
+    found = run_shards(scan, scans, title="preprocess: decontaminate", executor=executor, kept=kept)
+    starts = {shard.path: start for shard, start in zip(shards, ledger.starts, strict=True)}
+    numbered = [hits.with_columns(pl.col("row") + starts[job.path]) for job, hits in zip(scans, found, strict=True)]
+    hits = pl.concat([HITS.to_frame(), *numbered])
+    ledger.drop(hits["row"].unique().to_numpy(), CONTAMINATED)
+    return hits
+
+
+def _by_shard(
+    ledger: Ledger, shards: Sequence[Annotate], wanted: np.ndarray[Any, Any]
+) -> list[tuple[Annotate, tuple[int, ...]]]:
+    """The shards that hold wanted records, with these records' places in them."""
+    rows = [np.flatnonzero(wanted[ledger.shard(index)]).tolist() for index in range(len(shards))]
+    return [(shard, tuple(places)) for shard, places in zip(shards, rows, strict=True) if places]

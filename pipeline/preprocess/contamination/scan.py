@@ -1,0 +1,72 @@
+"""Look for the n-grams of the evaluation sets in training records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
+from pipeline.preprocess.words import ngram_hashes, words
+
+HITS = pl.Schema(
+    {"row": pl.Int64(), "id": pl.String(), "evaluation": pl.String(), "ngrams": pl.Int64(), "ngram": pl.String()}
+)
+"""A record and an evaluation record that share n-grams: how many places of the record are one, and the first's words.
+
+An n-gram of several evaluation records is put down to the first of them.
+"""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Look at the records of a shard that `rows` names, their places in it."""
+
+    path: Path
+    kind: str
+    preparation: Preparation
+    rows: tuple[int, ...]
+    evaluation: Path
+    """A table of `hash`, sorted, each once, and `evaluation`."""
+    n: int
+    folder: None = None
+
+    @property
+    def name(self) -> str:
+        """The shard, as an error names it."""
+        return self.path.name
+
+
+def scan(job: Scan) -> pl.DataFrame:
+    """The hits of a shard, in the order of its records and of the evaluation records' ids."""
+    evaluation = pl.read_parquet(job.evaluation)
+    known = evaluation["hash"].to_numpy()
+    table, _ = prepare(job.path, job.kind, job.preparation)
+    rows = np.array(job.rows, dtype=np.int64)
+    table = table[rows]
+    lists = words(whole_texts(table, job.kind))
+    hashes, offsets = ngram_hashes(lists, job.n, whole=False)
+    places = np.minimum(np.searchsorted(known, hashes), max(len(known) - 1, 0))
+    hits = np.flatnonzero(known[places] == hashes) if len(known) else np.empty(0, dtype=np.int64)
+    owners = np.searchsorted(offsets, hits, side="right") - 1
+    found = pl.DataFrame(
+        {
+            "row": rows[owners],
+            "id": table["id"].gather(owners),
+            "evaluation": evaluation["evaluation"].gather(places[hits]),
+            "place": hits - offsets[owners],
+            "list": lists.gather(owners),
+        }
+    )
+    ngram = pl.col("list").list.slice("place", job.n).list.join(" ")
+    return (
+        found.lazy()
+        .group_by("row", "id", "evaluation")
+        .agg(pl.len().cast(pl.Int64).alias("ngrams"), pl.col("place", "list").sort_by("place").first())
+        .with_columns(ngram=ngram)
+        .sort("row", "evaluation")
+        .select(HITS.names())
+        .collect()
+    )

@@ -1,0 +1,192 @@
+"""The second step: what becomes of each record, decided over all of them.
+
+Own faults, exact duplicates, near duplicates, splits, contamination, mixing: in this order, and each sees only what
+those before it leave. What is decided of a shard is written to a table of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from pipeline.preprocess.annotate import BANDS, CONTENTS, GROUPS, RECORDS, Annotate, Annotated
+from pipeline.preprocess.components import I64, flatten, unite
+from pipeline.preprocess.contamination.find import CONTAMINATED, find_hits
+from pipeline.preprocess.duplicates import cluster_sizes, deduplicate
+from pipeline.preprocess.hashes import string_hashes
+from pipeline.preprocess.ledger import FREE, SPLIT_CODES, Ledger
+from pipeline.preprocess.mixing import MIXED_OUT, Mixture, mix_sources
+from pipeline.preprocess.reasons import own_reasons
+from pipeline.preprocess.runs import PAIRS, match, matches
+from pipeline.preprocess.splitting import GROUP_OF_HELD_OUT, assign_splits, require_splits
+from pipeline.shards import Executor, Kept, run_shards
+from pipeline.shards.tables import KINDS, write_table
+from pipeline.work import WorkFolder
+
+if TYPE_CHECKING:
+    from pipeline.params import PreprocessParams
+
+Pairs = Callable[[str, np.ndarray[Any, Any]], list[Path]]
+"""Given the name of the shards' runs and which records take part: files of pairs of those that share a name."""
+
+ClusterSizes = dict[str, dict[int, int]]
+"""Of `exact` and `near` duplicates: how many clusters there are of each size."""
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What was decided."""
+
+    ledger: Ledger
+    sources: list[str]
+    tables: list[Path]
+    """For each shard, a row per record: `split`, `copies`, `reason`, `detail`."""
+    clusters: ClusterSizes
+    hits: pl.DataFrame
+    mixtures: list[Mixture]
+
+
+def decide(
+    shards: Sequence[Annotate],
+    annotated: Sequence[Annotated],
+    work: WorkFolder,
+    params: PreprocessParams,
+    executor: Executor,
+) -> Decisions:
+    """Decide over all records of the annotated shards.
+
+    Raises:
+        ValueError: a wanted split would be empty, an unknown source has a weight, an evaluation set is malformed.
+    """
+    sources = sorted({source for shard in annotated for source in shard.sources})
+    ledger = _enter(shards, annotated, sources, work.scratch / "ledger", params)
+
+    def pairs(file: str, taking_part: np.ndarray[Any, Any]) -> list[Path]:
+        relation = file.removesuffix(".npy")
+        mask = ledger.folder / f"taking-part-{file}"
+        np.save(mask, taking_part)
+        jobs = matches([shard.folder / file for shard in shards], ledger.starts, mask, work.scratch / relation)
+        run_shards(match, jobs, title=f"preprocess: match {relation}", executor=executor, kept=Kept.of(work))
+        return [job.folder / PAIRS for job in jobs]
+
+    tying = ledger.stays()
+    ties, clusters = tie(ledger, pairs, near=params.near_duplicates)
+    assign_splits(ledger, ties, tying, params)
+    hits = find_hits(ledger, shards, work, params, executor)
+    mixtures = mix_sources(ledger, sources, params)
+    require_splits(ledger, params)
+    tables = _write_tables(ledger, shards, hits, work.scratch / "decisions", params)
+    return Decisions(ledger, sources, tables, clusters, hits, mixtures)
+
+
+def tie(ledger: Ledger, pairs: Pairs, *, near: bool) -> tuple[I64, ClusterSizes]:
+    """Drop duplicates, and find what must not be torn apart.
+
+    Args:
+        pairs: called with the name of the runs of contents, of bands and of groups.
+        near: whether near duplicates are dropped, too.
+
+    Returns:
+        Flat components of the records that share a content, a cluster of near duplicates or a group, directly or
+        through others; and the sizes of the clusters of duplicates.
+    """
+    clusters = {}
+    tying = ledger.stays()
+    parent = ledger.make("parent", "i8")
+    for rows in ledger.blocks():
+        parent[rows] = rows
+    deduplicate(ledger, parent, pairs(CONTENTS, tying), "duplicate")
+    clusters["exact"] = cluster_sizes(parent, tying)
+    if near:
+        distinct = ledger.stays()
+        deduplicate(ledger, parent, pairs(BANDS, distinct), "near_duplicate")
+        clusters["near"] = cluster_sizes(parent, distinct)
+    for path in pairs(GROUPS, tying):
+        unite(parent, np.load(path, mmap_mode="r"))
+    flatten(parent)
+    return parent, clusters
+
+
+def _enter(
+    shards: Sequence[Annotate],
+    annotated: Sequence[Annotated],
+    sources: list[str],
+    folder: Path,
+    params: PreprocessParams,
+) -> Ledger:
+    """The ledger with what the annotations say of each record, and the drops for what it is itself."""
+    ends = np.cumsum([shard.records for shard in annotated]).tolist()
+    ledger = Ledger(folder, [0, *ends[:-1]], ends[-1])
+    for index, shard in enumerate(shards):
+        records, rows = pl.read_parquet(shard.folder / RECORDS), ledger.shard(index)
+        ledger["kind"][rows] = KINDS.index(shard.kind)
+        ledger["source"][rows] = _codes(records["source"], sources)
+        ledger["fixed"][rows] = _codes(records["split"], SPLIT_CODES, null=FREE)
+        ledger["characters"][rows] = records["characters"].to_numpy()
+        ledger["group_hash"][rows] = records["group_hash"].to_numpy()
+        ledger["draw"][rows] = string_hashes(records["id"])
+        reasons = own_reasons(records, shard.kind, params)["reason"]
+        for reason in reasons.drop_nulls().unique().sort():
+            ledger.code(reason)
+        ledger["reason"][rows] = _codes(reasons, ledger.reasons, null=0)
+    return ledger
+
+
+def _codes(values: pl.Series, known: Sequence[str], null: int = 0) -> np.ndarray[Any, Any]:
+    codes = {name: code for code, name in enumerate(known)}
+    return values.replace_strict(codes, default=null, return_dtype=pl.UInt16).fill_null(null).to_numpy()
+
+
+def _write_tables(
+    ledger: Ledger, shards: Sequence[Annotate], hits: pl.DataFrame, folder: Path, params: PreprocessParams
+) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    causes = _ids(ledger, shards, np.unique(ledger["cause"][np.asarray(ledger["cause"]) >= 0]))
+    evaluations = hits.group_by("row", maintain_order=True).first().select("row", evaluation="evaluation")
+    paths = []
+    for index, shard in enumerate(shards):
+        records, rows = pl.read_parquet(shard.folder / RECORDS), ledger.shard(index)
+        table = pl.DataFrame(
+            {
+                "row": np.arange(rows.start, rows.stop),
+                "cause": ledger["cause"][rows],
+                "reason": pl.Series(ledger.reasons).gather(ledger["reason"][rows]),
+                "split": pl.Series([*SPLIT_CODES, None], dtype=pl.String).gather(ledger["split"][rows]),
+                "copies": ledger["copies"][rows],
+                "own": own_reasons(records, shard.kind, params)["detail"],
+                "group": records["group"],
+                "source": records["source"],
+            }
+        )
+        table = table.join(causes, on="cause", how="left", maintain_order="left")
+        table = table.join(evaluations, on="row", how="left", maintain_order="left")
+        reason = pl.when(pl.col("reason") != "none").then("reason")
+        detail = (
+            pl.when(reason == GROUP_OF_HELD_OUT)
+            .then(pl.format("group {}", "group"))
+            .when(reason == CONTAMINATED)
+            .then("evaluation")
+            .when(reason == MIXED_OUT)
+            .then(pl.format("source {}", "source"))
+            .otherwise(pl.coalesce("own", "cause_id"))
+        )
+        paths.append(folder / f"{shard.path.stem}.parquet")
+        write_table(table.select("copies", reason=reason, detail=detail, split="split"), paths[-1])
+    return paths
+
+
+def _ids(ledger: Ledger, shards: Sequence[Annotate], rows: I64) -> pl.DataFrame:
+    """`cause` and `cause_id` of the given records: what a detail names."""
+    parts = [pl.Series("cause_id", [], dtype=pl.String)]
+    for index, shard in enumerate(shards):
+        own = ledger.shard(index)
+        wanted = rows[np.searchsorted(rows, own.start) : np.searchsorted(rows, own.stop)] - own.start
+        if wanted.size:
+            ids = pl.read_parquet(shard.folder / RECORDS, columns=["id"])["id"]
+            parts.append(ids.gather(wanted).alias("cause_id"))
+    return pl.DataFrame([pl.Series("cause", rows), pl.concat(parts)])

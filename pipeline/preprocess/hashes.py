@@ -1,0 +1,45 @@
+"""Hashes that stay the same across versions and machines: what is kept on disk is built on them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import polars as pl
+import polars_hash
+
+U64 = np.ndarray[Any, np.dtype[np.uint64]]
+
+
+def string_hashes(strings: pl.Series) -> U64:
+    """XXH3 (64 bits) of the UTF-8 of each string; (n,) uint64."""
+    return strings.to_frame("s").select(polars_hash.col("s").nchash.xxh3_64())["s"].to_numpy()
+
+
+def content_names(kind: str, contents: Iterable[bytes]) -> tuple[U64, U64]:
+    """BLAKE2b (128 bits, in halves) of each content, apart for each `kind` (at most 16 bytes of UTF-8)."""
+    digests = [hashlib.blake2b(content, digest_size=16, person=kind.encode()).digest() for content in contents]
+    halves = np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
+    return halves[:, 0], halves[:, 1]
+
+
+def tuple_names(kind: str, members: U64) -> tuple[U64, U64]:
+    """128 bits (in halves) for each row of `members`, (n, k) uint64, apart for each `kind`."""
+    seed = int.from_bytes(hashlib.blake2b(kind.encode(), digest_size=8).digest(), "little")
+    halves = []
+    for half in range(2):
+        total = np.full(len(members), (seed + half) % 2**64, dtype=np.uint64)
+        for column in members.T:
+            total = mix(total ^ column)
+        halves.append(total)
+    return halves[0], halves[1]
+
+
+def mix(values: U64) -> U64:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): a bijection that makes every bit hang on all."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

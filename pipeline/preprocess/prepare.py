@@ -1,0 +1,63 @@
+"""A shard's records as the rest of preprocess sees them: cleaned and, where the user wants it, rewritten.
+
+Every pass that needs the texts prepares them anew: that is cheaper than keeping a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from pipeline.preprocess.cleaning import clean
+from pipeline.preprocess.pii import mask
+from pipeline.preprocess.quality import rewrite
+from pipeline.shards.tables import DOCUMENTS
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The parameters that change texts."""
+
+    quality: tuple[str, ...]
+    pii: tuple[str, ...]
+
+
+def prepare(path: Path, kind: str, preparation: Preparation) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The table of a shard with its texts as they will be written, and how many places were masked, by what they held.
+
+    The quality presets' own rewriting is for documents; cleaning and masking are for conversations as well.
+    """
+    table = clean(pl.read_parquet(path), kind)
+    if kind == DOCUMENTS and preparation.quality:
+        table = table.with_columns(rewrite(table["text"], preparation.quality).alias("text"))
+    masked: dict[str, int] = {}
+    if preparation.pii:
+
+        def masking(texts: pl.Series) -> pl.Series:
+            texts, counts = mask(texts, preparation.pii)
+            masked.update(counts)
+            return texts
+
+        table = over_texts(table, kind, masking)
+    return table, masked
+
+
+def over_texts(table: pl.DataFrame, kind: str, function: Callable[[pl.Series], pl.Series]) -> pl.DataFrame:
+    """The table with `function` called once, on all its texts: those of the documents, or of all messages."""
+    if kind == DOCUMENTS:
+        return table.with_columns(function(table["text"]).alias("text"))
+    turns = table.select("messages").with_row_index("row").explode("messages", empty_as_null=False).unnest("messages")
+    turns = turns.with_columns(function(turns["content"]).alias("content"))
+    grouped = turns.group_by("row", maintain_order=True).agg(messages=pl.struct("role", "content"))
+    return table.drop("messages").with_row_index("row").join(grouped, on="row", maintain_order="left").drop("row")
+
+
+def whole_texts(table: pl.DataFrame, kind: str) -> pl.Series:
+    """One text for each record: a document's, or a conversation's messages, an empty line between them."""
+    if kind == DOCUMENTS:
+        return table["text"]
+    contents = pl.col("messages").list.eval(pl.element().struct.field("content"))
+    return table.select(text=contents.list.join("\n\n"))["text"]

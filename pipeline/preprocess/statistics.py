@@ -1,0 +1,115 @@
+"""The figures of clean/statistics/, as tables: data/README.md describes them. Equal decisions give equal bytes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from pipeline.preprocess.annotate import RECORDS, Annotate, Annotated
+from pipeline.preprocess.decide import Decisions
+from pipeline.preprocess.ledger import SPLIT_CODES
+from pipeline.shards.tables import KINDS
+
+_FIGURES = {
+    "records": pl.col("copies").cast(pl.Int64).sum(),
+    "characters": (pl.col("characters").cast(pl.Int64) * pl.col("copies")).sum(),
+}
+
+
+def statistics(
+    shards: Sequence[Annotate], annotated: Sequence[Annotated], decisions: Decisions
+) -> dict[str, pl.DataFrame]:
+    """The tables, by the names of their files, in the order of their rows."""
+    kept, dropped, lengths = (pl.concat(tables) for tables in zip(*_of_shards(decisions), strict=True))
+    tables = {
+        "records": _summed(kept, "kind", "source", "split"),
+        "dropped": _summed(dropped, "kind", "source", "reason"),
+        "lengths": _summed(lengths, "kind", "split", "characters_from"),
+        "clusters": _clusters(decisions),
+        "mixture": _mixture(decisions),
+        "masked": _masked(annotated),
+    }
+    if any(shard.language_model for shard in shards):
+        tables["languages"] = _languages(shards)
+    return tables
+
+
+def write_statistics(tables: dict[str, pl.DataFrame], folder: Path) -> dict[str, int]:
+    """Write each table as CSV: the rows of each file."""
+    folder.mkdir()
+    for name, table in tables.items():
+        table.write_csv(folder / f"{name}.csv")
+    return {f"{folder.name}/{name}.csv": table.height for name, table in tables.items()}
+
+
+def _of_shards(decisions: Decisions) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]]:
+    """A block of records at a time: what stays, what is dropped, and lengths of what stays."""
+    ledger = decisions.ledger
+    kinds, splits = pl.Series(KINDS), pl.Series([*SPLIT_CODES, None], dtype=pl.String)
+    for rows in ledger.blocks():
+        table = pl.DataFrame(
+            {
+                "kind": kinds.gather(ledger["kind"][rows]),
+                "source": pl.Series(decisions.sources, dtype=pl.String).gather(ledger["source"][rows]),
+                "split": splits.gather(ledger["split"][rows]),
+                "reason": pl.Series(ledger.reasons).gather(ledger["reason"][rows]),
+                "copies": ledger["copies"][rows],
+                "characters": ledger["characters"][rows],
+            }
+        )
+        bits = np.floor(np.log2(np.maximum(ledger["characters"][rows], 1))).astype(np.int64)
+        table = table.with_columns(characters_from=pl.Series(1 << bits))
+        kept = table.filter(pl.col("reason") == "none")
+        dropped = table.filter(pl.col("reason") != "none").with_columns(copies=pl.lit(1))
+        yield (
+            kept.group_by("kind", "source", "split").agg(**_FIGURES),
+            dropped.group_by("kind", "source", "reason").agg(**_FIGURES),
+            kept.group_by("kind", "split", "characters_from").agg(records=_FIGURES["records"]),
+        )
+
+
+def _summed(table: pl.DataFrame, *keys: str) -> pl.DataFrame:
+    return table.group_by(keys).sum().sort(keys)
+
+
+def _clusters(decisions: Decisions) -> pl.DataFrame:
+    rows = [(name, size, count) for name, sizes in decisions.clusters.items() for size, count in sizes.items()]
+    schema = {"duplicates": pl.String, "records": pl.Int64, "clusters": pl.Int64}
+    return pl.DataFrame(rows, schema=schema, orient="row").sort("duplicates", "records")
+
+
+def _mixture(decisions: Decisions) -> pl.DataFrame:
+    schema = {
+        "kind": pl.String,
+        "source": pl.String,
+        "characters_in": pl.Int64,
+        "characters_out": pl.Int64,
+        "wanted_share": pl.Float64,
+    }
+    rows = [
+        (mixture.kind, mixture.source, mixture.characters_in, mixture.characters_out, mixture.wanted_share)
+        for mixture in decisions.mixtures
+    ]
+    share = pl.col("characters_out") / pl.col("characters_out").sum().over("kind")
+    table = pl.DataFrame(rows, schema=schema, orient="row").with_columns(share=share)
+    return table.with_columns(pl.col("wanted_share", "share").round(6)).sort("kind", "source")
+
+
+def _masked(annotated: Sequence[Annotated]) -> pl.DataFrame:
+    counts: Counter[str] = sum((Counter(shard.masked) for shard in annotated), Counter())
+    return pl.DataFrame(sorted(counts.items()), schema={"masked": pl.String, "places": pl.Int64}, orient="row")
+
+
+def _languages(shards: Sequence[Annotate]) -> pl.DataFrame:
+    parts = [
+        pl.read_parquet(shard.folder / RECORDS, columns=["source", "language"])
+        .group_by("source", "language")
+        .agg(records=pl.len().cast(pl.Int64))
+        .with_columns(kind=pl.lit(shard.kind))
+        for shard in shards
+    ]
+    return _summed(pl.concat(parts).select("kind", "source", "language", "records"), "kind", "source", "language")

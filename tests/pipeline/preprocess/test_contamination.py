@@ -1,0 +1,79 @@
+"""Decontamination against a search for every n-gram in every text."""
+
+import json
+import random
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipeline.preprocess.contamination.evaluation import Collect, collect, file_ngrams
+from pipeline.preprocess.contamination.scan import Scan, scan
+from pipeline.preprocess.prepare import Preparation
+from pipeline.shards.tables import columns, write_table
+
+N = 3
+AS_IS = Preparation((), ())
+
+
+def write_shard(path: Path, texts: list[str]) -> None:
+    rows = [(f"id{number}", "input", f"g{number}", None, text) for number, text in enumerate(texts)]
+    write_table(pl.DataFrame(rows, schema=columns("documents", split=True), orient="row"), path)
+
+
+def grams(text: str) -> list[str]:
+    tokens = text.lower().replace(",", " ").split()
+    return [" ".join(tokens[start : start + N]) for start in range(len(tokens) - N + 1)]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_hits_against_a_search_of_all(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    texts = [rng.choice([" ", ", "]).join(rng.choices("aBcDeF", k=rng.randrange(9))) for _ in range(40)]
+    write_shard(tmp_path / "shard.parquet", texts)
+    held_out = tuple(sorted(rng.sample(range(40), rng.choice([0, 1, 5]))))
+    train = tuple(number for number in range(40) if number not in held_out)
+    collected = collect(Collect(tmp_path / "shard.parquet", "documents", AS_IS, held_out, N))
+    write_table(
+        collected.unique("hash", keep="first", maintain_order=True).sort("hash"), tmp_path / "evaluation.parquet"
+    )
+    hits = scan(Scan(tmp_path / "shard.parquet", "documents", AS_IS, train, tmp_path / "evaluation.parquet", N))
+    owner: dict[str, str] = {}
+    for number in held_out:
+        for gram in grams(texts[number]):
+            owner.setdefault(gram, f"id{number}")
+    expected = []
+    for number in train:
+        own = [gram for gram in grams(texts[number]) if gram in owner]
+        for evaluation in sorted({owner[gram] for gram in own}):
+            of_evaluation = [gram for gram in own if owner[gram] == evaluation]
+            expected.append((number, f"id{number}", evaluation, len(of_evaluation), of_evaluation[0]))
+    assert hits.rows() == expected
+
+
+def test_files_of_every_format(tmp_path: Path) -> None:
+    folder = tmp_path / "sets"
+    folder.mkdir()
+    lines = [{"q": "one two three", "choices": ["four five six", {"deep": "seven"}], "n": 3}, {}, "eight nine ten"]
+    (folder / "a.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    pl.DataFrame({"n": [1, 2], "q": ["x y z", "p q"]}).write_parquet(folder / "b.parquet")
+    (folder / "c.txt").write_text("k l m n")
+    (folder / "README.md").write_text("not one of them at all")
+    found = file_ngrams(folder, N)["evaluation"].value_counts().sort("evaluation").rows()
+    assert found == [("a.jsonl:1", 5), ("a.jsonl:3", 1), ("b.parquet:1", 1), ("c.txt:1", 2)]
+    assert file_ngrams(folder / "c.txt", N)["evaluation"].to_list() == ["c.txt:1"] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"x", r"evaluation_sets: .*a\.csv: unknown format '\.csv'"),
+        ("a.jsonl", b"{}\n{", r"a\.jsonl:2: not JSON"),
+        ("a.txt", b"\xff", r"a\.txt: not UTF-8"),
+        ("a.parquet", b"PAR1", r"a\.parquet: not a readable Parquet file"),
+    ],
+)
+def test_a_malformed_file_is_an_error(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        file_ngrams(tmp_path, N)

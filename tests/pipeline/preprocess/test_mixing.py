@@ -1,0 +1,92 @@
+"""Mixing: the shares that the formula gives, met by whole records, the same whatever their order."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.preprocess.hashes import mix
+from pipeline.preprocess.ledger import SPLIT_CODES, Ledger
+from pipeline.preprocess.mixing import copies, mix_sources, shares
+
+SIZES = {"a": 1000, "b": 3000, "c": 6000}
+
+
+def test_shares() -> None:
+    assert shares(SIZES, {}, 1.0) == {"a": 0.1, "b": 0.3, "c": 0.6}
+    assert shares(SIZES, {"a": 6.0, "c": 0.0}, 1.0) == {"a": 6 / 9, "b": 3 / 9, "c": 0}
+    flat = shares(SIZES, {}, 1e9)
+    assert max(abs(share - 1 / 3) for share in flat.values()) < 1e-6
+    square_roots = {name: (size * 2.0 ** (name == "b")) ** 0.5 for name, size in SIZES.items()}
+    wanted = {name: part / sum(square_roots.values()) for name, part in square_roots.items()}
+    assert shares(SIZES, {"b": 2.0}, 2.0) == pytest.approx(wanted)
+    with pytest.raises(ValueError, match=r"preprocess\.weights: nothing is left"):
+        shares(SIZES, dict.fromkeys(SIZES, 0.0), 1.0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_copies_come_as_near_as_whole_records_can(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size = int(rng.integers(1, 200))
+    characters, times = rng.integers(1, 500, size), float(rng.choice([0, 0.3, 0.999, 1, 1.5, 2, rng.uniform(0, 5)]))
+    draws = mix(np.arange(size, dtype=np.uint64))
+    counts = copies(characters, draws, times)
+    assert set(counts.tolist()) <= {int(times), int(times) + 1}
+    assert abs((counts * characters).sum() - times * characters.sum()) <= characters.max() / 2 + 1e-6 * characters.sum()
+    order = rng.permutation(size)
+    assert np.array_equal(copies(characters[order], draws[order], times), counts[order])
+
+
+def make_ledger(folder: Path) -> Ledger:
+    rng = np.random.default_rng(0)
+    ledger = Ledger(folder, [0], 3000)
+    ledger["source"][:] = rng.choice([0, 1, 2], 3000, p=[0.1, 0.3, 0.6])
+    ledger["kind"][:] = rng.integers(0, 2, 3000)
+    ledger["split"][:] = rng.choice([SPLIT_CODES.index("train"), SPLIT_CODES.index("test")], 3000)
+    ledger["characters"][:] = rng.integers(1, 1000, 3000)
+    ledger["draw"][:] = mix(np.arange(3000, dtype=np.uint64))
+    return ledger
+
+
+def params(**changes: Any) -> Any:
+    return SimpleNamespace(**{"weights": {}, "temperature": 1.0, "max_repeats": 4, "seed": 0, **changes})
+
+
+def test_the_default_changes_nothing(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path)
+    mix_sources(ledger, list("abc"), params())
+    assert set(ledger["copies"].tolist()) == {1}
+    assert ledger.stays().all()
+
+
+def test_training_text_takes_the_wanted_shares_and_nothing_else_is_touched(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path)
+    mixtures = mix_sources(ledger, list("abc"), params(weights={"a": 3.0, "c": 0.5}))
+    is_train = np.asarray(ledger["split"]) == SPLIT_CODES.index("train")
+    assert ledger.stays()[~is_train].all()
+    assert set(ledger["copies"][~is_train].tolist()) == {1}
+    for kind in ("documents", "conversations"):
+        own = [mixture for mixture in mixtures if mixture.kind == kind]
+        total_in, total_out = (sum(getattr(m, f"characters_{way}") for m in own) for way in ("in", "out"))
+        assert total_out == pytest.approx(total_in, abs=3 * 500)
+        raw = {m.source: m.characters_in * {"a": 3.0, "b": 1.0, "c": 0.5}[m.source] for m in own}
+        for m in own:
+            assert m.characters_out / total_out == pytest.approx(raw[m.source] / sum(raw.values()), abs=0.01)
+            assert m.wanted_share == pytest.approx(raw[m.source] / sum(raw.values()))
+    is_out = ~ledger.stays()
+    assert np.array_equal(is_out, np.asarray(ledger["copies"]) == 0)
+    assert set(np.asarray(ledger["source"])[is_out].tolist()) == {2}
+
+
+def test_a_source_is_not_repeated_beyond_the_bound(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path)
+    mixtures = mix_sources(ledger, list("abc"), params(weights={"a": 1e6}, max_repeats=2))
+    assert ledger["copies"].max() == 2
+    assert [m.characters_out / m.characters_in for m in mixtures if m.source == "a"] == [2, 2]
+
+
+def test_an_unknown_source_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"preprocess\.weights\.d: there is no such source; there are a, b, c"):
+        mix_sources(make_ledger(tmp_path), list("abc"), params(weights={"d": 1.0}))
