@@ -1,98 +1,76 @@
-"""Jobs run in order, failures name their shard, and no worker outlives its caller."""
+"""Local processes: every job once, the first failure in order, dead workers, and none that outlives its caller."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
-from pipeline.shards import Local, run_shards
+from pipeline.shards import Local
+from tests.pipeline.shards import jobs
+from tests.pipeline.shards.jobs import numbers, wait_until
 
-
-@dataclass(frozen=True)
-class Number:
-    value: int
-
-    @property
-    def name(self) -> str:
-        return f"number {self.value}"
-
-
-def square(job: Number) -> int:
-    time.sleep(0.02 if job.value == 0 else 0)  # the first job ends last
-    return job.value**2
-
-
-def process_and_threads(job: Number) -> tuple[int, str | None]:
-    return os.getpid(), os.environ.get("POLARS_MAX_THREADS")
-
-
-def fail_from_three(job: Number) -> int:
-    if job.value >= 3:
-        raise ValueError(f"{job.value} is too much")
-    return job.value
-
-
-def die(job: Number) -> None:
-    os._exit(9)
-
-
-def sleep(job: Number) -> None:
-    time.sleep(60)
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_results_come_in_the_order_of_the_jobs(workers: int) -> None:
-    jobs = [Number(value) for value in range(7)]
-    assert run_shards(square, jobs, title="squares", executor=Local(workers)) == [value**2 for value in range(7)]
-    assert run_shards(square, [], title="squares", executor=Local(workers)) == []
+def test_every_job_is_called_once_and_its_result_has_its_index(tmp_path: Path, workers: int) -> None:
+    found = list(Local(workers).run(jobs.square, numbers(7, tmp_path)))
+    assert sorted(found) == [(value, value**2) for value in range(7)]
+    assert jobs.calls(tmp_path) == dict.fromkeys(range(7), 1)
+    assert list(Local(workers).run(jobs.square, [])) == []
+
+
+def test_a_slow_first_job_holds_nothing_back(tmp_path: Path) -> None:
+    order = [index for index, _ in Local(2).run(jobs.square_of_seven, numbers(7, tmp_path))]
+    assert sorted(order) == list(range(7))
+    assert 0 in order[-2:]  # two may end at a time
 
 
 def test_workers_are_other_processes_with_one_polars_thread() -> None:
-    results = run_shards(process_and_threads, [Number(0), Number(1)], title="pids", executor=Local(2))
-    assert os.getpid() not in {pid for pid, _ in results}
-    assert {threads for _, threads in results} == {"1"}
-    ((pid, _),) = run_shards(process_and_threads, [Number(0)], title="pids", executor=Local(2))
+    results = [result for _, result in Local(2).run(jobs.where, numbers(2))]
+    assert os.getpid() not in {pid for pid, _, _ in results}
+    assert {threads for _, threads, _ in results} == {"1"}
+    ((_, (pid, _, _)),) = Local(2).run(jobs.where, numbers(1))
     assert pid == os.getpid()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_first_failure_in_order_is_raised_and_names_its_shard(workers: int) -> None:
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_the_first_failure_in_order_is_raised_and_names_its_shard(tmp_path: Path, workers: int) -> None:
     with pytest.raises(ValueError, match="3 is too much") as failure:
-        run_shards(fail_from_three, [Number(value) for value in range(6)], title="fails", executor=Local(workers))
+        list(Local(workers).run(jobs.fail_from_three, numbers(40, tmp_path)))
     assert failure.value.__notes__ == ["in shard number 3"]
+    assert len(jobs.calls(tmp_path)) < 20  # nothing new was begun
 
 
-def test_a_dead_worker_is_an_error_and_no_hang() -> None:
-    with pytest.raises(RuntimeError, match=r"worker process died.*launch\.workers"):
-        run_shards(die, [Number(0), Number(1)], title="dies", executor=Local(2))
+def test_the_shard_of_a_worker_that_died_is_done_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    found = list(Local(2).run(jobs.die_once_at_two, numbers(9, tmp_path)))
+    assert sorted(found) == [(value, value**2) for value in range(9)]
+    assert jobs.calls(tmp_path)[2] == 2
+    assert "a worker process died" in capfd.readouterr().err
+
+
+def test_a_worker_that_dies_again_is_an_error_that_names_the_shard(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"shard number 2: .* died.*ingest\.shard_mb"):
+        list(Local(2).run(jobs.die_at_two, numbers(9, tmp_path)))
+    assert jobs.calls(tmp_path)[2] == 2
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
-def test_workers_end_with_their_caller(signal_number: int) -> None:
+def test_workers_end_with_their_caller(tmp_path: Path, signal_number: int) -> None:
     code = (
-        "from tests.pipeline.shards.test_executors import *\n"
-        "if __name__ == '__main__': run_shards(sleep, [Number(0), Number(1)], title='sleeps', executor=Local(2))\n"
+        "import sys\nfrom pipeline.shards import Local\nfrom tests.pipeline.shards.jobs import numbers, sleep\n"
+        "if __name__ == '__main__': list(Local(2).run(sleep, numbers(2, sys.argv[1])))\n"
     )
-    root = Path(__file__).parents[3]
-    caller = subprocess.Popen([sys.executable, "-c", code], cwd=root, stderr=subprocess.DEVNULL, start_new_session=True)
-    workers = _wait_for_workers(caller.pid)
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    caller = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_until(lambda: len(jobs.calls(tmp_path)) == 2, "no workers started")
+    workers = jobs.all_below(caller.pid)
+    assert len(workers) >= 2
     caller.send_signal(signal_number)
     caller.wait(timeout=20)
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive
-
-
-def _wait_for_workers(pid: int) -> list[psutil.Process]:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        spawned = [p for p in psutil.Process(pid).children() if "spawn_main" in " ".join(p.cmdline())]
-        if len(spawned) == 2 and all(p.num_threads() > 1 for p in spawned):  # the initializer has run
-            return spawned
-        time.sleep(0.05)
-    raise AssertionError("no workers started")
