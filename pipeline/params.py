@@ -91,6 +91,12 @@ class IngestParams:
 class PreprocessParams:
     min_chars: int
     max_chars: int
+    quality: list[str]
+    thresholds: dict[str, float]
+    pii: list[str]
+    language_model: str
+    languages: list[str]
+    min_language_score: float
     near_duplicates: bool
     near_words: int
     near_bands: int
@@ -103,12 +109,6 @@ class PreprocessParams:
     temperature: float
     max_repeats: int
     seed: int
-    quality: list[str]
-    thresholds: dict[str, float]
-    pii: list[str]
-    language_model: str
-    languages: list[str]
-    min_language_score: float
 
     def __post_init__(self) -> None:
         _require(self, "min_chars", self.min_chars >= 1, "must be at least 1")

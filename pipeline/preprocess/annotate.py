@@ -62,7 +62,7 @@ def annotate(job: Annotate) -> Annotated:
     columns.append(bounds(table, job.kind))
     if job.kind == DOCUMENTS and job.preparation.quality:
         columns.append(measure(texts, job.preparation.quality))
-    if job.language_model:
+    if job.kind == DOCUMENTS and job.language_model:
         columns.append(identify(texts, job.language_model))
     write_table(pl.concat(columns, how="horizontal"), job.folder / RECORDS)
     rows = np.arange(table.height, dtype=np.uint32)

@@ -1,25 +1,37 @@
 """What cleaning does to a record, and the bounds that a record must keep to. Per shard, nothing global.
 
-Text: Unicode NFC; `\\r\\n` and `\\r` become `\\n`; NUL characters go. Nothing else is touched: in code, spaces mean
-something. A system message of white space alone is taken out of its conversation.
+Text: `\\r\\n` and `\\r` become `\\n`; NUL characters go; mojibake is undone, Unicode NFC (repair.py). Nothing else is
+touched: in code, spaces mean something. A system message of white space alone is taken out of its conversation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import polars as pl
 
+from pipeline.preprocess.repair import repair
 from pipeline.shards.tables import DOCUMENTS, characters
 
 
 def clean(table: pl.DataFrame, kind: str) -> pl.DataFrame:
     """The table of `kind` with its text cleaned; rows keep their places."""
+    table = over_texts(table, kind, lambda texts: repair(_clean_text(texts)))
     if kind == DOCUMENTS:
-        return table.with_columns(_clean_text(pl.col("text")))
+        return table
     message = pl.element().struct
-    cleaned = pl.struct(role=message.field("role"), content=_clean_text(message.field("content")))
     is_blank_system = (message.field("role") == "system") & _is_blank(message.field("content"))
-    messages = pl.col("messages").list.eval(cleaned).list.eval(pl.element().filter(~is_blank_system))
-    return table.with_columns(messages=messages)
+    return table.with_columns(messages=pl.col("messages").list.eval(pl.element().filter(~is_blank_system)))
+
+
+def over_texts(table: pl.DataFrame, kind: str, function: Callable[[pl.Series], pl.Series]) -> pl.DataFrame:
+    """The table with `function` called once, on all its texts: those of the documents, or of all messages."""
+    if kind == DOCUMENTS:
+        return table.with_columns(function(table["text"]).alias("text"))
+    turns = table.select("messages").with_row_index("row").explode("messages", empty_as_null=False).unnest("messages")
+    turns = turns.with_columns(function(turns["content"]).alias("content"))
+    grouped = turns.group_by("row", maintain_order=True).agg(messages=pl.struct("role", "content"))
+    return table.drop("messages").with_row_index("row").join(grouped, on="row", maintain_order="left").drop("row")
 
 
 def bounds(table: pl.DataFrame, kind: str) -> pl.DataFrame:
@@ -52,9 +64,9 @@ def judge(bounds: pl.DataFrame, kind: str, min_chars: int, max_chars: int) -> pl
     return bounds.select(reason=reason, detail=detail)
 
 
-def _clean_text(text: pl.Expr) -> pl.Expr:
-    newlines = text.str.replace_all("\r\n", "\n", literal=True).str.replace_all("\r", "\n", literal=True)
-    return newlines.str.replace_all("\0", "", literal=True).str.normalize("NFC")
+def _clean_text(texts: pl.Series) -> pl.Series:
+    newlines = texts.str.replace_all("\r\n", "\n", literal=True).str.replace_all("\r", "\n", literal=True)
+    return newlines.str.replace_all("\0", "", literal=True)
 
 
 def _has_blank(role: str) -> pl.Expr:

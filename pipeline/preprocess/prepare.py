@@ -5,13 +5,12 @@ Every pass that needs the texts prepares them anew: that is cheaper than keeping
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from pipeline.preprocess.cleaning import clean
+from pipeline.preprocess.cleaning import clean, over_texts
 from pipeline.preprocess.pii import mask
 from pipeline.preprocess.quality import rewrite
 from pipeline.shards.tables import DOCUMENTS
@@ -43,16 +42,6 @@ def prepare(path: Path, kind: str, preparation: Preparation) -> tuple[pl.DataFra
 
         table = over_texts(table, kind, masking)
     return table, masked
-
-
-def over_texts(table: pl.DataFrame, kind: str, function: Callable[[pl.Series], pl.Series]) -> pl.DataFrame:
-    """The table with `function` called once, on all its texts: those of the documents, or of all messages."""
-    if kind == DOCUMENTS:
-        return table.with_columns(function(table["text"]).alias("text"))
-    turns = table.select("messages").with_row_index("row").explode("messages", empty_as_null=False).unnest("messages")
-    turns = turns.with_columns(function(turns["content"]).alias("content"))
-    grouped = turns.group_by("row", maintain_order=True).agg(messages=pl.struct("role", "content"))
-    return table.drop("messages").with_row_index("row").join(grouped, on="row", maintain_order="left").drop("row")
 
 
 def whole_texts(table: pl.DataFrame, kind: str) -> pl.Series:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -19,11 +20,11 @@ OTHER_LANGUAGE = "other_language"
 def own_reasons(records: pl.DataFrame, kind: str, params: PreprocessParams) -> pl.DataFrame:
     """`reason` and `detail` for each row of an annotated shard, null where the record stays.
 
-    The bounds come first, then the language, then the rules of quality, which are for documents only.
+    The bounds come first, then the language, then the rules of quality; these two are for documents only.
     """
     verdicts = [judge(records, kind, params.min_chars, params.max_chars)]
-    if params.languages:
-        verdicts.append(_judge_language(records, params.languages))
+    if kind == DOCUMENTS and params.languages:
+        verdicts.append(_judge_language(records, params.languages, params.min_language_score))
     if kind == DOCUMENTS and params.quality:
         verdicts.append(decide(records, params.quality, params.thresholds))
     chosen = verdicts[0]
@@ -36,7 +37,8 @@ def own_reasons(records: pl.DataFrame, kind: str, params: PreprocessParams) -> p
     return chosen
 
 
-def _judge_language(records: pl.DataFrame, wanted: list[str]) -> pl.DataFrame:
-    is_other = ~pl.col("language").fill_null("").is_in(wanted)
-    detail = pl.format("{} ({})", pl.col("language").fill_null("none"), pl.col("language_score").fill_null(0).round(2))
+def _judge_language(records: pl.DataFrame, wanted: Sequence[str], min_score: float) -> pl.DataFrame:
+    language, score = pl.col("language").fill_null("none"), pl.col("language_score").fill_null(0.0)
+    is_other = ~language.is_in(list(wanted)) | (score < min_score)
+    detail = pl.format("{} ({})", language, score.round(2))
     return records.select(reason=pl.when(is_other).then(pl.lit(OTHER_LANGUAGE)), detail=pl.when(is_other).then(detail))

@@ -12,7 +12,7 @@ import polars as pl
 from pipeline.preprocess.annotate import RECORDS, Annotate, Annotated
 from pipeline.preprocess.decide import Decisions
 from pipeline.preprocess.ledger import SPLIT_CODES
-from pipeline.shards.tables import KINDS
+from pipeline.shards.tables import DOCUMENTS, KINDS
 
 _FIGURES = {
     "records": pl.col("copies").cast(pl.Int64).sum(),
@@ -33,7 +33,7 @@ def statistics(
         "mixture": _mixture(decisions),
         "masked": _masked(annotated),
     }
-    if any(shard.language_model for shard in shards):
+    if any(shard.language_model and shard.kind == DOCUMENTS for shard in shards):
         tables["languages"] = _languages(shards)
     return tables
 
@@ -109,7 +109,7 @@ def _languages(shards: Sequence[Annotate]) -> pl.DataFrame:
         pl.read_parquet(shard.folder / RECORDS, columns=["source", "language"])
         .group_by("source", "language")
         .agg(records=pl.len().cast(pl.Int64))
-        .with_columns(kind=pl.lit(shard.kind))
         for shard in shards
+        if shard.kind == DOCUMENTS
     ]
-    return _summed(pl.concat(parts).select("kind", "source", "language", "records"), "kind", "source", "language")
+    return _summed(pl.concat(parts), "source", "language")

@@ -23,6 +23,7 @@ PARAMS: Any = SimpleNamespace(
     pii=[],
     language_model="none",
     languages=[],
+    min_language_score=0.65,
     near_duplicates=False,
     near_words=5,
     near_bands=14,
