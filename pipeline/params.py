@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 import shlex
 import sys
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -281,6 +282,8 @@ class LaunchParams:
 
     def __post_init__(self) -> None:
         _require(self, "workers", self.workers >= 0, "must be at least 0 (0: one per core)")
+        known = self.ray_address in ("", "auto") or re.fullmatch(r"[^\s:/]+:\d+", self.ray_address)
+        _require(self, "ray_address", bool(known), "must be empty (Ray on this machine), auto, or host:port")
         _require(self, "slurm_options", _is_shell(self.slurm_options), "must have its quotation marks in pairs")
         _require(self, "checkpoint_seconds", self.checkpoint_seconds >= 0, "must be at least 0")
 

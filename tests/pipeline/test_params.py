@@ -95,6 +95,9 @@ def test_every_field_is_commented_where_it_first_stands():
         ({"model__d_model": 128.5}, ["model.d_model"]),
         ({"export__format": "gguf"}, ["export.format must be one of native, hf-mamba2, hf-nemotron-h", "gguf"]),
         ({"launch__workers": -1}, ["launch.workers"]),
+        ({"launch__executor": "dask"}, ["launch.executor", "dask", "slurm"]),
+        ({"launch__ray_address": "a cluster"}, ["launch.ray_address must be empty", "a cluster"]),
+        ({"launch__slurm_options": "--comment='x"}, ["launch.slurm_options must have its quotation marks"]),
     ],
 )
 def test_a_mistake_is_named_with_its_full_key(edited, changes, words):

@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from pipeline.shards.executors.flow import collect
 RETRIES = 3
 """Of a task whose process or machine is lost, or that Ray stops because memory runs out."""
 SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_TO_ANSWER = 10.0
 OBJECT_STORE_BYTES = 200 * 10**6
 """Of a Ray that is started here: for results, which are small."""
 
@@ -36,7 +38,7 @@ class Ray:
     workers: int = 0
     """Tasks at a time; 0 for one per core: of this machine, or of the cluster as it grows and shrinks."""
     address: str = ""
-    """Of a running cluster, as `ray.init` takes it ("auto" for that of this machine); "" starts Ray here."""
+    """Of a running cluster, host:port, or "auto" for that of this machine; "" starts Ray here."""
 
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
         """See `Executor`. A task that is lost is started again, `RETRIES` times."""
@@ -127,10 +129,17 @@ def _connected(address: str, workers: int) -> ModuleType:
             "object_store_memory": OBJECT_STORE_BYTES,
         }
         try:
+            if ":" in address:
+                _knock(address)  # Ray would try for minutes, and end the process
             ray.init(address or "local", logging_level=logging.ERROR, **({} if address else here))
-        except ConnectionError as error:
+        except OSError as error:
             raise ValueError(f"launch.ray_address is {address}: no Ray cluster answers there: {error}") from error
     return ray
+
+
+def _knock(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
 
 
 @contextmanager
