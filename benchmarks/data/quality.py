@@ -138,10 +138,10 @@ def compare_speed(folder: Path, preset: str, mb: float) -> None:
             "ours": run_measured([sys.executable, "-m", "benchmarks.data.quality", "--judge", str(folder), preset]),
             "datatrove": run_script(THEIRS, folder, logs, preset, str(WORKERS)),
         }
-        statistics = json.loads((Path(logs) / "stats.json").read_text())
+        forwarded = json.loads((Path(logs) / "stats.json").read_text())[-1]["stats"]["forwarded"]
     kept = {
         "ours": json.loads(costs["ours"].stdout.splitlines()[-1]).get("kept", 0),
-        "datatrove": statistics[-1]["stats"]["forwarded"]["total"],
+        "datatrove": forwarded["total"] if isinstance(forwarded, dict) else forwarded,
     }
     for name, cost in costs.items():
         print(f"  {preset:8} {name:10} {row(cost, mb)}  kept {kept[name]:,}")
