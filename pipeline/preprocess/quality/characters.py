@@ -70,11 +70,6 @@ class Characters:
         return np.flatnonzero((self.bits & SPACE) == 0)
 
     @cached_property
-    def filled_before(self) -> Ints:
-        """(chars + 1,) how many characters before each place are no white space."""
-        return _counts((self.bits & SPACE) == 0)
-
-    @cached_property
     def _prefixes(self) -> Hashes:
         """(chars + 1,) polynomial hashes of all that is before each place, modulo 2^64."""
         prefixes = np.zeros(len(self.codes) + 1, dtype=np.uint64)
@@ -86,16 +81,13 @@ class Characters:
         ahead = self._prefixes[ends] - self._prefixes[starts]
         return mix(ahead * _powers(len(self.codes), inverse=True)[starts])
 
-    def owners(self, places: Ints) -> Ints:
-        """(n,) the text that each place lies in; `places` ascend."""
-        return np.repeat(
-            np.arange(self.texts), np.diff(np.searchsorted(places, np.append(self.starts, len(self.codes))))
-        )
+    def count(self, places: Ints) -> Ints:
+        """(texts,) how many of the places, which ascend, lie in each text."""
+        return np.diff(np.searchsorted(places, np.append(self.starts, len(self.codes))))
 
-    def count(self, flags: Flags) -> Ints:
-        """(texts,) how many of the flags, one for each character, are set in each text."""
-        counts = _counts(flags)
-        return counts[self.ends] - counts[self.starts]
+    def owners(self, places: Ints) -> Ints:
+        """(n,) the text that each of the places, which ascend, lies in."""
+        return np.repeat(np.arange(self.texts), self.count(places))
 
 
 def batches(texts: pl.Series) -> Iterator[pl.Series]:
@@ -112,12 +104,6 @@ def mix(hashes: Hashes) -> Hashes:
     """Spread what differs in any bit over all 64."""
     spread = (hashes ^ (hashes >> np.uint64(32))) * _MIX
     return spread ^ (spread >> np.uint64(32))
-
-
-def _counts(flags: Flags) -> Ints:
-    counts = np.zeros(len(flags) + 1, dtype=np.int64)
-    np.cumsum(flags, out=counts[1:])
-    return counts
 
 
 @cache
