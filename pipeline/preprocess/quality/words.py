@@ -11,7 +11,7 @@ by one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import polars as pl
@@ -122,6 +122,7 @@ def _contractions(characters: Characters) -> Ints:
     return np.concatenate([places[one | two], places[is_not] - 1])
 
 
+@cache
 def hash_word(word: str) -> np.uint64:
     """The hash of a token of these characters."""
     characters = Characters.of(pl.Series([word]))

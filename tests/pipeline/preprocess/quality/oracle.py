@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
-from itertools import pairwise, takewhile
+from itertools import groupby, pairwise, takewhile
 
 import polars as pl
 
@@ -35,12 +36,9 @@ def is_core(c: str) -> bool:
     return not is_space(c) and not any(has_property(c, name) for name in ("P", "S", "Cc"))
 
 
-def split(text: str, keep: object) -> list[str]:
+def split(text: str, keep: Callable[[str], bool]) -> list[str]:
     """The stretches of characters for which `keep` holds."""
-    found = [""]
-    for c in text:
-        found = [*found[:-1], found[-1] + c] if keep(c) else [*found, ""]  # type: ignore[operator]
-    return [part for part in found if part]
+    return ["".join(part) for kept, part in groupby(text, keep) if kept]
 
 
 def tokens(text: str) -> list[str]:
