@@ -24,6 +24,20 @@ NEWLINE = 10
 BATCH = 1 << 20
 """Characters that are looked at together; a longer text is alone."""
 
+_PATTERNS = {
+    SPACE: r"\p{White_Space}",
+    LETTER: r"\p{L}",
+    NUMBER: r"\p{N}",
+    TERMINAL: r"\p{Sentence_Terminal}",
+    CORE: r"[^\p{P}\p{S}\p{Cc}\p{White_Space}]",
+    STICKY: r"[\-@/\\~^|]",
+    INFIX: r"[\-\u{2013}\u{2014},:/=<>]",
+    APOSTROPHE: r"['\u{2019}]",
+}
+_BITS = np.zeros(0x110000, dtype=np.uint8)
+_KNOWN = np.zeros(0x110000, dtype=bool)
+"""What each code point is, and for which that is known: those met so far."""
+
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _MIX = np.uint64(0xD6E8FEB86659FD93)
 
@@ -62,17 +76,15 @@ class Characters:
     @cached_property
     def bits(self) -> Bits:
         """(chars,) what each character is."""
-        return _table()[self.codes]
+        unknown = self.codes[~_KNOWN[self.codes]]
+        if len(unknown):
+            _classify(np.unique(unknown))
+        return _BITS[self.codes]
 
     @cached_property
     def filled(self) -> Ints:
         """Where the characters are that are no white space, in order."""
         return np.flatnonzero((self.bits & SPACE) == 0)
-
-    @cached_property
-    def filled_before(self) -> Ints:
-        """(chars + 1,) how many characters before each place are no white space."""
-        return _counts((self.bits & SPACE) == 0)
 
     @cached_property
     def _prefixes(self) -> Hashes:
@@ -86,16 +98,13 @@ class Characters:
         ahead = self._prefixes[ends] - self._prefixes[starts]
         return mix(ahead * _powers(len(self.codes), inverse=True)[starts])
 
-    def owners(self, places: Ints) -> Ints:
-        """(n,) the text that each place lies in; `places` ascend."""
-        return np.repeat(
-            np.arange(self.texts), np.diff(np.searchsorted(places, np.append(self.starts, len(self.codes))))
-        )
+    def count(self, places: Ints) -> Ints:
+        """(texts,) how many of the places, which ascend, lie in each text."""
+        return np.diff(np.searchsorted(places, np.append(self.starts, len(self.codes))))
 
-    def count(self, flags: Flags) -> Ints:
-        """(texts,) how many of the flags, one for each character, are set in each text."""
-        counts = _counts(flags)
-        return counts[self.ends] - counts[self.starts]
+    def owners(self, places: Ints) -> Ints:
+        """(n,) the text that each of the places, which ascend, lies in."""
+        return np.repeat(np.arange(self.texts), self.count(places))
 
 
 def batches(texts: pl.Series) -> Iterator[pl.Series]:
@@ -114,31 +123,12 @@ def mix(hashes: Hashes) -> Hashes:
     return spread ^ (spread >> np.uint64(32))
 
 
-def _counts(flags: Flags) -> Ints:
-    counts = np.zeros(len(flags) + 1, dtype=np.int64)
-    np.cumsum(flags, out=counts[1:])
-    return counts
-
-
-@cache
-def _table() -> Bits:
-    """What each of the code points is."""
-    codes = [*range(0xD800), *range(0xE000, 0x110000)]  # the gap is UTF-16's surrogates, which no text has
+def _classify(codes: np.ndarray[Any, np.dtype[np.uint32]]) -> None:
+    """Enter what these code points are into the tables."""
     characters = pl.Series(list(map(chr, codes)))
-    table = np.zeros(0x110000, dtype=np.uint8)
-    patterns = {
-        SPACE: r"\p{White_Space}",
-        LETTER: r"\p{L}",
-        NUMBER: r"\p{N}",
-        TERMINAL: r"\p{Sentence_Terminal}",
-        CORE: r"[^\p{P}\p{S}\p{Cc}\p{White_Space}]",
-        STICKY: r"[\-@/\\~^|]",
-        INFIX: r"[\-\u{2013}\u{2014},:/=<>]",
-        APOSTROPHE: r"['\u{2019}]",
-    }
-    for bit, pattern in patterns.items():
-        table[codes] |= characters.str.contains(pattern).to_numpy().astype(np.uint8) * np.uint8(bit)
-    return table
+    for bit, pattern in _PATTERNS.items():
+        _BITS[codes] |= characters.str.contains(pattern).to_numpy().astype(np.uint8) * np.uint8(bit)
+    _KNOWN[codes] = True
 
 
 def _powers(count: int, *, inverse: bool) -> Hashes:

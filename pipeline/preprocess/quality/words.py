@@ -11,6 +11,7 @@ by one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 import numpy as np
 import polars as pl
@@ -56,6 +57,12 @@ class Tokens:
         """(texts,) tokens in each."""
         return np.diff(self.bounds)
 
+    @cached_property
+    def chars_before(self) -> Ints:
+        """(tokens + 1,) the characters of the tokens before each, those of other texts too."""
+        return np.concatenate([[0], np.cumsum(self.lengths)])
+
+    @cached_property
     def owners(self) -> Ints:
         """(tokens,) the text of each."""
         return np.repeat(np.arange(len(self.bounds) - 1), self.counts)
@@ -115,6 +122,7 @@ def _contractions(characters: Characters) -> Ints:
     return np.concatenate([places[one | two], places[is_not] - 1])
 
 
+@cache
 def hash_word(word: str) -> np.uint64:
     """The hash of a token of these characters."""
     characters = Characters.of(pl.Series([word]))
