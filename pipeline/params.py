@@ -331,7 +331,7 @@ def main() -> None:
 
 
 def flatten(params: Any, prefix: str = "") -> dict[str, Any]:
-    """`{"finetune.lr": 3e-4, …}`: every leaf of a (nested) dataclass under its full key, enums by name; `{}` is a leaf."""
+    """`{"finetune.lr": 3e-4, …}`: each leaf of a (nested) dataclass under its full key, enums by name."""
     flat: dict[str, Any] = {}
     for key, value in (asdict(params) if is_dataclass(params) and not isinstance(params, type) else params).items():
         if isinstance(value, dict) and value:

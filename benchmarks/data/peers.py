@@ -81,7 +81,7 @@ def run_measured(command: list[str], threads: int | None = None) -> Cost:
     Raises:
         subprocess.CalledProcessError: it failed.
     """
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "LOGURU_LEVEL": "ERROR"}  # datatrove's log
     if threads:
         env |= {"POLARS_MAX_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     start = time.perf_counter()

@@ -15,10 +15,10 @@ Flags = np.ndarray[Any, np.dtype[np.bool_]]
 Bits = np.ndarray[Any, np.dtype[np.uint8]]
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
-SPACE, LETTER, NUMBER, TERMINAL, CORE, INFIX = (1 << bit for bit in range(6))
+SPACE, LETTER, NUMBER, TERMINAL, CORE, STICKY, INFIX, APOSTROPHE = (1 << bit for bit in range(8))
 """What a character is: white space; letter; number; punctuation that ends a sentence; neither space nor mark
-(punctuation, symbol, control); mark that parts words between letters. From the Unicode tables of Polars, which the
-lock pins."""
+(punctuation, symbol, control); mark that stays with the word that it begins or ends; mark that parts words between
+letters; apostrophe. From the Unicode tables of Polars, which the lock pins."""
 
 NEWLINE = 10
 BATCH = 1 << 20
@@ -70,11 +70,6 @@ class Characters:
         return np.flatnonzero((self.bits & SPACE) == 0)
 
     @cached_property
-    def filled_before(self) -> Ints:
-        """(chars + 1,) how many characters before each place are no white space."""
-        return _counts((self.bits & SPACE) == 0)
-
-    @cached_property
     def _prefixes(self) -> Hashes:
         """(chars + 1,) polynomial hashes of all that is before each place, modulo 2^64."""
         prefixes = np.zeros(len(self.codes) + 1, dtype=np.uint64)
@@ -86,16 +81,13 @@ class Characters:
         ahead = self._prefixes[ends] - self._prefixes[starts]
         return mix(ahead * _powers(len(self.codes), inverse=True)[starts])
 
-    def owners(self, places: Ints) -> Ints:
-        """(n,) the text that each place lies in; `places` ascend."""
-        return np.repeat(
-            np.arange(self.texts), np.diff(np.searchsorted(places, np.append(self.starts, len(self.codes))))
-        )
+    def count(self, places: Ints) -> Ints:
+        """(texts,) how many of the places, which ascend, lie in each text."""
+        return np.diff(np.searchsorted(places, np.append(self.starts, len(self.codes))))
 
-    def count(self, flags: Flags) -> Ints:
-        """(texts,) how many of the flags, one for each character, are set in each text."""
-        counts = _counts(flags)
-        return counts[self.ends] - counts[self.starts]
+    def owners(self, places: Ints) -> Ints:
+        """(n,) the text that each of the places, which ascend, lies in."""
+        return np.repeat(np.arange(self.texts), self.count(places))
 
 
 def batches(texts: pl.Series) -> Iterator[pl.Series]:
@@ -114,12 +106,6 @@ def mix(hashes: Hashes) -> Hashes:
     return spread ^ (spread >> np.uint64(32))
 
 
-def _counts(flags: Flags) -> Ints:
-    counts = np.zeros(len(flags) + 1, dtype=np.int64)
-    np.cumsum(flags, out=counts[1:])
-    return counts
-
-
 @cache
 def _table() -> Bits:
     """What each of the code points is."""
@@ -132,7 +118,9 @@ def _table() -> Bits:
         NUMBER: r"\p{N}",
         TERMINAL: r"\p{Sentence_Terminal}",
         CORE: r"[^\p{P}\p{S}\p{Cc}\p{White_Space}]",
+        STICKY: r"[\-@/\\~^|]",
         INFIX: r"[\-\u{2013}\u{2014},:/=<>]",
+        APOSTROPHE: r"['\u{2019}]",
     }
     for bit, pattern in patterns.items():
         table[codes] |= characters.str.contains(pattern).to_numpy().astype(np.uint8) * np.uint8(bit)

@@ -26,7 +26,9 @@ def measure_code(texts: pl.Series, characters: Characters, lines: Segments) -> d
     return {
         "longest_line": pl.Series(longest),
         "mean_line_length": share(characters.lengths, count_lines(characters)),
-        "alphanumeric": share(characters.count((characters.bits & (LETTER | NUMBER)) != 0), characters.lengths),
+        "alphanumeric": share(
+            characters.count(np.flatnonzero(characters.bits & (LETTER | NUMBER))), characters.lengths
+        ),
         "generated_markers": head.str.count_matches(_GENERATED).cast(pl.Int64),
         "longest_encoded_run": encoded.cast(pl.Int64),
     }

@@ -22,9 +22,8 @@ def decide(measures: pl.DataFrame, presets: Sequence[str], thresholds: Mapping[s
         ValueError: an unknown preset or rule.
     """
     rules = select_rules(presets, thresholds)
-    broken = [(rule, _breaks(rule)) for rule in rules]
-    reason = [pl.when(breaks).then(pl.lit(rule.name)) for rule, breaks in broken]
-    detail = [pl.when(breaks).then(_detail(rule)) for rule, breaks in broken]
+    reason = [pl.when(breaks(rule)).then(pl.lit(rule.name)) for rule in rules]
+    detail = [pl.when(breaks(rule)).then(_detail(rule)) for rule in rules]
     none = pl.lit(None, dtype=pl.String)
     verdicts = measures.with_row_index("row").select(
         "row", reason=pl.coalesce(*reason, none), detail=pl.coalesce(*detail, none)
@@ -32,7 +31,8 @@ def decide(measures: pl.DataFrame, presets: Sequence[str], thresholds: Mapping[s
     return verdicts.drop("row")
 
 
-def _breaks(rule: Rule) -> pl.Expr:
+def breaks(rule: Rule) -> pl.Expr:
+    """Whether each row of measures breaks the rule; null where the measure is."""
     measure = pl.col(rule.measure)
     return measure < rule.threshold if rule.is_least else measure > rule.threshold
 

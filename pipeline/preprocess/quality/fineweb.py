@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from pipeline.preprocess.quality.characters import NEWLINE, TERMINAL, Characters
-from pipeline.preprocess.quality.segments import Segments, count_repeats, first_and_last
+from pipeline.preprocess.quality.characters import TERMINAL, Characters
+from pipeline.preprocess.quality.segments import Segments, count_newlines, count_repeats, first_and_last
 from pipeline.preprocess.quality.shares import share
 from pipeline.preprocess.quality.words import Tokens
 
@@ -19,7 +19,7 @@ def measure_fineweb(characters: Characters, lines: Segments, tokens: Tokens) -> 
     texts = characters.texts
     filled, _, _ = first_and_last(characters, lines)
     count = np.bincount(filled.owners, minlength=texts)
-    newlines = characters.count(characters.codes == NEWLINE)
+    newlines = count_newlines(characters)
     is_punctuated = (characters.bits[filled.ends - 1] & TERMINAL) != 0
     _, chars = count_repeats(characters, filled)
     return {

@@ -55,7 +55,7 @@ def measure_repetition(characters: Characters, lines: Segments, tokens: Tokens) 
 
 def measure_quality(texts: pl.Series, characters: Characters, lines: Segments, tokens: Tokens) -> dict[str, pl.Series]:
     """Counts and shares of words (tokens that are not marks alone), tokens and lines (the empty ones too)."""
-    owners = tokens.owners()
+    owners = tokens.owners
     is_word = (tokens.bits & CORE) != 0
     words = np.bincount(owners[is_word], minlength=characters.texts)
     word_chars = np.bincount(owners, weights=np.where(is_word, tokens.lengths, 0), minlength=characters.texts)
@@ -69,7 +69,7 @@ def measure_quality(texts: pl.Series, characters: Characters, lines: Segments, t
     return {
         "words": pl.Series(words),
         "mean_word_length": share(word_chars, words),
-        "hashes_per_token": share(characters.count(codes == ord("#")), tokens.counts),
+        "hashes_per_token": share(characters.count(np.flatnonzero(codes == ord("#"))), tokens.counts),
         "ellipses_per_token": share(ellipses.to_numpy(), tokens.counts),
         "bullet_lines": share(filled.per_text(is_bullet, characters.texts), all_lines),
         "ellipsis_lines": share(filled.per_text(is_cut, characters.texts), all_lines),

@@ -44,7 +44,7 @@ def repeated_ngrams(tokens: Tokens, longest: int) -> Iterator[Repeated]:
     """Those for n from 2 to `longest`."""
     last = np.repeat(tokens.bounds[1:], tokens.counts)
     places = np.arange(len(tokens.lengths))
-    prefixes: Hashes = tokens.hashes + tokens.owners().astype(np.uint64) * _FIRST_TOKEN
+    prefixes: Hashes = tokens.hashes + tokens.owners.astype(np.uint64) * _FIRST_TOKEN
     for n in range(2, longest + 1):
         fits = places + n <= last[places]
         places, prefixes = places[fits], prefixes[fits]
@@ -75,7 +75,7 @@ def top_ngram_chars(tokens: Tokens, repeated: Repeated) -> Ints:
     Of several as frequent it is the first. Where none is there twice it is the text's first; 0 where there is none.
     """
     n, texts = repeated.n, len(tokens.counts)
-    before = _chars_before(tokens)
+    before = tokens.chars_before
     owners = np.searchsorted(tokens.bounds, repeated.first, side="right") - 1
     order = np.lexsort((repeated.first, -repeated.sizes, owners))
     owner, index = np.unique(owners[order], return_index=True)
@@ -105,13 +105,9 @@ def duplicate_ngram_chars(tokens: Tokens, repeated: Repeated) -> Ints:
                 end = place + n
             else:
                 met[group] = 1
-    before = _chars_before(tokens)
+    before = tokens.chars_before
     places = np.array(counted, dtype=np.int64)
     owners = np.searchsorted(tokens.bounds, places, side="right") - 1
     return np.bincount(owners, weights=before[places + n] - before[places], minlength=len(tokens.counts)).astype(
         np.int64
     )
-
-
-def _chars_before(tokens: Tokens) -> Ints:
-    return np.concatenate([[0], np.cumsum(tokens.lengths)])

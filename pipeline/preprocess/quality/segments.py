@@ -36,18 +36,16 @@ def find_lines(characters: Characters) -> Segments:
 
 def find_paragraphs(characters: Characters) -> Segments:
     """What two or more newlines keep apart, in texts less the white space at their ends; a blank text has none."""
-    before = characters.filled_before
-    has_words = before[characters.ends] > before[characters.starts]
-    first = characters.filled[before[characters.starts[has_words]]]
-    last = characters.filled[before[characters.ends[has_words]] - 1] + 1
+    every = Segments(characters.starts, characters.ends, np.arange(characters.texts))
+    _, first, last = first_and_last(characters, every)
     newline = np.concatenate([[False], characters.codes == NEWLINE, [False]])
     edges = np.flatnonzero(newline[1:] != newline[:-1])
     gap_starts, gap_ends = edges[::2], edges[1::2]
     text = np.searchsorted(first, gap_starts, side="right") - 1
     is_break = (gap_ends - gap_starts >= 2) & (text >= 0)
-    is_break[is_break] = gap_ends[is_break] <= last[text[is_break]]
+    is_break[is_break] = gap_ends[is_break] <= last[text[is_break]] + 1
     starts = np.sort(np.concatenate([first, gap_ends[is_break]]))
-    ends = np.sort(np.concatenate([last, gap_starts[is_break]]))
+    ends = np.sort(np.concatenate([last + 1, gap_starts[is_break]]))
     return Segments(starts, ends, characters.owners(starts))
 
 
@@ -68,17 +66,21 @@ def count_repeats(characters: Characters, segments: Segments) -> tuple[Ints, Int
 
 def first_and_last(characters: Characters, segments: Segments) -> tuple[Segments, Ints, Ints]:
     """The segments that are not blank, and the places of the first and last characters in each that are no space."""
-    before = characters.filled_before
-    chosen = segments.pick(before[segments.ends] > before[segments.starts])
-    return chosen, characters.filled[before[chosen.starts]], characters.filled[before[chosen.ends] - 1]
+    filled = characters.filled
+    first, end = np.searchsorted(filled, segments.starts), np.searchsorted(filled, segments.ends)
+    has_words = end > first
+    return segments.pick(has_words), filled[first[has_words]], filled[end[has_words] - 1]
 
 
 def count_lines(characters: Characters) -> Ints:
     """(texts,) lines, the empty ones too; a newline at the end starts no other."""
-    newlines = characters.count(characters.codes == NEWLINE)
     has_text = characters.lengths > 0
-    open_end = has_text & (characters.codes[characters.ends - 1] != NEWLINE)
-    return newlines + open_end
+    return count_newlines(characters) + (has_text & (characters.codes[characters.ends - 1] != NEWLINE))
+
+
+def count_newlines(characters: Characters) -> Ints:
+    """(texts,) newlines in each."""
+    return characters.count(np.flatnonzero(characters.codes == NEWLINE)) - 1  # less the one between texts
 
 
 def edge_newlines(characters: Characters) -> tuple[Flags, Flags]:

@@ -1,21 +1,39 @@
 """Texts cut into tokens: words, and marks that stand alone.
 
-What white space keeps apart is cut further, after the manner of spaCy's English rules, whose tokens datatrove counts:
-each mark at its start or end is a token of its own (dots in a row are one), and so is a hyphen, dash, comma, colon,
-slash, `=`, `<` or `>` between letters. Other marks inside stay: `don't`, `3.14`, `foo.bar`. Where spaCy departs:
-contractions (`do n't`), abbreviations (`e.g.`), units after numbers, addresses, some marks at the start of a word.
+What white space keeps apart is cut further, after the manner of spaCy's English rules, whose tokens datatrove
+counts: each mark at its start or end is a token of its own (dots in a row are one), up to the first or last character
+that is no mark or one of `-@/\\~^|`; so is a hyphen, dash, comma, colon, slash, `=`, `<` or `>` between letters; and
+contractions part (`do n't`, `it 's`, `we 'll`). Other marks inside stay: `3.14`, `foo.bar`. Where spaCy departs: it
+keeps abbreviations (`e.g.`) and addresses whole, parts numbers from units (`10 km`), and knows many contractions one
+by one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
 
-from pipeline.preprocess.quality.characters import CORE, INFIX, LETTER, SPACE, Bits, Characters, Flags, Hashes, Ints
+from pipeline.preprocess.quality.characters import (
+    APOSTROPHE,
+    CORE,
+    INFIX,
+    LETTER,
+    NUMBER,
+    SPACE,
+    STICKY,
+    Bits,
+    Characters,
+    Flags,
+    Hashes,
+    Ints,
+)
 
 _DOT = ord(".")
+_ONE_LETTER = [ord(letter) for letter in "smd"]
+_TWO_LETTERS = [ord(pair[0]) << 8 | ord(pair[1]) for pair in ("ll", "re", "ve")]
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,12 @@ class Tokens:
         """(texts,) tokens in each."""
         return np.diff(self.bounds)
 
+    @cached_property
+    def chars_before(self) -> Ints:
+        """(tokens + 1,) the characters of the tokens before each, those of other texts too."""
+        return np.concatenate([[0], np.cumsum(self.lengths)])
+
+    @cached_property
     def owners(self) -> Ints:
         """(tokens,) the text of each."""
         return np.repeat(np.arange(len(self.bounds) - 1), self.counts)
@@ -50,8 +74,7 @@ def tokenize(characters: Characters) -> Tokens:
     filled = (bits & SPACE) == 0
     is_start = filled.copy()
     is_start[1:] &= ~filled[:-1]
-    is_core = (bits & CORE) != 0
-    outer = filled & ~_inside(is_start, filled, is_core)
+    outer = filled & ~_inside(is_start, filled, (bits & (CORE | STICKY)) != 0)
     is_start |= outer
     is_start[1:] |= outer[:-1] & filled[1:]
     in_dots = outer[1:] & outer[:-1] & (codes[1:] == _DOT) & (codes[:-1] == _DOT)
@@ -60,6 +83,7 @@ def tokenize(characters: Characters) -> Tokens:
     infixes = infixes[(bits[infixes - 1] & bits[infixes + 1] & LETTER) != 0]  # the last character is a newline
     is_start[infixes] = True
     is_start[infixes + 1] = True
+    is_start[_contractions(characters)] = True
     is_end = filled.copy()
     is_end[:-1] &= ~filled[1:] | is_start[1:]
     starts, ends = np.flatnonzero(is_start), np.flatnonzero(is_end) + 1
@@ -80,6 +104,22 @@ def _inside(is_start: Flags, filled: Flags, is_core: Flags) -> Flags:
     edges[core[first[has_core]]] = 1
     edges[core[last[has_core]] + 1] = -1
     return np.cumsum(edges[:-1], dtype=np.int8).astype(bool)
+
+
+def _contractions(characters: Characters) -> Ints:
+    """Where the second word of a contraction starts."""
+    bits, codes = characters.bits, characters.codes
+    places = np.flatnonzero(bits & APOSTROPHE)
+    places = places[(bits[places - 1] & LETTER) != 0]
+    after = np.minimum(places + np.arange(1, 4)[:, None], len(codes) - 1)
+    goes_on = (bits[after] & (LETTER | NUMBER)) != 0
+    lower = codes[after] | 32  # the lower case of an ASCII letter
+    one = np.isin(lower[0], _ONE_LETTER) & ~goes_on[1]
+    two = np.isin(lower[0] << 8 | lower[1], _TWO_LETTERS) & goes_on[0] & goes_on[1] & ~goes_on[2]
+    is_not = (
+        (codes[places - 1] | 32 == ord("n")) & (bits[places - 2] & LETTER != 0) & (lower[0] == ord("t")) & ~goes_on[1]
+    )
+    return np.concatenate([places[one | two], places[is_not] - 1])
 
 
 def hash_word(word: str) -> np.uint64:
