@@ -118,7 +118,7 @@ def write_shards(table: pl.DataFrame, folder: Path, shards: int, *, jsonl: bool 
             path = path.with_suffix(".jsonl")
             part.write_ndjson(path)
         else:
-            ingested = part.with_columns(group="id", split=pl.lit(None, dtype=pl.String))
+            ingested = part.with_columns(source=pl.lit("generated"), group="id", split=pl.lit(None, dtype=pl.String))
             write_table(ingested.select(columns(kind, split=True).names()), path)
         files[path] = part.height
     if not jsonl:

@@ -63,7 +63,7 @@ def flows(found: list[Flow], name: str) -> Markup:
     with canvas(height=28 + 92 * len(found)) as figure:
         for axes, flow in zip(_panels(figure.subplots(len(found), squeeze=False)), found, strict=True):
             kept = np.array([flow.found, flow.cleaned, flow.packed])
-            lost = np.array([0, flow.found - flow.cleaned, flow.cleaned - flow.packed])
+            lost = np.array([0, sum(flow.preprocess.values()), sum(flow.tokenize.values())])
             stages = ["ingest", "preprocess", "tokenize"]
             axes.barh(stages, kept, height=0.62, color=OF_KIND[flow.kind])
             axes.barh(stages, lost, left=kept, height=0.62, color=REST)
@@ -71,7 +71,7 @@ def flows(found: list[Flow], name: str) -> Markup:
                 text = words.count(count) + (f"  ({words.count(-dropped)})" if dropped else "")
                 axes.annotate(text, (count + dropped, row), (5, 0), textcoords="offset points", va="center", color=INK)
             axes.set_title(flow.kind)
-            axes.set_xlim(0, flow.found * 1.3)
+            axes.set_xlim(0, max(kept + lost) * 1.3)
             axes.invert_yaxis()
             axes.xaxis.set_visible(False)
             axes.spines["bottom"].set_visible(False)

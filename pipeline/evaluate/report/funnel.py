@@ -36,16 +36,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Flow:
-    """The records of one kind: how many ingest found, and what each later stage dropped."""
+    """The records of one kind: how many ingest found, and what each later stage dropped or wrote once more."""
 
     kind: str
     found: int
     preprocess: Reasons
+    repeated: int
     tokenize: Reasons
 
     @property
     def cleaned(self) -> int:
-        return self.found - sum(self.preprocess.values())
+        return self.found - sum(self.preprocess.values()) + self.repeated
 
     @property
     def packed(self) -> int:
@@ -77,6 +78,8 @@ class Funnel:
             yield Step("ingest", f"left out: {words.reason(reason)}", {"": count}, lost=True)
         yield Step("ingest", "handed on", {flow.kind: flow.found for flow in self.flows}, lost=False)
         yield from self._dropped("preprocess", {flow.kind: flow.preprocess for flow in self.flows})
+        if any(flow.repeated for flow in self.flows):
+            yield Step("preprocess", "repeated", {flow.kind: flow.repeated for flow in self.flows}, lost=False)
         yield Step("preprocess", "handed on", {flow.kind: flow.cleaned for flow in self.flows}, lost=False)
         yield from self._dropped("tokenize", {flow.kind: flow.tokenize for flow in self.flows})
         yield Step("tokenize", "packed into rows", {flow.kind: flow.packed for flow in self.flows}, lost=False)
@@ -89,13 +92,13 @@ class Funnel:
 
 def read_funnel(ingested: Path, clean: Path, tokens: Path) -> Funnel:
     """The counts in the manifests that the data stages wrote into their directories."""
-    source, packed = read_manifest(ingested), read_manifest(tokens)
+    source, packed, repeated = read_manifest(ingested), read_manifest(tokens), read_manifest(clean)["repeated"]
     splits = [
         _split(kind, split, packed[kind][split]) for kind in KINDS for split in SPLITS if split in packed.get(kind, {})
     ]
     dropped = _dropped(clean)
     flows = [
-        Flow(kind, found, dropped[kind], _total(split.dropped for split in splits if split.kind == kind))
+        Flow(kind, found, dropped[kind], repeated[kind], _total(split.dropped for split in splits if split.kind == kind))
         for kind, found in source["records"].items()
         if found
     ]

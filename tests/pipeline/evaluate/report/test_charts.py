@@ -35,7 +35,7 @@ def test_bars_are_labelled_with_their_figures():
 
 
 def test_flows_say_what_stays_and_what_goes():
-    found = texts(charts.flows([Flow("documents", 1000, {"duplicate": 100}, {"too_long": 900})], "a"))
+    found = texts(charts.flows([Flow("documents", 1000, {"duplicate": 100}, 0, {"too_long": 900})], "a"))
     assert [text.replace("\N{MINUS SIGN}", "-") for text in found[3:6]] == ["1,000", "900  (-100)", "0  (-900)"]
 
 

@@ -27,13 +27,13 @@ def read(tmp_path: Path) -> Funnel:
     ingested = write(
         tmp_path / "ingested", {"records": {"documents": 10, "conversations": 30}, "left_out": {"no_body": 4}}
     )
-    clean = write(tmp_path / "clean", {})
+    clean = write(tmp_path / "clean", {"repeated": {"documents": 3, "conversations": 0}})
     dropped = [("documents", "too_short")] * 2 + [("conversations", "duplicate")] * 5
     pl.DataFrame(dropped, schema=["kind", "reason"], orient="row").write_parquet(clean / "dropped.parquet")
     tokens = write(
         tmp_path / "tokens",
         {
-            "documents": {"train": packed(8)},
+            "documents": {"train": packed(11)},
             "conversations": {"train": packed(20, too_long=3), "test": packed(5, too_long=1)},
         },
     )
@@ -43,7 +43,7 @@ def read(tmp_path: Path) -> Funnel:
 def test_what_is_dropped_adds_up(tmp_path):
     funnel = read(tmp_path)
     documents, conversations = funnel.flows
-    assert (documents.found, documents.cleaned, documents.packed) == (10, 8, 8)
+    assert (documents.found, documents.cleaned, documents.packed) == (10, 11, 11)
     assert (conversations.found, conversations.cleaned, conversations.packed) == (30, 25, 21)
     for flow in funnel.flows:
         assert flow.packed == sum(split.records_out for split in funnel.splits if split.kind == flow.kind)
@@ -61,7 +61,8 @@ def test_the_steps_name_each_reason_once_and_in_order(tmp_path):
         ("ingest", "handed on", {"documents": 10, "conversations": 30}),
         ("preprocess", "dropped: duplicate", {"documents": 0, "conversations": 5}),
         ("preprocess", "dropped: too short", {"documents": 2, "conversations": 0}),
-        ("preprocess", "handed on", {"documents": 8, "conversations": 25}),
+        ("preprocess", "repeated", {"documents": 3, "conversations": 0}),
+        ("preprocess", "handed on", {"documents": 11, "conversations": 25}),
         ("tokenize", "dropped: too long", {"documents": 0, "conversations": 4}),
-        ("tokenize", "packed into rows", {"documents": 8, "conversations": 21}),
+        ("tokenize", "packed into rows", {"documents": 11, "conversations": 21}),
     ]

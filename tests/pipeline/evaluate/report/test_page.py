@@ -44,7 +44,7 @@ def content(*kinds: str) -> Content:
         data=Data(
             Funnel(
                 {"no_body": 7},
-                [Flow(kind, 1000, {"duplicate": 10}, {"too_long": 5}) for kind in kinds],
+                [Flow(kind, 1000, {"duplicate": 10}, 0, {"too_long": 5}) for kind in kinds],
                 [Split(kind, "train", 990, 985, {"too_long": 5}, 3, 50, 4000, 3000, 0.75) for kind in kinds],
             ),
             dict.fromkeys(kinds, HISTOGRAM),

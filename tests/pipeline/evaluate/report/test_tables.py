@@ -15,7 +15,7 @@ from pipeline.evaluate.report.histograms import Histogram, TokenCounts
 from pipeline.evaluate.report.tables import rank_frequency, write_tables
 
 DATA = Data(
-    funnel=Funnel({"no_body": 4}, [Flow("documents", 9, {"duplicate": 1}, {})], []),
+    funnel=Funnel({"no_body": 4}, [Flow("documents", 9, {"duplicate": 1}, 0, {})], []),
     characters={"documents": Histogram(np.array([64, 90, 128]), np.array([2, 6]), sampled=False)},
     sequences={"documents": Histogram(np.array([1, 3, 5]), np.array([1, 2]), sampled=False)},
     tokens={"documents": TokenCounts(np.array([50, 30, 15, 4, 1]), sampled=False)},
