@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pipeline.chat.template import ChatTemplate
+from pipeline.chat.template import template_for
 from pipeline.chat.tokenizer import Tokenizer, load_tokenizer
 from pipeline.rows import CONTEXT, NEVER, RESPONSE, smallest_uint
 
@@ -64,7 +64,7 @@ def _documents(texts: pl.Series, tokenizer: Tokenizer) -> Iterator[tuple[np.ndar
 
 
 def _conversations(messages: pl.Series, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    template = ChatTemplate.for_tokenizer(tokenizer)
+    template = template_for(tokenizer)
     for part in messages.to_frame().iter_slices(RECORDS_AT_A_TIME):
         for ids, answer in template.encode_batch(part.to_series().to_list()):
             mask = np.where(answer, RESPONSE, CONTEXT).astype(np.uint8)

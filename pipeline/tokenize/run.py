@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.chat.template import ChatTemplate
+from pipeline.chat.template import template_for
 from pipeline.chat.tokenizer import TOKENIZER_FILE, Tokenizer, copy_tokenizer, load_tokenizer
 from pipeline.params import TokenizeParams
 from pipeline.shards import Kept, read_manifest, run_shards, write_manifest
@@ -142,7 +142,7 @@ def _describe(tokenizer: Tokenizer) -> dict[str, Any]:
         "bos_id": tokenizer.bos_id,
         "eos_id": tokenizer.eos_id,
         "pad_id": tokenizer.pad_id,
-        "end_id": ChatTemplate.for_tokenizer(tokenizer).end_id,
+        "end_id": template_for(tokenizer).end_id,
     }
 
 
