@@ -28,7 +28,7 @@ class JinjaTemplate:
     def __init__(self, tokenizer: Tokenizer) -> None:
         """
         Raises:
-            ValueError: the template is not valid, or does not close an answer with a control token.
+            ValueError: the template is not valid, or fails on the plainest conversation.
         """
         assert tokenizer.chat_template is not None
         added = tokenizer.backend.get_added_tokens_decoder()
@@ -40,7 +40,8 @@ class JinjaTemplate:
         self.tokenizer = tokenizer
         self._renderer = Renderer(tokenizer.chat_template, tokenizer.names, controls)
         self._backends: dict[str, tokenizers.Tokenizer] = {}
-        self.end_id = self._after_answer([]).controls[0]
+        answer = self._after_answer([])
+        self.end_id = answer.controls[0] if answer else tokenizer.eos_id
         """The token that ends the assistant's turn and so stops generation."""
 
     @property
@@ -92,29 +93,33 @@ class JinjaTemplate:
         return self._tokens(self._renderer.render(messages, prompt=True))[0].tolist()
 
     def encode_turns(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of `messages`, up to the last token that ends a turn.
+        """The ids of `messages`, up to the last token that ends a turn if there is one: what follows goes on from it.
 
         Raises:
-            ValueError: the template does not take these messages, or ends no turn of them.
+            ValueError: the template does not take these messages.
         """
         ids = self._tokens(self._renderer.render(messages))[0].tolist()
-        if self.end_id not in ids:
-            raise ValueError("the chat template does not close a turn before its answer; give a whole conversation")
-        return ids[: len(ids) - ids[::-1].index(self.end_id)]
+        after_end = ids[::-1].index(self.end_id) if self.end_id in ids else 0
+        return ids[: len(ids) - after_end]
 
     def encode_follow_up(self, text: str) -> list[int]:
-        """What goes on from a closed turn: the user says `text`, and the assistant's answer begins."""
-        return self._tokens(self._after_answer([{"role": "user", "content": text}]))[0].tolist()[1:]
+        """What goes on from a closed turn: the user says `text`, and the assistant's answer begins.
 
-    def _after_answer(self, messages: Sequence[Message]) -> Rendered:
-        """What the template writes from the end token of an answer on, if `messages` follow."""
+        Raises:
+            ValueError: the template does not close an answer with a control token.
+        """
+        rendered = self._after_answer([{"role": "user", "content": text}])
+        if rendered is None:
+            raise ValueError("the chat template does not close an answer with a control token; give each prompt alone")
+        return self._tokens(rendered)[0].tolist()[1:]
+
+    def _after_answer(self, messages: Sequence[Message]) -> Rendered | None:
+        """What the template writes from the token on that ends an answer, if `messages` follow; None without one."""
         contents = [message["content"] for message in messages]
         asked, answered = unused_characters([str(self.tokenizer.chat_template), *contents], 2)
         rendered = self._renderer.render([*_turns(asked, answered), *messages], prompt=bool(messages))
         end = rendered.text.find(rendered.separator, rendered.text.find(answered))
-        if answered not in rendered.text or end < 0:
-            raise ValueError(f"the chat template does not close an answer with a control token. {_REMEDY}")
-        return rendered.since(end)
+        return rendered.since(end) if answered in rendered.text and end >= 0 else None
 
     def _tokens(self, rendered: Rendered) -> tuple[np.ndarray, np.ndarray]:
         """ids (n,) int64, and offsets (n, 2): the characters of `rendered.text` that each stands for."""

@@ -18,7 +18,12 @@ _JINJA = """\
 {%%- if message["role"] not in openings -%%}
 {{- raise_exception("a message has the role " ~ message["role"] ~ "; known roles are %(roles)s") -}}
 {%%- endif -%%}
-{{- openings[message["role"]] + message["content"] + closings[message["role"]] -}}
+{{- openings[message["role"]] -}}
+{%%- if message["role"] == "assistant" -%%}
+{%%- generation -%%}{{- message["content"] + closings["assistant"] -}}{%%- endgeneration -%%}
+{%%- else -%%}
+{{- message["content"] + closings[message["role"]] -}}
+{%%- endif -%%}
 {%%- endfor -%%}
 {%%- if add_generation_prompt -%%}{{- openings["assistant"] -}}{%%- endif -%%}
 """
