@@ -40,6 +40,11 @@ class TurnTemplate:
         return cls(tokenizer, dict(zip(ROLES, headers, strict=True)), closings)
 
     @property
+    def without_mask(self) -> str | None:
+        """Why no mask can be made: it always can."""
+        return None
+
+    @property
     def closing(self) -> list[int]:
         """What ends an answer that was cut short."""
         return self.closings["assistant"]

@@ -27,6 +27,8 @@ WORDS = ["the ", " cat", "\n", "    ", "return", " x=1", "naïve", "🙂", "<|en
 PARAMS = TokenizeParams(
     tokenizer="embedded",
     vocab_size=300,
+    chat_template="embedded",
+    fast=False,
     seqlen=32,
     long_documents=LongDocuments.split,
     long_conversations=LongConversations.truncate,
