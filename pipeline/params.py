@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from model.config import HybridConfig
+from pipeline.rules import select_rules
 
 EMBEDDED = "embedded"
 """In place of a path: what the repository brings itself (a committed folder, so that DVC can depend on it)."""
@@ -26,6 +27,12 @@ EMBEDDED = "embedded"
 
 EXPORT_FORMATS = ("native", "hf-mamba2", "hf-nemotron-h", "hf-bamba", "hf-granite", "state-spaces", "megatron")
 """The names in model.checkpoints.FORMATS, which takes torch to import."""
+
+PII_KINDS = ("email", "ip", "phone")
+"""The names in pipeline.preprocess.pii.KINDS, which takes polars to import."""
+
+NONE = "none"
+"""In place of a path: no file."""
 
 MIN_VOCAB_SIZE = 256 + 5
 """Of a tokenizer that is trained here: every byte, and the special tokens of pipeline/chat/tokenizer.py."""
@@ -80,6 +87,12 @@ class PreprocessParams:
     validation_fraction: float
     test_fraction: float
     seed: int
+    quality: list[str]
+    thresholds: dict[str, float]
+    pii: list[str]
+    language_model: str
+    languages: list[str]
+    min_language_score: float
 
     def __post_init__(self) -> None:
         _require(self, "min_chars", self.min_chars >= 1, "must be at least 1")
@@ -89,6 +102,14 @@ class PreprocessParams:
         _require_seed(self)
         held_out = self.validation_fraction + self.test_fraction
         _require(self, "test_fraction", held_out < 1, "and validation_fraction together must stay below 1")
+        select_rules(self.quality, self.thresholds)  # raises on a name that it does not know
+        known = set(self.pii) <= set(PII_KINDS) and len(set(self.pii)) == len(self.pii)
+        _require(self, "pii", known, f"must name each at most once of {', '.join(PII_KINDS)}")
+        named = self.language_model != NONE
+        is_file = not named or os.path.isfile(self.language_model)
+        _require(self, "language_model", is_file, f"must be a file, or the word {NONE}")
+        _require(self, "languages", named or not self.languages, "needs language_model, which is none")
+        _require(self, "min_language_score", 0 <= self.min_language_score <= 1, "must be from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -297,10 +318,10 @@ def main() -> None:
 
 
 def flatten(params: Any, prefix: str = "") -> dict[str, Any]:
-    """`{"finetune.lr": 3e-4, …}`: every leaf of a (nested) dataclass under its full key, enums by name."""
+    """`{"finetune.lr": 3e-4, …}`: each leaf of a (nested) dataclass under its full key, enums by name."""
     flat: dict[str, Any] = {}
     for key, value in (asdict(params) if is_dataclass(params) and not isinstance(params, type) else params).items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value.name if isinstance(value, Enum) else value

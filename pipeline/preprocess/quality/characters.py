@@ -1,0 +1,154 @@
+"""Texts as arrays of characters, with what each character is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
+Bits = np.ndarray[Any, np.dtype[np.uint8]]
+Hashes = np.ndarray[Any, np.dtype[np.uint64]]
+
+SPACE, LETTER, NUMBER, TERMINAL, CORE, STICKY, INFIX, APOSTROPHE = (1 << bit for bit in range(8))
+"""What a character is: white space; letter; number; punctuation that ends a sentence; neither space nor mark
+(punctuation, symbol, control); mark that stays with the word that it begins or ends; mark that parts words between
+letters; apostrophe. From the Unicode tables of Polars, which the lock pins."""
+
+NEWLINE = 10
+BATCH = 1 << 20
+"""Characters that are looked at together; a longer text is alone."""
+
+_MULTIPLIER = 0x9E3779B97F4A7C15
+_MIX = np.uint64(0xD6E8FEB86659FD93)
+
+
+@dataclass(frozen=True)
+class Characters:
+    """Some texts end to end, each with a newline after it.
+
+    Attributes:
+        codes: (chars,) uint32, the code points.
+        starts, ends: (texts,) where each text starts and ends, its own newline left out.
+    """
+
+    codes: np.ndarray[Any, np.dtype[np.uint32]]
+    starts: Ints
+    ends: Ints
+
+    @classmethod
+    def of(cls, texts: pl.Series) -> Characters:
+        """The characters of a String series without nulls."""
+        joined = "\n".join([*texts.to_list(), ""])
+        lengths = texts.str.len_chars().cast(pl.Int64).to_numpy()
+        ends = np.cumsum(lengths + 1) - 1
+        return cls(np.frombuffer(joined.encode("utf-32-le"), dtype=np.uint32), ends - lengths, ends)
+
+    @property
+    def texts(self) -> int:
+        """How many texts there are."""
+        return len(self.starts)
+
+    @property
+    def lengths(self) -> Ints:
+        """(texts,) characters in each."""
+        return self.ends - self.starts
+
+    @cached_property
+    def bits(self) -> Bits:
+        """(chars,) what each character is."""
+        return _table()[self.codes]
+
+    @cached_property
+    def filled(self) -> Ints:
+        """Where the characters are that are no white space, in order."""
+        return np.flatnonzero((self.bits & SPACE) == 0)
+
+    @cached_property
+    def filled_before(self) -> Ints:
+        """(chars + 1,) how many characters before each place are no white space."""
+        return _counts((self.bits & SPACE) == 0)
+
+    @cached_property
+    def _prefixes(self) -> Hashes:
+        """(chars + 1,) polynomial hashes of all that is before each place, modulo 2^64."""
+        prefixes = np.zeros(len(self.codes) + 1, dtype=np.uint64)
+        np.cumsum((self.codes + np.uint32(1)) * _powers(len(self.codes), inverse=False), out=prefixes[1:])
+        return prefixes
+
+    def hashes(self, starts: Ints, ends: Ints) -> Hashes:
+        """(n,) 64 bits for the characters from each of `starts` to each of `ends`: equal where these are."""
+        ahead = self._prefixes[ends] - self._prefixes[starts]
+        return mix(ahead * _powers(len(self.codes), inverse=True)[starts])
+
+    def owners(self, places: Ints) -> Ints:
+        """(n,) the text that each place lies in; `places` ascend."""
+        return np.repeat(
+            np.arange(self.texts), np.diff(np.searchsorted(places, np.append(self.starts, len(self.codes))))
+        )
+
+    def count(self, flags: Flags) -> Ints:
+        """(texts,) how many of the flags, one for each character, are set in each text."""
+        counts = _counts(flags)
+        return counts[self.ends] - counts[self.starts]
+
+
+def batches(texts: pl.Series) -> Iterator[pl.Series]:
+    """Consecutive parts of the texts of about BATCH characters."""
+    sizes = texts.str.len_chars().cum_sum().cast(pl.Int64)
+    start = done = 0
+    while start < len(texts):
+        end = max(start + 1, int(sizes.search_sorted(done + BATCH, side="right")))
+        yield texts[start:end]
+        start, done = end, int(sizes[end - 1])
+
+
+def mix(hashes: Hashes) -> Hashes:
+    """Spread what differs in any bit over all 64."""
+    spread = (hashes ^ (hashes >> np.uint64(32))) * _MIX
+    return spread ^ (spread >> np.uint64(32))
+
+
+def _counts(flags: Flags) -> Ints:
+    counts = np.zeros(len(flags) + 1, dtype=np.int64)
+    np.cumsum(flags, out=counts[1:])
+    return counts
+
+
+@cache
+def _table() -> Bits:
+    """What each of the code points is."""
+    codes = [*range(0xD800), *range(0xE000, 0x110000)]  # the gap is UTF-16's surrogates, which no text has
+    characters = pl.Series(list(map(chr, codes)))
+    table = np.zeros(0x110000, dtype=np.uint8)
+    patterns = {
+        SPACE: r"\p{White_Space}",
+        LETTER: r"\p{L}",
+        NUMBER: r"\p{N}",
+        TERMINAL: r"\p{Sentence_Terminal}",
+        CORE: r"[^\p{P}\p{S}\p{Cc}\p{White_Space}]",
+        STICKY: r"[\-@/\\~^|]",
+        INFIX: r"[\-\u{2013}\u{2014},:/=<>]",
+        APOSTROPHE: r"['\u{2019}]",
+    }
+    for bit, pattern in patterns.items():
+        table[codes] |= characters.str.contains(pattern).to_numpy().astype(np.uint8) * np.uint8(bit)
+    return table
+
+
+def _powers(count: int, *, inverse: bool) -> Hashes:
+    """At least `count` powers of the multiplier (odd, so that it has an inverse modulo 2^64), from the 0th."""
+    size = max(BATCH, 1 << count.bit_length())
+    return _powers_of(pow(_MULTIPLIER, -1, 1 << 64) if inverse else _MULTIPLIER, size)[:count]
+
+
+@cache
+def _powers_of(base: int, size: int) -> Hashes:
+    powers = np.full(size, base, dtype=np.uint64)
+    powers[0] = 1
+    return np.cumprod(powers)

@@ -1,0 +1,42 @@
+"""From measures to verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from pipeline.rules import Rule, select_rules
+
+
+def decide(measures: pl.DataFrame, presets: Sequence[str], thresholds: Mapping[str, float]) -> pl.DataFrame:
+    """For each row of `measure`'s table: `reason` (String, the first rule that it breaks; null where it breaks
+    none) and `detail` (String: the measure and its threshold).
+
+    Args:
+        measures: with the measures of the presets. One that is null breaks no rule.
+        presets: names in `pipeline.rules.PRESETS`.
+        thresholds: rule name -> threshold in place of the preset's own.
+
+    Raises:
+        ValueError: an unknown preset or rule.
+    """
+    rules = select_rules(presets, thresholds)
+    reason = [pl.when(breaks(rule)).then(pl.lit(rule.name)) for rule in rules]
+    detail = [pl.when(breaks(rule)).then(_detail(rule)) for rule in rules]
+    none = pl.lit(None, dtype=pl.String)
+    verdicts = measures.with_row_index("row").select(
+        "row", reason=pl.coalesce(*reason, none), detail=pl.coalesce(*detail, none)
+    )
+    return verdicts.drop("row")
+
+
+def breaks(rule: Rule) -> pl.Expr:
+    """Whether each row of measures breaks the rule; null where the measure is."""
+    measure = pl.col(rule.measure)
+    return measure < rule.threshold if rule.is_least else measure > rule.threshold
+
+
+def _detail(rule: Rule) -> pl.Expr:
+    sign = "<" if rule.is_least else ">"
+    return pl.format(f"{rule.measure} {{}} {sign} {rule.threshold:g}", pl.col(rule.measure).round(4))

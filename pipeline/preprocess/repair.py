@@ -1,0 +1,56 @@
+"""Mojibake: UTF-8 that was once read as another encoding (`Ã©` for `é`), put right with ftfy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import polars as pl
+from ftfy import TextFixerConfig, fix_text
+from ftfy.badness import BADNESS_RE
+
+_ENCODING_ONLY = TextFixerConfig(
+    unescape_html=False,
+    remove_terminal_escapes=False,
+    fix_latin_ligatures=False,
+    fix_character_width=False,
+    uncurl_quotes=False,
+    fix_line_breaks=False,
+    fix_surrogates=False,
+    remove_control_chars=False,
+    normalization="NFC",
+    explain=False,
+)
+
+
+def repair(texts: pl.Series) -> pl.Series:
+    """The texts in Unicode NFC with mojibake undone: what ftfy's `fix_text` gives with its other repairs off.
+
+    Nothing but the encoding is repaired: quotes stay curled, ligatures and HTML entities stay as they are. ftfy sees
+    only the texts in which it would find something; the others it would give back.
+    """
+    composed = _replace(texts, _COMPOSABLE, lambda found: found.str.normalize("NFC"))
+    return _replace(composed, _SUSPECT, lambda found: pl.Series([fix_text(text, _ENCODING_ONLY) for text in found]))
+
+
+def _replace(texts: pl.Series, pattern: str, change: Callable[[pl.Series], pl.Series]) -> pl.Series:
+    """The texts with those that the pattern is found in changed."""
+    rows = texts.str.contains(pattern).fill_null(False).arg_true()
+    return texts.clone().scatter(rows, change(texts.gather(rows))) if len(rows) else texts
+
+
+def _suspect() -> str:
+    """ftfy's pattern of mojibake, a little wider, in the syntax of Polars.
+
+    ftfy judges line by line, and writes its pattern with spaces and comments, which count in Python's character
+    classes but not in Rust's. Control characters are spaces in Python, and numerals are word characters.
+    """
+    pattern = re.sub(r"(?m)#.*$", "", BADNESS_RE.pattern)
+    pieces = re.findall(r"\[(?:\\.|[^\]\\])*\]|\\.|\S", pattern)
+    wider = {r"\s": r"[\s\x1c-\x1f]", r"\w": r"[\w\p{N}]"}
+    return "(?m)" + "".join(wider.get(piece, piece) for piece in pieces)
+
+
+_SUSPECT = _suspect()
+_COMPOSABLE = r"[\x{300}-\x{10FFFF}]"
+"""NFC leaves a text without any of these as it is."""
