@@ -98,7 +98,7 @@ def ours(part: str, clean: Path, tokenizer: Path, out: Path, fast: bool) -> None
     for source in sorted((clean / "train").glob("*.parquet")):
         folder = out / source.name
         folder.mkdir(parents=True)
-        jobs.append(EncodeJob(source, folder, tokenizer, fast))
+        jobs.append(EncodeJob(source, folder, tokenizer.parent, fast))
     run_shards(encode_shard, jobs, title="encode", workers=WORKERS)
 
 
@@ -126,7 +126,8 @@ def their_documents(out: Path) -> Counter[bytes]:
 def compare(table: pl.DataFrame, vocab_size: int, folder: Path) -> None:
     """Print what each took."""
     mb = float(table["text"].str.len_bytes().sum()) / 1e6
-    clean, tokenizer = write_clean(table, folder / "clean"), folder / "tokenizer.json"
+    clean, tokenizer = write_clean(table, folder / "clean"), folder / "tokenizer" / "tokenizer.json"
+    tokenizer.parent.mkdir()
     train(table["text"][: max(1, int(table.height * 16 / max(mb, 16)))], vocab_size).save(str(tokenizer))
     assert load_tokenizer(tokenizer).vocab_size <= 2**16
     costs: dict[str, Cost] = {}

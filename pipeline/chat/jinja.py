@@ -155,12 +155,13 @@ def supervised(rendered: Rendered, offsets: np.ndarray) -> np.ndarray:
     learned = np.zeros(len(text) + 1, dtype=bool)
     for start, stop in rendered.answers:
         learned[start:stop] = True
-        if text.startswith(rendered.separator, stop):
-            learned[stop] = True
-        elif not text[start:stop].rstrip().endswith(rendered.separator):
+        if text[start:stop].rstrip().endswith(rendered.separator):
+            continue
+        if not text.startswith(rendered.separator, stop):
             raise ValueError(
                 f"no control token ends the answer {text[start:stop][:60]!r} in the chat template. {_REMEDY}"
             )
+        learned[stop] = True
     if not learned.any():
         raise ValueError(f"the chat template leaves out every answer of the conversation {text[:60]!r}")
     before = np.concatenate([[0], np.cumsum(learned)])

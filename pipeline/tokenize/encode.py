@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import polars as pl
 
 from pipeline.chat.schemas import Message
 from pipeline.chat.template import ChatTemplate, template_for
-from pipeline.chat.tokenizer import Tokenizer, load_tokenizer
+from pipeline.chat.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from pipeline.rows import CONTEXT, NEVER, RESPONSE, smallest_uint
 
 RECORDS_AT_A_TIME = 256
@@ -32,6 +33,7 @@ class EncodeJob:
     source: Path
     folder: Path
     tokenizer: Path
+    """The directory of the tokenizer."""
     fast: bool
     """By gigatoken."""
 
@@ -44,9 +46,8 @@ def encode_shard(job: EncodeJob) -> None:
     """Tokenize one shard; see the module for what it writes."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share out the cores, one each
     table = pl.read_parquet(job.source)
-    tokenizer = load_tokenizer(job.tokenizer)
-    if job.fast:
-        tokenizer = tokenizer.accelerated()
+    changed = (job.tokenizer / TOKENIZER_FILE).stat().st_mtime_ns
+    tokenizer = _load(job.tokenizer, changed, job.fast)
     dtype = smallest_uint(tokenizer.vocab_size)
     if "text" in table.columns:
         batches = [_documents(part["text"].to_list(), tokenizer, dtype) for part in _parts(table)]
@@ -62,6 +63,13 @@ def encode_shard(job: EncodeJob) -> None:
     np.save(job.folder / "lengths.npy", lengths)
     np.save(job.folder / "first_response.npy", _first_responses(mask, lengths))
     np.save(job.folder / "text_bytes.npy", table.select(text_bytes.cast(pl.Int64)).to_series().to_numpy())
+
+
+@lru_cache(maxsize=1)
+def _load(tokenizer: Path, changed: int, fast: bool) -> Tokenizer:
+    """Kept from shard to shard: loading takes longer than a shard by gigatoken. `changed` tells versions apart."""
+    loaded = load_tokenizer(tokenizer)
+    return loaded.accelerated() if fast else loaded
 
 
 def _parts(table: pl.DataFrame) -> Iterator[pl.DataFrame]:
