@@ -62,6 +62,8 @@ _CONTROL = (_KIND.CONTROL, _KIND.UNKNOWN)
 
 
 def _check(model: Any, file: Path) -> None:
+    if not model.pieces:
+        raise ValueError(f"{file}: not a SentencePiece model: it has no pieces")
     if model.trainer_spec.model_type not in (proto.TrainerSpec.BPE, proto.TrainerSpec.UNIGRAM):
         raise ValueError(f"{file}: only BPE and unigram models can be converted to tokenizer.json")
     if model.trainer_spec.treat_whitespace_as_suffix or not model.normalizer_spec.escape_whitespaces:
