@@ -142,6 +142,8 @@ class PreprocessParams:
 class TokenizeParams:
     tokenizer: str
     vocab_size: int
+    chat_template: str
+    fast: bool
     seqlen: int
     long_documents: LongDocuments
     long_conversations: LongConversations
@@ -149,6 +151,9 @@ class TokenizeParams:
 
     def __post_init__(self) -> None:
         _require_path(self, "tokenizer")
+        _require_path(self, "chat_template")
+        is_file = self.chat_template == EMBEDDED or os.path.isfile(self.chat_template)
+        _require(self, "chat_template", is_file, f"must be a file of Jinja, or {EMBEDDED}")
         least = MIN_VOCAB_SIZE
         if self.tokenizer == EMBEDDED:
             _require(

@@ -1,76 +1,18 @@
-"""How a conversation becomes ids and a loss mask.
-
-With the role tokens of `SPECIAL_TOKENS`:   <bos><|user|>…<|end|><|assistant|>…<|end|>
-without them, as plain text:                <bos>User:\\n…\\n\\nAssistant:\\n…<eos>
-
-Each turn is opening + words + closing, encoded apart: the mask is exact by construction, and the ids of a prompt
-are the first ids of any conversation that goes on from it.
-"""
+"""How a conversation becomes ids and a loss mask: by the tokenizer's own template, or in plain turns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from pipeline.chat.jinja import JinjaTemplate
+from pipeline.chat.tokenizer import Tokenizer
+from pipeline.chat.turns import TurnTemplate
 
-import numpy as np
-
-from pipeline.chat.schemas import ROLES, Message
-from pipeline.chat.tokenizer import SPECIAL_TOKENS, Tokenizer
+ChatTemplate = JinjaTemplate | TurnTemplate
 
 
-@dataclass(frozen=True)
-class ChatTemplate:
-    tokenizer: Tokenizer
-    openings: dict[str, list[int]]
-    """By role: the ids before a turn's words."""
-    closings: dict[str, list[int]]
-    """By role: the ids after them; the assistant's is the one token that stops generation."""
+def template_for(tokenizer: Tokenizer) -> ChatTemplate:
+    """The template that belongs to `tokenizer`.
 
-    @classmethod
-    def for_tokenizer(cls, tokenizer: Tokenizer) -> ChatTemplate:
-        """The form with role tokens where `tokenizer` has all of them, else the plain-text form."""
-        *roles, end = (tokenizer.control_id(name) for name in SPECIAL_TOKENS[1:])
-        if end is not None and None not in roles:
-            openings = {role: [token] for role, token in zip(ROLES, roles, strict=True) if token is not None}
-            return cls(tokenizer, openings, {role: [end] for role in ROLES})
-        *headers, gap = tokenizer.encode([*(f"{role.capitalize()}:\n" for role in ROLES), "\n\n"])
-        closings = {"system": gap, "user": gap, "assistant": [tokenizer.eos_id]}
-        return cls(tokenizer, dict(zip(ROLES, headers, strict=True)), closings)
-
-    @property
-    def end_id(self) -> int:
-        """The token that ends the assistant's turn and so stops generation."""
-        return self.closings["assistant"][0]
-
-    def encode(self, messages: Sequence[Message]) -> tuple[np.ndarray, np.ndarray]:
-        """One conversation: ids (n,) int64, and mask (n,) bool, true on the assistant's words and their end token.
-
-        Raises:
-            ValueError: a role that is none of `ROLES`.
-        """
-        return self.encode_batch([messages])[0]
-
-    def encode_batch(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """`encode` of each conversation, in one call of the tokenizer."""
-        turns = [turn for messages in conversations for turn in messages]
-        words = iter(self.tokenizer.encode([turn["content"] for turn in turns]))
-        return [self._assemble(messages, words) for messages in conversations]
-
-    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The ids up to where the assistant's answer to `messages` begins.
-
-        Raises:
-            ValueError: a role that is none of `ROLES`.
-        """
-        return [*self.encode(messages)[0].tolist(), *self.openings["assistant"]]
-
-    def _assemble(self, messages: Sequence[Message], words: Iterator[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-        ids, mask = [self.tokenizer.bos_id], [False]
-        for message in messages:
-            role = message["role"]
-            if role not in self.openings:
-                raise ValueError(f"a message has the role {role!r}; known roles are {', '.join(ROLES)}")
-            said = [*next(words), *self.closings[role]]
-            ids += self.openings[role] + said
-            mask += [False] * len(self.openings[role]) + [role == "assistant"] * len(said)
-        return np.array(ids), np.array(mask)
+    Raises:
+        ValueError: its own is not valid Jinja, or does not render a plain conversation.
+    """
+    return TurnTemplate.for_tokenizer(tokenizer) if tokenizer.chat_template is None else JinjaTemplate(tokenizer)

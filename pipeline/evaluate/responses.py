@@ -11,7 +11,7 @@ import polars as pl
 import torch
 
 from model import HybridLM, generate
-from pipeline.chat.template import ChatTemplate
+from pipeline.chat.template import template_for
 from pipeline.chat.tokenizer import Tokenizer
 
 
@@ -27,7 +27,7 @@ class Prompt:
 
 def sample_prompts(conversations: Path, tokenizer: Tokenizer, count: int, longest: int) -> list[Prompt]:
     """`count` prompts (or as many as there are) of at most `longest` tokens, drawn with a fixed seed, in file order."""
-    template = ChatTemplate.for_tokenizer(tokenizer)
+    template = template_for(tokenizer)
     files = sorted(conversations.glob("conversations-*.parquet"))
     if not files:
         return []
@@ -50,7 +50,7 @@ def respond(
     model: HybridLM, tokenizer: Tokenizer, prompts: Iterable[Prompt], max_new_tokens: int, device: torch.device
 ) -> list[str]:
     """The model's greedy response to each prompt."""
-    end = ChatTemplate.for_tokenizer(tokenizer).end_id
+    end = template_for(tokenizer).end_id
     responses = []
     for prompt in prompts:
         ids = torch.tensor([prompt.ids], device=device)

@@ -74,7 +74,7 @@ def read_facts(source: Path, config: HybridConfig, template: ChatTemplate, param
         model=content_sha256(source),
         conversations="train" in manifests["data/tokens"].get("conversations", {}),
         bos=decode([template.tokenizer.bos_id]),
-        example=decode(template.encode(EXAMPLE)[0].tolist()),
+        example=decode(template.encode_turns(EXAMPLE)),
         data=[
             Folder(path, content_sha256(Path(path)), count(manifest))
             for count, (path, manifest) in zip(counts, manifests.items(), strict=True)

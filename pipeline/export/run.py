@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from model import load_pretrained, save_pretrained
-from pipeline.chat.template import ChatTemplate
+from pipeline.chat.template import template_for
 from pipeline.chat.tokenizer import load_tokenizer
 from pipeline.export.card import read_facts, render
 from pipeline.export.formats import is_huggingface
@@ -25,7 +25,7 @@ def export(source: Path, out: Path, params: Params, run: Run) -> None:
         ValueError: the format cannot express the model.
     """
     model = load_pretrained(source)
-    template = ChatTemplate.for_tokenizer(load_tokenizer(source))
+    template = template_for(load_tokenizer(source))
     ids = generation_ids(template)
     with publish_directory(out) as building:
         try:

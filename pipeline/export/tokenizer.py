@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.chat.template import ChatTemplate
 from pipeline.chat.tokenizer import CHAT_TEMPLATE_FILE, CONFIG_FILE, copy_tokenizer
+from pipeline.chat.turns import TurnTemplate
 
 _JINJA = """\
 {%%- set openings = %(openings)s -%%}
@@ -17,7 +18,12 @@ _JINJA = """\
 {%%- if message["role"] not in openings -%%}
 {{- raise_exception("a message has the role " ~ message["role"] ~ "; known roles are %(roles)s") -}}
 {%%- endif -%%}
-{{- openings[message["role"]] + message["content"] + closings[message["role"]] -}}
+{{- openings[message["role"]] -}}
+{%%- if message["role"] == "assistant" -%%}
+{%%- generation -%%}{{- message["content"] + closings["assistant"] -}}{%%- endgeneration -%%}
+{%%- else -%%}
+{{- message["content"] + closings[message["role"]] -}}
+{%%- endif -%%}
 {%%- endfor -%%}
 {%%- if add_generation_prompt -%%}{{- openings["assistant"] -}}{%%- endif -%%}
 """
@@ -26,24 +32,22 @@ _JINJA = """\
 def export_tokenizer(source: Path, template: ChatTemplate, target: Path) -> None:
     """Copy the tokenizer in `source` to `target`, byte for byte, and add what transformers misses there.
 
-    A tokenizer_config.json that came with it stays as it is; if it has no chat template, ours lies beside it.
+    A tokenizer_config.json and a chat template that came with it stay as they are; what is missing is ours.
     """
     copy_tokenizer(source, target)
-    jinja, config = jinja_template(template), target / CONFIG_FILE
+    ours = {"chat_template": jinja_template(template)} if isinstance(template, TurnTemplate) else {}
+    config = target / CONFIG_FILE
     if not config.exists():
-        _write(config, json.dumps(_config(template, jinja), indent=2, ensure_ascii=False) + "\n")
-    elif (
-        "chat_template" not in json.loads(config.read_text(encoding="utf-8"))
-        and not (target / CHAT_TEMPLATE_FILE).exists()
-    ):
-        _write(target / CHAT_TEMPLATE_FILE, jinja)
+        _write(config, json.dumps(_config(template) | ours, indent=2, ensure_ascii=False) + "\n")
+    elif ours:
+        _write(target / CHAT_TEMPLATE_FILE, ours["chat_template"])
 
 
-def jinja_template(template: ChatTemplate) -> str:
+def jinja_template(template: TurnTemplate) -> str:
     """What renders a conversation to the text whose ids `template` makes.
 
     Where turns are plain text, ids may differ where a merge of the tokenizer crosses the edge of a turn: Jinja makes
-    one text of them all, `ChatTemplate` encodes each part apart.
+    one text of them all, `TurnTemplate` encodes each part apart.
     """
     return _JINJA % {
         "openings": _texts(template, template.openings),
@@ -63,7 +67,7 @@ def generation_ids(template: ChatTemplate) -> dict[str, object]:
     }
 
 
-def _config(template: ChatTemplate, jinja: str) -> dict[str, Any]:
+def _config(template: ChatTemplate) -> dict[str, Any]:
     tokenizer = template.tokenizer
     name = tokenizer.backend.id_to_token
     return {
@@ -72,11 +76,10 @@ def _config(template: ChatTemplate, jinja: str) -> dict[str, Any]:
         "eos_token": name(tokenizer.eos_id),
         "pad_token": name(tokenizer.pad_id),
         "clean_up_tokenization_spaces": False,
-        "chat_template": jinja,
     }
 
 
-def _texts(template: ChatTemplate, parts: dict[str, list[int]]) -> str:
+def _texts(template: TurnTemplate, parts: dict[str, list[int]]) -> str:
     """The text of each role's ids, as a literal of Jinja, which JSON's are."""
     decode = template.tokenizer.backend.decode
     texts = {role: decode(ids, skip_special_tokens=False) for role, ids in parts.items()}

@@ -13,7 +13,7 @@ from model.decode import Decoder
 from model.generation import Stream
 from model.sampling import Sampling
 from pipeline.chat.schemas import Message
-from pipeline.chat.template import ChatTemplate
+from pipeline.chat.template import ChatTemplate, template_for
 from pipeline.chat.tokenizer import Tokenizer, load_tokenizer
 from pipeline.generate.text import TextStream
 
@@ -43,7 +43,7 @@ class Session:
     @property
     def closing(self) -> list[int]:
         """What follows an answer that was cut short."""
-        return [] if self.raw else self.template.closings["assistant"]
+        return [] if self.raw else self.template.closing
 
     def prompt_ids(self, text: str, system: str | None = None, before: Sequence[int] = ()) -> list[int]:
         """Up to where the answer begins.
@@ -54,14 +54,14 @@ class Session:
         if self.raw:
             return [*(before or [self.tokenizer.bos_id]), *self.tokenizer.encode([text])[0]]
         if before:
-            return [*before, *self.template.encode_prompt(_turns(None, text))[1:]]
+            return [*before, *self.template.encode_follow_up(text)]
         return self.template.encode_prompt(_turns(system, text))
 
     def context_ids(self, system: str | None, text: str | None) -> list[int]:
         """What other prompts go on from: the turns, but no answer begun."""
         if self.raw:
             return self.prompt_ids(text or "")
-        return self.template.encode(_turns(system, text))[0].tolist()
+        return self.template.encode_turns(_turns(system, text))
 
     def answer(self, ids: Sequence[int], state: DecodeState | None = None) -> Answer:
         """Begin to answer one prompt, whose first ids `state` may have read."""
@@ -152,7 +152,7 @@ def open_session(
             f"{path}: the model knows {model.config.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}; "
             "put the model's own tokenizer.json there"
         )
-    template = ChatTemplate.for_tokenizer(tokenizer)
+    template = template_for(tokenizer)
     return Session(Decoder(model), template, raw, max_new_tokens, sampling, stop, seed)
 
 

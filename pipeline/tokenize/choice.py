@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.chat.tokenizer import TOKENIZER_FILE, load_tokenizer
 from pipeline.params import EMBEDDED
+from pipeline.tokenize.foreign import foreign_file
 
 
 def given_tokenizer(tokenizer: str, checkpoint: str) -> Path | None:
@@ -22,7 +23,7 @@ def given_tokenizer(tokenizer: str, checkpoint: str) -> Path | None:
         key, path = "tokenize.tokenizer", Path(tokenizer)
     elif checkpoint != EMBEDDED:
         key, path = "model.checkpoint", Path(checkpoint)
-        if not (path / TOKENIZER_FILE).is_file():
+        if not (path / TOKENIZER_FILE).is_file() and foreign_file(path) is None:
             raise ValueError(
                 f"model.checkpoint: {path} has no {TOKENIZER_FILE}; "
                 "set tokenize.tokenizer to the file the checkpoint was trained with"
@@ -30,7 +31,8 @@ def given_tokenizer(tokenizer: str, checkpoint: str) -> Path | None:
     else:
         return None
     try:
-        load_tokenizer(path)
+        if foreign_file(path) is None:
+            load_tokenizer(path)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
     return path

@@ -9,16 +9,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from pipeline.chat.template import ChatTemplate
-from pipeline.chat.tokenizer import Tokenizer, load_tokenizer
+from pipeline.chat.schemas import Message
+from pipeline.chat.template import ChatTemplate, template_for
+from pipeline.chat.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from pipeline.rows import CONTEXT, NEVER, RESPONSE, smallest_uint
 
 RECORDS_AT_A_TIME = 256
+
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""ids and mask of some records, one after another, and how many tokens each record has."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,9 @@ class EncodeJob:
     source: Path
     folder: Path
     tokenizer: Path
+    """The directory of the tokenizer."""
+    fast: bool
+    """By gigatoken."""
 
     @property
     def name(self) -> str:
@@ -38,38 +46,65 @@ def encode_shard(job: EncodeJob) -> None:
     """Tokenize one shard; see the module for what it writes."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share out the cores, one each
     table = pl.read_parquet(job.source)
-    tokenizer = load_tokenizer(job.tokenizer)
+    changed = (job.tokenizer / TOKENIZER_FILE).stat().st_mtime_ns
+    tokenizer = _load(job.tokenizer, changed, job.fast)
+    dtype = smallest_uint(tokenizer.vocab_size)
     if "text" in table.columns:
-        sequences = list(_documents(table["text"], tokenizer))
+        batches = [_documents(part["text"].to_list(), tokenizer, dtype) for part in _parts(table)]
         text_bytes = pl.col("text").str.len_bytes()
     else:
-        sequences = list(_conversations(table["messages"], tokenizer))
+        template = template_for(tokenizer)
+        batches = [_conversations(part["messages"].to_list(), template, dtype) for part in _parts(table)]
         content = pl.element().struct.field("content")
         text_bytes = pl.col("messages").list.eval(content.str.len_bytes()).list.sum()
-    ids = np.concatenate([ids for ids, _ in sequences])
-    np.save(job.folder / "ids.npy", ids.astype(smallest_uint(tokenizer.vocab_size)))
-    np.save(job.folder / "mask.npy", np.concatenate([mask for _, mask in sequences]))
-    np.save(job.folder / "lengths.npy", np.array([len(ids) for ids, _ in sequences]))
-    np.save(job.folder / "first_response.npy", np.array([np.argmax(mask == RESPONSE) for _, mask in sequences]))
+    ids, mask, lengths = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+    np.save(job.folder / "ids.npy", ids)
+    np.save(job.folder / "mask.npy", mask)
+    np.save(job.folder / "lengths.npy", lengths)
+    np.save(job.folder / "first_response.npy", _first_responses(mask, lengths))
     np.save(job.folder / "text_bytes.npy", table.select(text_bytes.cast(pl.Int64)).to_series().to_numpy())
 
 
-def _documents(texts: pl.Series, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for part in texts.to_frame().iter_slices(RECORDS_AT_A_TIME):
-        for words in tokenizer.encode(part.to_series().to_list()):
-            ids = np.array([tokenizer.bos_id, *words, tokenizer.eos_id])
-            mask = np.full(len(ids), RESPONSE, dtype=np.uint8)
-            mask[0] = NEVER
-            yield ids, mask
+@lru_cache(maxsize=1)
+def _load(tokenizer: Path, changed: int, fast: bool) -> Tokenizer:
+    """Kept from shard to shard: loading takes longer than a shard by gigatoken. `changed` tells versions apart."""
+    loaded = load_tokenizer(tokenizer)
+    return loaded.accelerated() if fast else loaded
 
 
-def _conversations(messages: pl.Series, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    template = ChatTemplate.for_tokenizer(tokenizer)
-    for part in messages.to_frame().iter_slices(RECORDS_AT_A_TIME):
-        for ids, answer in template.encode_batch(part.to_series().to_list()):
-            mask = np.where(answer, RESPONSE, CONTEXT).astype(np.uint8)
-            mask[0] = NEVER
-            yield ids, mask
+def _parts(table: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    return table.iter_slices(RECORDS_AT_A_TIME)
+
+
+def _documents(texts: list[str], tokenizer: Tokenizer, dtype: np.dtype) -> Batch:
+    words, counts = tokenizer.encode_flat(texts)
+    lengths = counts + 2
+    stops = np.cumsum(lengths)
+    inside = np.ones(int(lengths.sum()), dtype=bool)
+    inside[stops - lengths] = inside[stops - 1] = False
+    ids = np.empty(len(inside), dtype=dtype)
+    ids[inside] = words
+    ids[stops - lengths] = tokenizer.bos_id
+    ids[stops - 1] = tokenizer.eos_id
+    mask = np.full(len(ids), RESPONSE, dtype=np.uint8)
+    mask[stops - lengths] = NEVER
+    return ids, mask, lengths
+
+
+def _conversations(conversations: list[list[Message]], template: ChatTemplate, dtype: np.dtype) -> Batch:
+    encoded = template.encode_batch(conversations)
+    lengths = np.array([len(ids) for ids, _ in encoded], dtype=np.int64)
+    ids = np.concatenate([ids for ids, _ in encoded]).astype(dtype)
+    mask = np.where(np.concatenate([answer for _, answer in encoded]), RESPONSE, CONTEXT).astype(np.uint8)
+    mask[np.cumsum(lengths) - lengths] = NEVER
+    return ids, mask, lengths
+
+
+def _first_responses(mask: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """(records,) int64: where in each record the first token to learn stands, or a place behind it if there is none."""
+    starts = np.cumsum(lengths) - lengths
+    learned = np.append(np.flatnonzero(mask == RESPONSE), len(mask))
+    return learned[np.searchsorted(learned, starts)] - starts
 
 
 class Encoded:

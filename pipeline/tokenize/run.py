@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.chat.template import ChatTemplate
-from pipeline.chat.tokenizer import TOKENIZER_FILE, Tokenizer, copy_tokenizer, load_tokenizer
-from pipeline.params import TokenizeParams
+from pipeline.chat.template import ChatTemplate, template_for
+from pipeline.chat.tokenizer import CHAT_TEMPLATE_FILE, TOKENIZER_FILE, Tokenizer, load_tokenizer
+from pipeline.params import EMBEDDED, TokenizeParams
 from pipeline.shards import Executor, Kept, Local, read_manifest, run_shards, write_manifest
-from pipeline.shards.tables import DOCUMENTS, KINDS, SPLITS
+from pipeline.shards.tables import CONVERSATIONS, DOCUMENTS, KINDS, SPLITS
 from pipeline.tokenize.bpe import sample_texts, train_bpe
 from pipeline.tokenize.choice import given_tokenizer
 from pipeline.tokenize.encode import Encoded, EncodeJob, encode_shard
+from pipeline.tokenize.fast import SAMPLE_BYTES, why_not_fast
+from pipeline.tokenize.foreign import take_tokenizer
 from pipeline.tokenize.pack import pack
 from pipeline.work import WorkFolder, link_tree, publish_directory
 
@@ -31,6 +35,7 @@ class Provision:
     given: Path | None
     training: list[Path]
     vocab_size: int
+    chat_template: Path | None
     folder: Path
     name: str = "tokenizer"
 
@@ -57,16 +62,22 @@ def tokenize(
     given = given_tokenizer(params.tokenizer, checkpoint)
     kept = Kept.of(work)
     training = [clean / name for kind in KINDS for name in shards.get((kind, "train"), [])]
-    provision = Provision(given, training, params.vocab_size, work.scratch / "tokenizer")
+    chat_template = None if params.chat_template == EMBEDDED else Path(params.chat_template)
+    provision = Provision(given, training, params.vocab_size, chat_template, work.scratch / "tokenizer")
     run_shards(provide, [provision], title="tokenizer", executor=Local(), kept=kept)
     tokenizer = load_tokenizer(provision.folder)
+    template = template_for(tokenizer)
+    if any(kind == CONVERSATIONS for kind, _ in shards) and template.without_mask:
+        raise ValueError(template.without_mask)
+    sources = [clean / name for group in shards.values() for name in group]
+    fast = params.fast and _may_be_fast(tokenizer, sources)
     encoded = work.scratch / "encoded"
-    jobs = [EncodeJob(clean / name, encoded / name, provision.folder) for group in shards.values() for name in group]
+    jobs = [EncodeJob(source, encoded / source.relative_to(clean), provision.folder, fast) for source in sources]
     run_shards(encode_shard, jobs, title="tokenize", executor=executor, kept=kept)
     with publish_directory(work.out) as building:
         link_tree(provision.folder, building / "tokenizer")
         figures = _pack(encoded, building, shards, tokenizer, params)
-        facts = {"tokenizer": _describe(tokenizer), **figures}
+        facts = {"tokenizer": _describe(template), **figures}
         write_manifest(building, _records(building, figures), facts)
     return {
         f"{kind}/{split}/{name}": float(value)
@@ -99,13 +110,25 @@ def clean_shards(clean: Path) -> Shards:
 
 
 def provide(job: Provision) -> None:
-    """Copy or train the tokenizer."""
+    """Copy, convert or train the tokenizer, and put the chat template that is given beside it."""
     if job.given:
-        copy_tokenizer(job.given, job.folder)
+        take_tokenizer(job.given, job.folder, sample_texts(job.training, SAMPLE_BYTES))
     else:
         size = sum(shard.stat().st_size for shard in job.training) / 1e6
         print(f"training a byte-level BPE of {job.vocab_size:,} tokens on {size:,.1f} MB of shards", flush=True)
         train_bpe(sample_texts(job.training), job.vocab_size).save(str(job.folder / TOKENIZER_FILE))
+    if job.chat_template:
+        shutil.copyfile(job.chat_template, job.folder / CHAT_TEMPLATE_FILE)
+
+
+def _may_be_fast(tokenizer: Tokenizer, sources: Sequence[Path]) -> bool:
+    """Whether gigatoken stands the test; says so if not."""
+    reason = why_not_fast(tokenizer, sample_texts(sources, SAMPLE_BYTES))
+    if reason:
+        print(
+            f"warning: {reason}; the text is encoded by `tokenizers`, which takes longer", file=sys.stderr, flush=True
+        )
+    return reason is None
 
 
 def _pack(
@@ -135,14 +158,15 @@ def _pack(
     return figures
 
 
-def _describe(tokenizer: Tokenizer) -> dict[str, Any]:
+def _describe(template: ChatTemplate) -> dict[str, Any]:
+    tokenizer = template.tokenizer
     return {
         "sha256": tokenizer.sha256,
         "vocab_size": tokenizer.vocab_size,
         "bos_id": tokenizer.bos_id,
         "eos_id": tokenizer.eos_id,
         "pad_id": tokenizer.pad_id,
-        "end_id": ChatTemplate.for_tokenizer(tokenizer).end_id,
+        "end_id": template.end_id,
     }
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import torch
 
-from pipeline.chat.template import ChatTemplate
+from pipeline.chat.template import template_for
 from pipeline.chat.tokenizer import Tokenizer, load_tokenizer
 from pipeline.evaluate.responses import respond, sample_prompts
 from pipeline.tokenize.bpe import train_bpe
@@ -43,7 +43,7 @@ def test_prompts_are_drawn_with_a_fixed_seed_and_end_where_the_last_answer_begin
     assert prompts == sample_prompts(conversations, tokenizer, count=6, longest=100)
     assert len(prompts) == 6
     assert [prompt.id for prompt in prompts] == sorted(prompt.id for prompt in prompts)
-    template = ChatTemplate.for_tokenizer(tokenizer)
+    template = template_for(tokenizer)
     records = {row["id"]: row["messages"] for row in pl.read_parquet(conversations).iter_rows(named=True)}
     for prompt in prompts:
         ids, mask = template.encode(records[prompt.id])
@@ -63,7 +63,7 @@ def test_too_long_prompts_are_left_out_and_fewer_than_asked_for_is_no_error(conv
 
 def test_a_response_ends_at_the_end_token(conversations, tokenizer, monkeypatch):
     prompts = sample_prompts(conversations, tokenizer, count=3, longest=100)
-    end = ChatTemplate.for_tokenizer(tokenizer).end_id
+    end = template_for(tokenizer).end_id
     said, babble = tokenizer.encode([" what follows ", "never read"])
 
     def generate(model, ids, *, max_new_tokens, eos_token_id):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from pipeline.chat.template import ChatTemplate
+from pipeline.chat.template import template_for
 from pipeline.chat.tokenizer import load_tokenizer
 
 WORDS = ["the ", " state", "what it saw", "\n", "  ", "42", "naïve", "🙂", "x=1", "{{ x }}", "'\"\\"]
@@ -29,7 +29,7 @@ def conversations(words: list[str]):
 
 def assert_same_ids(out: Path, words: list[str]) -> None:
     theirs = AutoTokenizer.from_pretrained(out)
-    ours = ChatTemplate.for_tokenizer(load_tokenizer(out))
+    ours = template_for(load_tokenizer(out))
     for messages in conversations(words):
         assert ids(theirs, messages) == ours.encode(messages)[0].tolist()
         assert ids(theirs, messages[:-1], add_generation_prompt=True) == ours.encode_prompt(messages[:-1])

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.chat.template import ChatTemplate
+from pipeline.chat.template import template_for
 from pipeline.chat.tokenizer import Tokenizer, load_tokenizer
 from pipeline.params import LongConversations, LongDocuments, TokenizeParams
 from pipeline.rows import CONTEXT, NEVER, RESPONSE, open_rows
@@ -27,6 +27,8 @@ WORDS = ["the ", " cat", "\n", "    ", "return", " x=1", "naïve", "🙂", "<|en
 PARAMS = TokenizeParams(
     tokenizer="embedded",
     vocab_size=300,
+    chat_template="embedded",
+    fast=False,
     seqlen=32,
     long_documents=LongDocuments.split,
     long_conversations=LongConversations.truncate,
@@ -146,7 +148,7 @@ def test_each_document_is_in_the_rows_once(tmp_path: Path, seqlen: int) -> None:
 def test_each_conversation_is_in_the_rows_once(tmp_path: Path, seqlen: int, policy: LongConversations) -> None:
     clean = random_clean(seqlen)
     tokens, manifest = run(tmp_path, clean, replace(PARAMS, seqlen=seqlen, long_conversations=policy))
-    template = ChatTemplate.for_tokenizer(load_tokenizer(tokens / "tokenizer"))
+    template = template_for(load_tokenizer(tokens / "tokenizer"))
     for split, shards in clean["conversations"].items():
         expected, dropped, truncated = [], 0, 0
         for messages in flat(shards):
@@ -172,7 +174,7 @@ def test_held_out_rows_keep_the_order_of_the_records(tmp_path: Path) -> None:
     tokens, _ = run(tmp_path, random_clean())
     firsts = {}
     for split in ("train", "test"):
-        template = ChatTemplate.for_tokenizer(load_tokenizer(tokens / "tokenizer"))
+        template = template_for(load_tokenizer(tokens / "tokenizer"))
         order = [
             template.encode(messages)[0][:32].tolist() for messages in flat(random_clean()["conversations"][split])
         ]
