@@ -27,6 +27,9 @@ EMBEDDED = "embedded"
 EXPORT_FORMATS = ("native", "hf-mamba2", "hf-nemotron-h", "hf-bamba", "hf-granite", "state-spaces", "megatron")
 """The names in model.checkpoints.FORMATS, which takes torch to import."""
 
+TOKEN_FORMATS = ("rows", "megatron", "megatron-bridge", "parquet", "jsonl")
+"""The packed rows, which training reads, and the names in pipeline.tokenize.formats."""
+
 MIN_VOCAB_SIZE = 256 + 5
 """Of a tokenizer that is trained here: every byte, and the special tokens of pipeline/chat/tokenizer.py."""
 
@@ -98,6 +101,7 @@ class TokenizeParams:
     seqlen: int
     long_documents: LongDocuments
     long_conversations: LongConversations
+    formats: list[str]
     seed: int
 
     def __post_init__(self) -> None:
@@ -112,6 +116,9 @@ class TokenizeParams:
             )
         _require_seed(self)
         _require(self, "seqlen", 8 <= self.seqlen <= 2**20, f"must be from 8 to {2**20}")
+        known = set(self.formats) <= set(TOKEN_FORMATS)
+        _require(self, "formats", known, f"must be of {', '.join(TOKEN_FORMATS)}")
+        _require(self, "formats", "rows" in self.formats, "must have rows, which training reads")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ PARAMS = TokenizeParams(
     seqlen=32,
     long_documents=LongDocuments.split,
     long_conversations=LongConversations.truncate,
+    formats=["rows"],
     seed=0,
 )
 
