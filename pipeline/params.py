@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import yaml
 from omegaconf import OmegaConf
@@ -349,6 +349,8 @@ def _check_keys(raw: Any, schema: type, path: Path, prefix: str) -> None:
             _check_keys(raw[key], kind, path, f"{prefix}{key}.")  # type: ignore[arg-type]
         elif raw[key] is None:
             raise ValueError(f"{path}: {prefix}{key} has no value")
+        elif get_origin(kind) is list and not isinstance(raw[key], list):
+            raise ValueError(f"{path}: {prefix}{key} must be a list, as in [{raw[key]}]; it is {raw[key]!r}")
 
 
 def _require(section: object, name: str, holds: bool, rule: str) -> None:

@@ -88,6 +88,28 @@ def open_megatron(prefix: Path) -> MegatronSequences:
     for path in (index, data):
         if not path.is_file():
             raise ValueError(f"{path}: no such file; an indexed dataset is a .bin and a .idx of one name")
+    code, sequences, documents = _read_header(index)
+    lengths = _map(index, INT, sequences, HEADER.size)
+    pointers = _map(index, LONG, sequences, HEADER.size + 4 * sequences)
+    starts = _map(index, LONG, documents, HEADER.size + 12 * sequences)
+    if len(starts) == 0 or starts[0] != 0 or starts[-1] != sequences or np.any(np.diff(starts) < 0):
+        raise ValueError(
+            f"{index}: its documents do not begin with sequence 0 and end with {sequences}; write it again"
+        )
+    dtype = np.dtype(CODES[code]).newbyteorder("<")
+    if np.any(lengths < 0) or np.any(pointers < 0) or np.any(pointers % dtype.itemsize):
+        raise ValueError(f"{index}: a sequence of negative length or between two tokens; it is damaged: write it again")
+    end = int((pointers + lengths.astype(np.int64) * dtype.itemsize).max(initial=0))
+    if data.stat().st_size != end:
+        raise ValueError(
+            f"{data}: {data.stat().st_size} bytes, but the sequences in {index.name} end at byte {end}; "
+            "it is cut short or another's: write both again"
+        )
+    return MegatronSequences(_map(data, dtype, end // dtype.itemsize, 0), lengths, pointers, starts)
+
+
+def _read_header(index: Path) -> tuple[int, int, int]:
+    """The code of the tokens' type, S and D."""
     size = index.stat().st_size
     with index.open("rb") as file:
         head = file.read(HEADER.size)
@@ -108,23 +130,7 @@ def open_megatron(prefix: Path) -> MegatronSequences:
             f"{index}: {size} bytes, but {sequences} sequences and {documents - 1} documents take {least} "
             f"(or {least + sequences} with modes); it is cut short or damaged: write it again"
         )
-    lengths = _map(index, INT, sequences, HEADER.size)
-    pointers = _map(index, LONG, sequences, HEADER.size + 4 * sequences)
-    starts = _map(index, LONG, documents, HEADER.size + 12 * sequences)
-    if len(starts) == 0 or starts[0] != 0 or starts[-1] != sequences or np.any(np.diff(starts) < 0):
-        raise ValueError(
-            f"{index}: its documents do not begin with sequence 0 and end with {sequences}; write it again"
-        )
-    dtype = np.dtype(CODES[code]).newbyteorder("<")
-    if np.any(lengths < 0) or np.any(pointers < 0) or np.any(pointers % dtype.itemsize):
-        raise ValueError(f"{index}: a sequence of negative length or between two tokens; it is damaged: write it again")
-    end = int((pointers + lengths.astype(np.int64) * dtype.itemsize).max(initial=0))
-    if data.stat().st_size != end:
-        raise ValueError(
-            f"{data}: {data.stat().st_size} bytes, but the sequences in {index.name} end at byte {end}; "
-            "it is cut short or another's: write both again"
-        )
-    return MegatronSequences(_map(data, dtype, end // dtype.itemsize, 0), lengths, pointers, starts)
+    return code, sequences, documents
 
 
 def _map(path: Path, dtype: np.dtype, count: int, offset: int) -> np.ndarray:
