@@ -14,7 +14,7 @@ import sys
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import yaml
 from omegaconf import OmegaConf
@@ -32,6 +32,9 @@ EXPORT_FORMATS = ("native", "hf-mamba2", "hf-nemotron-h", "hf-bamba", "hf-granit
 
 PII_KINDS = ("email", "ip", "phone")
 """The names in pipeline.preprocess.pii.KINDS, which takes polars to import."""
+
+TOKEN_FORMATS = ("rows", "megatron", "megatron-bridge", "parquet", "jsonl")
+"""The packed rows, which training reads, and the names in pipeline.tokenize.formats."""
 
 NONE = "none"
 """In place of a path: no file."""
@@ -147,6 +150,7 @@ class TokenizeParams:
     seqlen: int
     long_documents: LongDocuments
     long_conversations: LongConversations
+    formats: list[str]
     seed: int
 
     def __post_init__(self) -> None:
@@ -164,6 +168,9 @@ class TokenizeParams:
             )
         _require_seed(self)
         _require(self, "seqlen", 8 <= self.seqlen <= 2**20, f"must be from 8 to {2**20}")
+        known = set(self.formats) <= set(TOKEN_FORMATS)
+        _require(self, "formats", known, f"must be of {', '.join(TOKEN_FORMATS)}")
+        _require(self, "formats", "rows" in self.formats, "must have rows, which training reads")
 
 
 @dataclass(frozen=True)
@@ -400,6 +407,8 @@ def _check_keys(raw: Any, schema: type, path: Path, prefix: str) -> None:
             _check_keys(raw[key], kind, path, f"{prefix}{key}.")  # type: ignore[arg-type]
         elif raw[key] is None:
             raise ValueError(f"{path}: {prefix}{key} has no value")
+        elif get_origin(kind) is list and not isinstance(raw[key], list):
+            raise ValueError(f"{path}: {prefix}{key} must be a list, as in [{raw[key]}]; it is {raw[key]!r}")
 
 
 def _is_shell(words: str) -> bool:

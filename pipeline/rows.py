@@ -42,6 +42,17 @@ def smallest_uint(values: int) -> np.dtype:
     return np.dtype(np.uint16 if values <= 2**16 else np.uint32)
 
 
+class Sequences(NamedTuple):
+    """Some sequences of tokens, one after another."""
+
+    ids: np.ndarray
+    """(tokens,) of any integer type."""
+    mask: np.ndarray
+    """(tokens,) NEVER, RESPONSE or CONTEXT; the first token of each sequence is NEVER."""
+    lengths: np.ndarray
+    """(sequences,) int64: tokens of each."""
+
+
 class Batch(NamedTuple):
     """Some rows, as the model takes them; all (rows, seqlen)."""
 
@@ -104,7 +115,7 @@ def _open(path: Path) -> np.ndarray:
 
 
 class RowWriter:
-    """Writes rows one by one into `directory`; a context manager, the files are whole when it ends well.
+    """Writes rows, some at a time, into `directory`; a context manager, the files are whole when it ends well.
 
     `rows`, `sequences`, `tokens` (padding left out) and `responses` count what was added.
     """
@@ -129,18 +140,20 @@ class RowWriter:
             self._write_header(name)
         return self
 
-    def add(self, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
-        """Write one row: the (ids, mask) of its sequences in order, each mask with NEVER first; then padding."""
-        lengths = [len(ids) for ids, _ in sequences]
-        padding = self.seqlen - sum(lengths)
-        assert padding >= 0, f"{sum(lengths)} tokens for a row of {self.seqlen}"
-        self._write(INPUT_IDS, [ids for ids, _ in sequences], np.full(padding, self.pad_id))
-        self._write(LOSS_MASK, [mask for _, mask in sequences], np.full(padding, NEVER))
-        self._write(SEQ_IDX, [np.repeat(np.arange(len(lengths)), lengths)], np.full(padding, len(lengths)))
-        self.rows += 1
-        self.sequences += len(lengths)
-        self.tokens += sum(lengths)
-        self.responses += sum(int(np.count_nonzero(mask == RESPONSE)) for _, mask in sequences)
+    def add(self, sequences: Sequences, counts: np.ndarray) -> None:
+        """Write rows: row r is the next `counts[r]`, of (rows,) int64, of `sequences`; padding closes it."""
+        row_of = np.repeat(np.arange(len(counts)), counts)
+        used = np.bincount(row_of, sequences.lengths, len(counts)).astype(np.int64)
+        assert used.max() <= self.seqlen, f"{used.max()} tokens for a row of {self.seqlen}"
+        filled = np.arange(self.seqlen) < used[:, None]
+        index = np.arange(len(row_of)) - (np.cumsum(counts) - counts)[row_of]
+        self._write(INPUT_IDS, filled, sequences.ids, self.pad_id)
+        self._write(LOSS_MASK, filled, sequences.mask, NEVER)
+        self._write(SEQ_IDX, filled, np.repeat(index, sequences.lengths), counts[:, None])
+        self.rows += len(counts)
+        self.sequences += len(row_of)
+        self.tokens += len(sequences.ids)
+        self.responses += int(np.count_nonzero(sequences.mask == RESPONSE))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -149,8 +162,11 @@ class RowWriter:
             for name in self._files:
                 self._write_header(name)
 
-    def _write(self, name: str, parts: list[np.ndarray], padding: np.ndarray) -> None:
-        self._files[name].write(np.concatenate([*parts, padding]).astype(self._dtypes[name]).tobytes())
+    def _write(self, name: str, filled: np.ndarray, tokens: np.ndarray, padding: np.ndarray | int) -> None:
+        rows = np.empty(filled.shape, dtype=self._dtypes[name])
+        rows[:] = padding
+        rows[filled] = tokens
+        rows.tofile(self._files[name])
 
     def _write_header(self, name: str) -> None:
         """The .npy header for the rows so far; numpy pads it, so that the first axis can grow in place."""

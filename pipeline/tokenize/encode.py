@@ -7,7 +7,7 @@ A shard's tokens are five arrays in a directory of its own, `ids` and `mask` of 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -105,36 +105,3 @@ def _first_responses(mask: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     starts = np.cumsum(lengths) - lengths
     learned = np.append(np.flatnonzero(mask == RESPONSE), len(mask))
     return learned[np.searchsorted(learned, starts)] - starts
-
-
-class Encoded:
-    """The records of encoded shards, numbered through in the order of the shards; the tokens are memory maps."""
-
-    def __init__(self, shards: Sequence[Path], scratch: Path) -> None:
-        """`scratch`: a new directory for the tokens of all shards in one file; a map of each would be too many."""
-        scratch.mkdir(parents=True)
-        self._ids = _join([shard / "ids.npy" for shard in shards], scratch / "ids")
-        self._mask = _join([shard / "mask.npy" for shard in shards], scratch / "mask")
-        self.lengths = np.concatenate([np.load(shard / "lengths.npy") for shard in shards])
-        """(records,) int64: tokens of each record."""
-        self.first_response = np.concatenate([np.load(shard / "first_response.npy") for shard in shards])
-        """(records,) int64: where in each record the first token to learn stands."""
-        self.text_bytes = np.concatenate([np.load(shard / "text_bytes.npy") for shard in shards])
-        """(records,) int64: UTF-8 bytes of each record's text: of the document, or of all words of the conversation."""
-        self._starts = np.cumsum(self.lengths) - self.lengths
-
-    def piece(self, record: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens `start` to `stop` of `record` as a sequence of their own: ids, and mask with the first token NEVER."""
-        first = self._starts[record]
-        mask = np.array(self._mask[first + start : first + stop])
-        mask[0] = NEVER
-        return self._ids[first + start : first + stop], mask
-
-
-def _join(parts: Sequence[Path], target: Path) -> np.ndarray:
-    """The arrays in the files `parts`, one after another, as a memory map of the file `target`."""
-    with target.open("wb") as file:
-        for part in parts:
-            array = np.load(part)
-            array.tofile(file)
-    return np.memmap(target, dtype=array.dtype, mode="r")

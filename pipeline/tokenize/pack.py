@@ -1,8 +1,9 @@
-"""The encoded records of one kind and split -> packed rows."""
+"""The encoded records of one kind and split -> packed rows, and the other formats of `tokenize.formats`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,15 @@ import numpy as np
 
 from pipeline.chat.tokenizer import Tokenizer
 from pipeline.params import LongConversations, LongDocuments
-from pipeline.rows import RowWriter
-from pipeline.tokenize.encode import Encoded
-from pipeline.tokenize.packing import Piece, cut, fit
+from pipeline.rows import RowWriter, Sequences
+from pipeline.tokenize.encoded import Encoded
+from pipeline.tokenize.formats import RECORD_FORMATS, ROW_FORMATS, Add, Format
+from pipeline.tokenize.packing import Cut, Fitted, cut, fewest_rows, fit
 
 LongRecords = LongDocuments | LongConversations
+
+TOKENS_AT_A_TIME = 1 << 20
+"""That are read and written; one record may have more."""
 
 
 def pack(
@@ -25,38 +30,64 @@ def pack(
     seqlen: int,
     long: LongRecords,
     rng: np.random.Generator | None,
+    formats: Sequence[str],
 ) -> dict[str, Any]:
     """Write the rows of `encoded` into `directory` (no directory where every record is dropped).
 
     Args:
         long: what becomes of records that are longer than a row.
         rng: draws the order of the rows; None for the order of the records.
+        formats: `tokenize.formats`, what is written beside the rows.
 
     Returns:
         What the manifest says of them.
     """
     drops = dropped(encoded, seqlen, long)
     kept = np.flatnonzero(~np.any([np.zeros(len(encoded.lengths), dtype=bool), *drops.values()], axis=0))
-    lengths = encoded.lengths[kept]
+    whole = encoded.lengths[kept]
+    lengths = whole if long is LongDocuments.split else np.minimum(whole, seqlen)
     writer = RowWriter(directory, seqlen=seqlen, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
+    least = 0
     if len(kept):
-        with writer:
-            for row in plan_rows(lengths, seqlen, long, rng):
-                writer.add([encoded.piece(int(kept[piece.record]), piece.start, piece.stop) for piece in row])
-    counts = {reason: int(hit.sum()) for reason, hit in drops.items()}
-    assert len(encoded.lengths) == len(kept) + sum(counts.values())
+        plan, order = plan_rows(lengths, seqlen, long, rng)
+        least = fewest_rows(lengths, seqlen) if isinstance(plan, Fitted) else len(plan)
+        with writer, _writing(ROW_FORMATS, formats, directory, tokenizer) as others:
+            for sequences, counts in _rows(encoded, kept, plan, order, seqlen):
+                for add in (writer.add, *others):
+                    add(sequences, counts)
+        with _writing(RECORD_FORMATS, formats, directory, tokenizer) as others:
+            for sequences, text_bytes in _records(encoded, kept, lengths) if others else ():
+                for add in others:
+                    add(sequences, text_bytes)
+    lost = {reason: int(hit.sum()) for reason, hit in drops.items()}
+    assert len(encoded.lengths) == len(kept) + sum(lost.values())
     return {
         "records_in": len(encoded.lengths),
         "records_out": len(kept),
-        "dropped": counts,
-        "truncated": int((lengths > seqlen).sum()) if long is LongConversations.truncate else 0,
+        "dropped": lost,
+        "truncated": int((whole > lengths).sum()),
         "bytes": int(encoded.text_bytes[kept].sum()),
         "rows": writer.rows,
         "sequences": writer.sequences,
         "tokens": writer.tokens,
         "supervised_tokens": writer.responses,
-        "efficiency": round(writer.tokens / (writer.rows * seqlen), 4) if writer.rows else 0.0,
+        "efficiency": _efficiency(writer.tokens, writer.rows * seqlen),
+        "efficiency_bound": _efficiency(writer.tokens, least * seqlen),
     }
+
+
+@contextmanager
+def _writing(
+    known: dict[str, Format], names: Sequence[str], directory: Path, tokenizer: Tokenizer
+) -> Iterator[list[Add]]:
+    """Those of the formats `known` that `names` has, open."""
+    with ExitStack() as stack:
+        formats = [write for name, write in known.items() if name in names]
+        yield [stack.enter_context(write(directory, tokenizer.vocab_size)) for write in formats]
+
+
+def _efficiency(tokens: int, places: int) -> float:
+    return round(tokens / places, 4) if places else 0.0
 
 
 def dropped(encoded: Encoded, seqlen: int, long: LongRecords) -> dict[str, np.ndarray]:
@@ -70,12 +101,28 @@ def dropped(encoded: Encoded, seqlen: int, long: LongRecords) -> dict[str, np.nd
 
 def plan_rows(
     lengths: np.ndarray, seqlen: int, long: LongRecords, rng: np.random.Generator | None
-) -> Iterable[list[Piece]]:
-    """The rows, in the order in which they are written: neighbours in training rows are drawn with `rng`."""
+) -> tuple[Fitted | Cut, np.ndarray]:
+    """The rows, and the order in which they are written: neighbours in training rows are drawn with `rng`."""
     if long is LongDocuments.split:
-        order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
-        return cut(lengths, order.tolist(), seqlen)
-    used = np.minimum(lengths, seqlen)
-    rows = fit(used, seqlen)
-    order = np.arange(len(rows)) if rng is None else rng.permutation(len(rows))
-    return ([Piece(record, 0, int(used[record])) for record in rows[row]] for row in order)
+        records = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
+        rows = cut(lengths, records, seqlen)
+        return rows, np.arange(len(rows))
+    fitted = fit(lengths, seqlen)
+    return fitted, np.arange(len(fitted)) if rng is None else rng.permutation(len(fitted))
+
+
+def _rows(
+    encoded: Encoded, kept: np.ndarray, plan: Fitted | Cut, order: np.ndarray, seqlen: int
+) -> Iterator[tuple[Sequences, np.ndarray]]:
+    """Some rows at a time: their sequences, and how many of these are each row's."""
+    size = max(1, TOKENS_AT_A_TIME // seqlen)
+    for first in range(0, len(order), size):
+        records, starts, stops, counts = plan.pieces(order[first : first + size])
+        yield encoded.sequences(kept[records], starts, stops), counts
+
+
+def _records(encoded: Encoded, kept: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[Sequences, np.ndarray]]:
+    """Some records at a time: the first `lengths` tokens of each, and the bytes of its text."""
+    full = np.flatnonzero(np.diff(np.cumsum(lengths) // TOKENS_AT_A_TIME)) + 1
+    for records, stops in zip(np.split(kept, full), np.split(lengths, full), strict=True):
+        yield encoded.sequences(records, np.zeros_like(stops), stops), encoded.text_bytes[records]

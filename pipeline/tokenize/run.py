@@ -18,9 +18,11 @@ from pipeline.shards import Executor, Kept, Local, read_manifest, run_shards, wr
 from pipeline.shards.tables import CONVERSATIONS, DOCUMENTS, KINDS, SPLITS
 from pipeline.tokenize.bpe import sample_texts, train_bpe
 from pipeline.tokenize.choice import given_tokenizer
-from pipeline.tokenize.encode import Encoded, EncodeJob, encode_shard
+from pipeline.tokenize.encode import EncodeJob, encode_shard
+from pipeline.tokenize.encoded import Encoded
 from pipeline.tokenize.fast import SAMPLE_BYTES, why_not_fast
 from pipeline.tokenize.foreign import take_tokenizer
+from pipeline.tokenize.formats import ROW_FILES
 from pipeline.tokenize.pack import pack
 from pipeline.work import WorkFolder, link_tree, publish_directory
 
@@ -145,6 +147,7 @@ def _pack(
             seqlen=params.seqlen,
             long=params.long_documents if kind == DOCUMENTS else params.long_conversations,
             rng=np.random.default_rng(params.seed) if split == "train" else None,
+            formats=params.formats,
         )
     shutil.rmtree(joined)
     for kind, splits in figures.items():
@@ -171,9 +174,13 @@ def _describe(template: ChatTemplate) -> dict[str, Any]:
 
 
 def _records(target: Path, figures: dict[str, dict[str, Any]]) -> dict[str, int]:
-    """The records of each file: the rows of an array, 1 for a file of the tokenizer."""
+    """The records of each file: rows, or the records kept; 1 for a file of the tokenizer."""
+
+    def count(path: Path) -> int:
+        if path.parts[0] == "tokenizer":
+            return 1
+        found: dict[str, int] = figures[path.parts[0]][path.parts[1]]
+        return found["rows" if path.name in ROW_FILES else "records_out"]
+
     files = (path.relative_to(target) for path in target.rglob("*") if path.is_file())
-    return {
-        path.as_posix(): 1 if path.parts[0] == "tokenizer" else figures[path.parts[0]][path.parts[1]]["rows"]
-        for path in files
-    }
+    return {path.as_posix(): count(path) for path in files}

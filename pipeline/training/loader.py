@@ -1,4 +1,4 @@
-"""Packed rows -> batches on the device, in a seeded order that depends on nothing but seed and position."""
+"""Packed rows -> batches on the device; which rows, training's `order` says."""
 
 from __future__ import annotations
 
@@ -19,22 +19,6 @@ class Batch:
         self.input_ids = torch.from_numpy(arrays.input_ids).to(device, non_blocking=True)
         self.labels = torch.from_numpy(arrays.labels).to(device, non_blocking=True)
         self.seq_idx = torch.from_numpy(arrays.seq_idx).to(device, non_blocking=True)
-
-
-def shuffled_indices(rows: int, batch_size: int, seed: int, start: int = 0) -> Iterator[np.ndarray]:
-    """Endless batches of row indices from batch `start` on: each epoch a new permutation, a batch may straddle two."""
-    epoch, skip = divmod(start * batch_size, rows)
-    left = _permutation(rows, seed, epoch)[skip:]
-    while True:
-        while len(left) < batch_size:
-            epoch += 1
-            left = np.concatenate([left, _permutation(rows, seed, epoch)])
-        yield left[:batch_size]
-        left = left[batch_size:]
-
-
-def _permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
 def in_order(rows: int, batch_size: int) -> Iterator[np.ndarray]:

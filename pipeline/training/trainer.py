@@ -19,9 +19,10 @@ from pipeline.rows import Rows
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.device import autocast, peak_memory_mb
 from pipeline.training.history import History, Point
-from pipeline.training.loader import Batch, in_order, shuffled_indices
+from pipeline.training.loader import Batch, in_order
 from pipeline.training.loss import SetLoss, set_loss
 from pipeline.training.optimizer import build_optimizer, learning_rate
+from pipeline.training.order import batch_of_step, micro_batches
 
 
 def total_steps(params: TrainParams, rows: Rows) -> int:
@@ -68,7 +69,6 @@ def train(
         checkpoints.save(step, training_state(step, model, optimizer, history), {"best": best})
 
     model.train()
-    order = shuffled_indices(len(rows), params.batch_size, params.seed, start=first)
     with held_back() as told_to_stop, Progress("training", steps, unit="step", done=first) as progress:
         progress.line(
             f"{model.config.num_parameters():,} parameters, {len(rows):,} rows of {rows.seqlen} tokens, "
@@ -80,7 +80,8 @@ def train(
             rate = learning_rate(step, steps, params)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss, norm = _step(model, optimizer, rows, next(order), params, device)
+            batch = batch_of_step(len(rows), params.batch_size, params.seed, step)
+            loss, norm = _step(model, optimizer, rows, batch, params, device)
             history.tokens += params.batch_size * rows.seqlen
             last = step == steps - 1
             if step % params.log_every == 0 or last:
@@ -126,8 +127,7 @@ def _step(
     device: torch.device,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One optimizer step on the mean loss over the batch's supervised tokens, however it is cut into micro-batches."""
-    size = params.micro_batch_size
-    micro = [Batch(rows, indices[first : first + size], device) for first in range(0, len(indices), size)]
+    micro = [Batch(rows, part, device) for part in micro_batches(indices, params.micro_batch_size)]
     targets = max(1, sum(batch.targets for batch in micro))
     total = torch.zeros((), device=device)
     optimizer.zero_grad(set_to_none=True)

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from pipeline.rows import CONTEXT, IGNORED, NEVER, RESPONSE, RowWriter, open_rows
+from tests.packed import Sequence, packed
 
 CONVERSATION = (np.array([0, 7, 8, 9]), np.array([NEVER, CONTEXT, RESPONSE, RESPONSE]))
 DOCUMENT = (np.array([0, 5, 6]), np.array([NEVER, RESPONSE, RESPONSE]))
 
 
-def write(directory: Path, rows: list[list[tuple[np.ndarray, np.ndarray]]], **sizes: int) -> RowWriter:
+def write(directory: Path, rows: list[list[Sequence]], at_a_time: int = 2, **sizes: int) -> RowWriter:
     with RowWriter(directory, **({"seqlen": 8, "vocab_size": 10, "pad_id": 0} | sizes)) as writer:
-        for row in rows:
-            writer.add(row)
+        for first in range(0, len(rows), at_a_time):
+            writer.add(*packed(rows[first : first + at_a_time]))
     return writer
 
 
@@ -66,9 +67,9 @@ def test_more_sequences_in_a_row_than_16_bits_count(tmp_path: Path) -> None:
     assert open_rows(tmp_path).batch([0]).seq_idx[0, -1] == 2**16
 
 
-def test_equal_rows_are_equal_bytes(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write(tmp_path / name, [[CONVERSATION], [DOCUMENT, DOCUMENT]])
+def test_equal_rows_are_equal_bytes_however_many_are_added_at_a_time(tmp_path: Path) -> None:
+    for name, at_a_time in (("a", 1), ("b", 3)):
+        write(tmp_path / name, [[CONVERSATION], [DOCUMENT, DOCUMENT], [DOCUMENT]], at_a_time)
     for file in sorted((tmp_path / "a").iterdir()):
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 

@@ -15,11 +15,12 @@ import pytest
 
 from pipeline.chat.template import template_for
 from pipeline.chat.tokenizer import Tokenizer, load_tokenizer
-from pipeline.params import LongConversations, LongDocuments, TokenizeParams
+from pipeline.params import TOKEN_FORMATS, LongConversations, LongDocuments, TokenizeParams
 from pipeline.rows import CONTEXT, NEVER, RESPONSE, open_rows
 from pipeline.shards import Local, verify_manifest, write_manifest
-from pipeline.shards.tables import columns, shard_file, write_table
+from pipeline.shards.tables import SPLITS, columns, shard_file, write_table
 from pipeline.tokenize.bpe import train_bpe
+from pipeline.tokenize.formats.megatron import open_megatron
 from pipeline.tokenize.run import tokenize
 from pipeline.work import WorkFolder
 
@@ -32,8 +33,23 @@ PARAMS = TokenizeParams(
     seqlen=32,
     long_documents=LongDocuments.split,
     long_conversations=LongConversations.truncate,
+    formats=["rows"],
     seed=0,
 )
+
+FILES = {
+    "input_ids.npy": "rows",
+    "loss_mask.npy": "rows",
+    "seq_idx.npy": "rows",
+    "packed.idx.parquet": "rows",
+    "tokens.bin": "records_out",
+    "tokens.idx": "records_out",
+    "tokens.jsonl": "records_out",
+    "tokens.parquet": "records_out",
+}
+"""What a kind and split has in all formats, and the figure that says how many records it holds."""
+
+SHORT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
 Clean = dict[str, dict[str, list[list[Any]]]]
 """By kind and split: shards of documents (str) or conversations (messages)."""
@@ -203,7 +219,8 @@ def test_long_documents_can_be_dropped(tmp_path: Path) -> None:
 def test_same_inputs_same_bytes_for_any_workers_and_directory(tmp_path: Path) -> None:
     found = []
     for name, workers in (("one", 1), ("two", 2), ("elsewhere/three", 3)):
-        target, _ = run(tmp_path / name, random_clean(), executor=Local(workers))
+        params = replace(PARAMS, formats=list(TOKEN_FORMATS))
+        target, _ = run(tmp_path / name, random_clean(), params, executor=Local(workers))
         found.append({str(p.relative_to(target)): p.read_bytes() for p in target.rglob("*") if p.is_file()})
     assert found[0] == found[1] == found[2]
 
@@ -217,6 +234,84 @@ def test_the_seed_moves_training_rows_only(tmp_path: Path) -> None:
             for split in ("train", "validation", "test")
         }
         assert same == {"train": False, "validation": True, "test": True}
+
+
+def records_of(directory: Path) -> dict[str, list[list[int]]]:
+    """The ids of each record, by the format they are read from."""
+    indexed = open_megatron(directory / "tokens")
+    return {
+        "megatron": [indexed[number].tolist() for number in range(len(indexed))],
+        "parquet": pl.read_parquet(directory / "tokens.parquet")["input_ids"].to_list(),
+        "jsonl": [json.loads(line)["input_ids"] for line in (directory / "tokens.jsonl").open()],
+    }
+
+
+@pytest.mark.parametrize("tokens_at_a_time", [1, 100, 1 << 20])
+def test_every_format_has_the_records_of_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens_at_a_time: int
+) -> None:
+    monkeypatch.setattr("pipeline.tokenize.pack.TOKENS_AT_A_TIME", tokens_at_a_time)
+    clean = random_clean()
+    tokens, manifest = run(tmp_path, clean, replace(PARAMS, formats=list(TOKEN_FORMATS)))
+    tokenizer = load_tokenizer(tokens / "tokenizer")
+    for split in ("train", "validation", "test"):
+        documents, conversations = tokens / "documents" / split, tokens / "conversations" / split
+        whole = document_ids(tokenizer, flat(clean["documents"][split]))
+        assert all(found == whole for found in records_of(documents).values())
+        fitted = sorted(ids for ids, _ in sequences(conversations))
+        assert all(sorted(found) == fitted for found in records_of(conversations).values())
+        for directory in (documents, conversations):
+            rows, figures = open_rows(directory), manifest[directory.parent.name][split]
+            table = pl.read_parquet(directory / "tokens.parquet")
+            assert [json.loads(line) for line in (directory / "tokens.jsonl").open()] == table.to_dicts()
+            assert table["text_bytes"].sum() == figures["bytes"]
+            marks = [mark for marks in table["loss_mask"].to_list() for mark in marks]
+            assert marks.count(RESPONSE) == figures["supervised_tokens"] == (rows.loss_mask == RESPONSE).sum()
+            packed = pl.read_parquet(directory / "packed.idx.parquet")
+            learned = [row["input_ids"][at + 1] for row in packed.to_dicts() for at in np.flatnonzero(row["loss_mask"])]
+            assert learned == rows.input_ids[rows.loss_mask == RESPONSE].tolist()
+            counted = {name: manifest["files"][f"{directory.parent.name}/{split}/{name}"]["records"] for name in FILES}
+            assert counted == {name: figures[count] for name, count in FILES.items()}
+
+
+def test_the_formats_do_not_change_the_rows(tmp_path: Path) -> None:
+    (one, _), (all_, manifest) = (
+        run(tmp_path / str(len(formats)), random_clean(), replace(PARAMS, formats=list(formats)))
+        for formats in (["rows"], TOKEN_FORMATS)
+    )
+    for file in one.rglob("*.npy"):
+        assert file.read_bytes() == (all_ / file.relative_to(one)).read_bytes()
+    assert len(manifest["files"]) == 1 + 6 * len(FILES)
+
+
+@pytest.mark.parametrize("seqlen", [8, 24, 100])
+@pytest.mark.parametrize(
+    ("documents", "conversations"),
+    [(LongDocuments.split, LongConversations.truncate), (LongDocuments.drop, LongConversations.drop)],
+)
+def test_no_record_is_lost_without_a_word(
+    tmp_path: Path, seqlen: int, documents: LongDocuments, conversations: LongConversations
+) -> None:
+    rng = random.Random(seqlen)
+    clean: Clean = {
+        "documents": {split: [["a", *(text(rng, 60) for _ in range(9))] for _ in range(2)] for split in SPLITS},
+        "conversations": {
+            split: [[SHORT, *(conversation(rng) for _ in range(9))] for _ in range(2)] for split in SPLITS
+        },
+    }
+    params = replace(PARAMS, seqlen=seqlen, long_documents=documents, long_conversations=conversations)
+    tokens, manifest = run(tmp_path, clean, params)
+    for kind, splits in clean.items():
+        for split, shards in splits.items():
+            figures = manifest[kind][split]
+            assert figures["records_in"] == len(flat(shards))
+            assert figures["records_in"] == figures["records_out"] + sum(figures["dropped"].values())
+            rows = open_rows(tokens / kind / split)
+            ends = rows.input_ids[rows.loss_mask == RESPONSE] == manifest["tokenizer"]["eos_id"]
+            found = ends.sum() if kind == "documents" else len(sequences(tokens / kind / split))
+            assert figures["records_out"] == found > 0
+            assert figures["efficiency"] == round(figures["tokens"] / (len(rows) * seqlen), 4)
+            assert figures["efficiency"] <= figures["efficiency_bound"] <= 1
 
 
 def test_one_kind_only(tmp_path: Path) -> None:

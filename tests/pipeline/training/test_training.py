@@ -16,7 +16,7 @@ from pipeline.rows import NEVER, RESPONSE, Rows
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.device import make_deterministic
 from pipeline.training.history import History
-from pipeline.training.loader import in_order, shuffled_indices
+from pipeline.training.loader import in_order
 from pipeline.training.loss import set_loss
 from pipeline.training.optimizer import build_optimizer, learning_rate
 from pipeline.training.trainer import total_steps, train
@@ -68,21 +68,6 @@ def run(params: TrainParams, work: Path, validation: Rows | None = None) -> tupl
 
 def weights(model: HybridLM) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-
-
-def test_each_epoch_sees_each_row_once_in_a_new_order():
-    order = shuffled_indices(10, 4, seed=3)
-    stream = np.concatenate([next(order) for _ in range(10)])
-    epochs = stream.reshape(4, 10)
-    assert (np.sort(epochs) == np.arange(10)).all()
-    assert len({tuple(epoch) for epoch in epochs.tolist()}) == 4
-    for start in range(10):
-        again = shuffled_indices(10, 4, seed=3, start=start)
-        assert (np.concatenate([next(again) for _ in range(10 - start)]) == stream[start * 4 :]).all()
-
-
-def test_a_batch_may_be_larger_than_the_set():
-    assert len(next(shuffled_indices(3, 8, seed=0))) == 8
 
 
 def test_in_order_covers_all_rows_once():

@@ -1,0 +1,69 @@
+"""Which rows each optimizer step sees: a function of seed and step alone.
+
+So there is no state to keep for a stop, nothing grows with the rows, and the batches are the same however many
+processes share them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+ROUNDS = 8
+LEAST_BASE = 4
+"""So that the permutations of a few places, of which a network on so few has not all, are cut out of longer ones."""
+
+
+def batch_of_step(rows: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """The rows (batch_size,) int64 of one step: each epoch is a new permutation, and a batch may straddle two."""
+    epochs, places = np.divmod(step * batch_size + np.arange(batch_size), rows)
+    parts = [permuted(places[epochs == epoch], rows, seed, epoch) for epoch in np.unique(epochs).tolist()]
+    return np.concatenate(parts)
+
+
+def micro_batches(batch: np.ndarray, size: int, rank: int = 0, world_size: int = 1) -> list[np.ndarray]:
+    """The share of process `rank` of a batch, `size` rows at a time; the shares of all ranks in order are the batch.
+
+    Raises:
+        ValueError: the batch cannot be shared out evenly.
+    """
+    share, over = divmod(len(batch), world_size)
+    if over:
+        raise ValueError(
+            f"batch_size is {len(batch)}; it must be a multiple of the {world_size} processes that share it"
+        )
+    mine = batch[rank * share : (rank + 1) * share]
+    return [mine[first : first + size] for first in range(0, share, size)]
+
+
+def permuted(places: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
+    """What stands at `places`, from 0 to `size` - 1, of the permutation that `seed` and `epoch` draw; int64.
+
+    A Feistel network (Luby and Rackoff 1988) on the two digits of each place in a base whose square is at least
+    `size`; what falls outside goes through it again until it falls inside, which leaves a permutation (Black and
+    Rogaway 2002). Takes time and memory by the places asked for, whatever `size` is.
+    """
+    base = np.uint64(max(LEAST_BASE, math.isqrt(size - 1) + 1))
+    keys = np.random.SeedSequence([seed, epoch]).generate_state(ROUNDS, np.uint64)
+    found = places.astype(np.uint64)
+    outside = np.ones(len(found), dtype=bool)
+    while outside.any():
+        found[outside] = _feistel(found[outside], base, keys)
+        outside = found >= size
+    return found.astype(np.int64)
+
+
+def _feistel(values: np.ndarray, base: np.uint64, keys: np.ndarray) -> np.ndarray:
+    """A permutation of the numbers below the square of `base`; one round for each of `keys`."""
+    high, low = np.divmod(values, base)
+    for key in keys:
+        high, low = low, (high + _mixed(low ^ key) % base) % base
+    return high * base + low
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """Each bit of the result depends on all of the value: the finalizer of SplitMix64 (Steele, Lea and Flood 2014)."""
+    values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return values ^ values >> np.uint64(31)
