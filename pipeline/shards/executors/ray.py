@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,27 +49,28 @@ class Ray:
         task = ray.remote(num_cpus=1, max_retries=RETRIES)(_task())
         place = str(Path.cwd())
         search = [place, *filter(None, sys.path)]
-        running = set()
+        references: dict[Future[R], Any] = {}
 
-        def start(job: J) -> Any:
+        def start(job: J) -> Future[R]:
             reference = task.remote(place, search, pickle.dumps((function, job)))
-            running.add(reference)
-            return reference
+            future: Future[R] = reference.future()  # waiting for these, Python hears signals as it should
+            references[future] = reference
+            return future
 
-        def result(reference: Any) -> R:
-            running.discard(reference)
-            return _result(ray, reference)
+        def result(future: Future[R]) -> R:
+            del references[future]
+            return _result(ray, future)
 
         try:
             yield from collect(
                 dict(enumerate(jobs)),
                 room=lambda: self.workers or 2 * int(ray.cluster_resources().get("CPU", 1)),
                 start=start,
-                wait=lambda references: ray.wait(list(references), timeout=SECONDS_BETWEEN_LOOKS)[0],
+                wait=lambda futures: wait(futures, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done,
                 result=result,
             )
         finally:
-            for reference in running:
+            for reference in references.values():
                 ray.cancel(reference, force=True)
 
 
@@ -96,9 +98,9 @@ def _task() -> Callable[[str, list[str], bytes], Any]:
     return task
 
 
-def _result(ray: ModuleType, reference: Any) -> Any:
+def _result(ray: ModuleType, future: Future[R]) -> R:
     try:
-        return ray.get(reference)
+        return future.result()
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     except ray.exceptions.RayError as error:

@@ -67,10 +67,8 @@ def running(root: Path) -> Iterator[None]:
     configuration.write_text(CONFIGURATION.format(host=host, root=root, ports=_free_ports(2)))
     before = os.environ.get("SLURM_CONF")
     os.environ["SLURM_CONF"] = str(configuration)
-    files = [
-        f"--{name}={root}/munge/{name.split('-')[0]}"
-        for name in ("key-file", "socket", "pid-file", "log-file", "seed-file")
-    ]
+    options = ("key-file", "socket", "pid-file", "log-file", "seed-file")
+    files = [f"--{name}={root}/munge/{name.removesuffix('-file')}" for name in options]
     services = [["munged", "--force", "--foreground", *files], ["slurmctld", "-D", "-c"], ["slurmd", "-D", "-c"]]
     started: list[subprocess.Popen[bytes]] = []
     try:
@@ -99,10 +97,8 @@ def running(root: Path) -> Iterator[None]:
 
 def queue() -> list[str]:
     """The states of the tasks that wait or run."""
-    done = subprocess.run(
-        ["squeue", "--noheader", "--array", "--format=%T"], capture_output=True, text=True, check=True
-    )
-    return done.stdout.split()
+    command = ["squeue", "--noheader", "--array", "--format=%T"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
 def _is_idle() -> bool:

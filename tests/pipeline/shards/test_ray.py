@@ -89,6 +89,9 @@ def test_a_ray_that_is_started_here_ends_with_its_caller(tmp_path: Path, signal_
     caller = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
     wait_until(lambda: len(jobs.calls(tmp_path)) == 1, "no task started", seconds=120)
     processes = jobs.all_below(caller.pid)
+    if signal_number == signal.SIGKILL:  # Ray's agents look for their dead for a minute before they end
+        processes = [process for process in processes if "Agent" not in process.name()]
+    assert len(processes) >= 3
     caller.send_signal(signal_number)
     assert caller.wait(timeout=60) == (143 if signal_number == signal.SIGTERM else -signal.SIGKILL)
     _, alive = psutil.wait_procs(processes, timeout=60)

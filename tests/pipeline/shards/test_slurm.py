@@ -30,14 +30,21 @@ def queue() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """work/ is not that of this checkout."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    return tmp_path / "work"
+
+
 @NEEDS_SLURM
 @pytest.mark.usefixtures("queue")
 class TestQueue:
-    def test_every_job_is_called_once_and_its_result_has_its_index(self, tmp_path: Path) -> None:
+    def test_every_job_is_called_once_and_its_result_has_its_index(self, tmp_path: Path, work: Path) -> None:
         found = list(Slurm(2).run(jobs.square, numbers(7, tmp_path)))
         assert sorted(found) == [(value, value**2) for value in range(7)]
         assert jobs.calls(tmp_path) == dict.fromkeys(range(7), 1)
-        assert not list(Path("work/slurm").iterdir())
+        assert not list((work / "slurm").iterdir())
 
     def test_a_task_that_dies_is_made_up_for(self, tmp_path: Path) -> None:
         found = list(Slurm(2, "--comment='a run'").run(jobs.die_once_at_two, numbers(7, tmp_path)))
