@@ -17,8 +17,8 @@ Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 SPACE, LETTER, NUMBER, TERMINAL, CORE, STICKY, INFIX, APOSTROPHE = (1 << bit for bit in range(8))
 """What a character is: white space; letter; number; punctuation that ends a sentence; neither space nor mark
-(punctuation, symbol, control); mark that stays with the word that it begins or ends; mark that parts words between
-letters; apostrophe. From the Unicode tables of Polars, which the lock pins."""
+(punctuation, symbol, control); mark that stays with the word that it begins or ends; mark that parts words inside;
+apostrophe. From the Unicode tables of Polars, which the lock pins."""
 
 NEWLINE = 10
 BATCH = 1 << 20

@@ -51,8 +51,8 @@ def _tokens_of(chunk: str) -> list[str]:
     outer = [i < first or i > last for i in range(len(chunk))]
     cuts = set(_contractions(chunk))
     for i, c in enumerate(chunk):
-        infix = 0 < i < len(chunk) - 1 and c in "-–—,:/=<>" and is_letter(chunk[i - 1]) and is_letter(chunk[i + 1])
-        if outer[i] or infix:
+        inside = 0 < i < len(chunk) - 1 and (is_letter(chunk[i - 1]) or is_number(chunk[i - 1]))
+        if outer[i] or (inside and c in "-–—,:/=<>" and is_letter(chunk[i + 1])):
             cuts |= {i, i + 1}
     cuts -= {i for i in range(1, len(chunk)) if outer[i - 1] and outer[i] and chunk[i - 1 : i + 1] == ".."}
     return [chunk[start:end] for start, end in pairwise(sorted({0, *cuts, len(chunk)}))]
