@@ -98,7 +98,9 @@ def read_funnel(ingested: Path, clean: Path, tokens: Path) -> Funnel:
     ]
     dropped = _dropped(clean)
     flows = [
-        Flow(kind, found, dropped[kind], repeated[kind], _total(split.dropped for split in splits if split.kind == kind))
+        Flow(
+            kind, found, dropped[kind], repeated[kind], _total(split.dropped for split in splits if split.kind == kind)
+        )
         for kind, found in source["records"].items()
         if found
     ]
