@@ -5,7 +5,7 @@ Sources. gopher: Rae et al. 2021, "Scaling Language Models: Methods, Analysis & 
 section A.1.1 and table A1. c4: Raffel et al. 2020, "Exploring the Limits of Transfer Learning", section 2.2. fineweb:
 Penedo et al. 2024, "The FineWeb Datasets", section 3.6. code: Chen et al. 2021, "Evaluating Large Language Models
 Trained on Code", section 3.1 (long lines, few alphanumerics, generated files), and Lozhkov et al. 2024, "StarCoder 2
-and The Stack v2", section 3.1 (encoded data).
+and The Stack v2" (encoded data).
 """
 
 from __future__ import annotations

@@ -86,36 +86,44 @@ def run_measured(command: list[str], threads: int | None = None) -> Cost:
         env |= {"POLARS_MAX_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
-    peak = _PeakMemory(process.pid)
+    watch = _Watch(process.pid)
     assert process.stdout is not None
     stdout = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)  # of it and of all descendants that it waited for
+    _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
+    watch.stop()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, stdout)
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, peak.stop(), stdout)
+    waited_for = usage.ru_utime + usage.ru_stime
+    return Cost(seconds, max(waited_for, sum(watch.cpu_seconds.values())), watch.peak_mb, stdout)
 
 
-class _PeakMemory(threading.Thread):
-    """Looks at a process and its descendants five times a second."""
+class _Watch(threading.Thread):
+    """Looks at a process and its descendants five times a second.
+
+    The CPU time of a process that its parent does not wait for (a fork server's) is known from looking only.
+    """
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
         self.process = psutil.Process(pid)
-        self.peak = 0.0
+        self.peak_mb = 0.0
+        self.cpu_seconds: dict[int, float] = {}
         self.ended = threading.Event()
         self.start()
 
     def run(self) -> None:
         while not self.ended.wait(0.2):
-            total = 0
+            size = 0
             for process in self._tree():
                 try:
-                    total += process.memory_full_info().pss
+                    size += process.memory_full_info().pss
+                    times = process.cpu_times()
                 except psutil.Error:
                     continue
-            self.peak = max(self.peak, total / 1e6)
+                self.cpu_seconds[process.pid] = times.user + times.system
+            self.peak_mb = max(self.peak_mb, size / 1e6)
 
     def _tree(self) -> list[psutil.Process]:
         try:
@@ -123,10 +131,9 @@ class _PeakMemory(threading.Thread):
         except psutil.Error:
             return []
 
-    def stop(self) -> float:
+    def stop(self) -> None:
         self.ended.set()
         self.join()
-        return self.peak
 
 
 def main() -> None:

@@ -13,8 +13,6 @@ import argparse
 import json
 import sys
 import tempfile
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -22,10 +20,9 @@ import polars as pl
 from benchmarks.data import corpus
 from benchmarks.data.peers import Cost, run_measured, run_script
 from benchmarks.machine import machine
-from pipeline.preprocess.quality import decide, measure, rewrite
+from pipeline.preprocess.quality import measure, rewrite
 from pipeline.preprocess.quality.decisions import breaks
 from pipeline.rules import RULES
-from pipeline.shards import run_shards
 
 WORKERS = 2
 SHARDS = 16
@@ -103,39 +100,11 @@ print(json.dumps(drops))
 """
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A shard to decide about."""
-
-    path: Path
-    presets: tuple[str, ...]
-    folder: None = None
-
-    @property
-    def name(self) -> str:
-        """The shard, as an error names it."""
-        return self.path.name
-
-
-def judge_shard(job: Shard) -> Counter[str]:
-    """How many documents of the shard each rule drops, and how many stay (`kept`)."""
-    texts = rewrite(pl.read_parquet(job.path, columns=["text"])["text"], job.presets)
-    reasons = decide(measure(texts, job.presets), job.presets, {})["reason"]
-    return Counter(reasons.fill_null("kept").to_list())
-
-
-def ours(folder: Path, presets: tuple[str, ...]) -> None:
-    """Judge the shards of a folder as preprocess does."""
-    jobs = [Shard(path, presets) for path in sorted(folder.glob("documents-*.parquet"))]
-    total = sum(run_shards(judge_shard, jobs, title="quality", workers=WORKERS), Counter())
-    print(json.dumps(total))
-
-
 def compare_speed(folder: Path, preset: str, mb: float) -> None:
     """Print what both took."""
     with tempfile.TemporaryDirectory() as logs:
         costs = {
-            "ours": run_measured([sys.executable, "-m", "benchmarks.data.quality", "--judge", str(folder), preset]),
+            "ours": run_measured([sys.executable, "-m", "benchmarks.data.judge", str(folder), preset, str(WORKERS)]),
             "datatrove": run_script(THEIRS, folder, logs, preset, str(WORKERS)),
         }
         forwarded = json.loads((Path(logs) / "stats.json").read_text())[-1]["stats"]["forwarded"]
@@ -181,10 +150,7 @@ def main() -> None:
     )
     parser.add_argument("--mb", type=float, default=64)
     parser.add_argument("--agreement-mb", type=float, default=8)
-    parser.add_argument("--judge", nargs=2, metavar=("FOLDER", "PRESET"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.judge:
-        return ours(Path(args.judge[0]), (args.judge[1],))
     print(f"{machine()}, {WORKERS} processes")
     for kind in args.corpora:
         with tempfile.TemporaryDirectory(prefix="quality-") as temporary:

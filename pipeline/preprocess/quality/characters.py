@@ -17,12 +17,26 @@ Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 SPACE, LETTER, NUMBER, TERMINAL, CORE, STICKY, INFIX, APOSTROPHE = (1 << bit for bit in range(8))
 """What a character is: white space; letter; number; punctuation that ends a sentence; neither space nor mark
-(punctuation, symbol, control); mark that stays with the word that it begins or ends; mark that parts words between
-letters; apostrophe. From the Unicode tables of Polars, which the lock pins."""
+(punctuation, symbol, control); mark that stays with the word that it begins or ends; mark that parts words inside;
+apostrophe. From the Unicode tables of Polars, which the lock pins."""
 
 NEWLINE = 10
 BATCH = 1 << 20
 """Characters that are looked at together; a longer text is alone."""
+
+_PATTERNS = {
+    SPACE: r"\p{White_Space}",
+    LETTER: r"\p{L}",
+    NUMBER: r"\p{N}",
+    TERMINAL: r"\p{Sentence_Terminal}",
+    CORE: r"[^\p{P}\p{S}\p{Cc}\p{White_Space}]",
+    STICKY: r"[\-@/\\~^|]",
+    INFIX: r"[\-\u{2013}\u{2014},:/=<>]",
+    APOSTROPHE: r"['\u{2019}]",
+}
+_BITS = np.zeros(0x110000, dtype=np.uint8)
+_KNOWN = np.zeros(0x110000, dtype=bool)
+"""What each code point is, and for which that is known: those met so far."""
 
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _MIX = np.uint64(0xD6E8FEB86659FD93)
@@ -62,7 +76,10 @@ class Characters:
     @cached_property
     def bits(self) -> Bits:
         """(chars,) what each character is."""
-        return _table()[self.codes]
+        unknown = self.codes[~_KNOWN[self.codes]]
+        if len(unknown):
+            _classify(np.unique(unknown))
+        return _BITS[self.codes]
 
     @cached_property
     def filled(self) -> Ints:
@@ -106,25 +123,12 @@ def mix(hashes: Hashes) -> Hashes:
     return spread ^ (spread >> np.uint64(32))
 
 
-@cache
-def _table() -> Bits:
-    """What each of the code points is."""
-    codes = [*range(0xD800), *range(0xE000, 0x110000)]  # the gap is UTF-16's surrogates, which no text has
+def _classify(codes: np.ndarray[Any, np.dtype[np.uint32]]) -> None:
+    """Enter what these code points are into the tables."""
     characters = pl.Series(list(map(chr, codes)))
-    table = np.zeros(0x110000, dtype=np.uint8)
-    patterns = {
-        SPACE: r"\p{White_Space}",
-        LETTER: r"\p{L}",
-        NUMBER: r"\p{N}",
-        TERMINAL: r"\p{Sentence_Terminal}",
-        CORE: r"[^\p{P}\p{S}\p{Cc}\p{White_Space}]",
-        STICKY: r"[\-@/\\~^|]",
-        INFIX: r"[\-\u{2013}\u{2014},:/=<>]",
-        APOSTROPHE: r"['\u{2019}]",
-    }
-    for bit, pattern in patterns.items():
-        table[codes] |= characters.str.contains(pattern).to_numpy().astype(np.uint8) * np.uint8(bit)
-    return table
+    for bit, pattern in _PATTERNS.items():
+        _BITS[codes] |= characters.str.contains(pattern).to_numpy().astype(np.uint8) * np.uint8(bit)
+    _KNOWN[codes] = True
 
 
 def _powers(count: int, *, inverse: bool) -> Hashes:

@@ -2,16 +2,16 @@
 
 What white space keeps apart is cut further, after the manner of spaCy's English rules, whose tokens datatrove
 counts: each mark at its start or end is a token of its own (dots in a row are one), up to the first or last character
-that is no mark or one of `-@/\\~^|`; so is a hyphen, dash, comma, colon, slash, `=`, `<` or `>` between letters; and
-contractions part (`do n't`, `it 's`, `we 'll`). Other marks inside stay: `3.14`, `foo.bar`. Where spaCy departs: it
-keeps abbreviations (`e.g.`) and addresses whole, parts numbers from units (`10 km`), and knows many contractions one
-by one.
+that is no mark or one of `-@/\\~^|`; so is a hyphen, dash, comma, colon, slash, `=`, `<` or `>` between a letter or
+number and a letter; and contractions part (`do n't`, `it 's`, `we 'll`). Other marks inside stay: `3.14`, `foo.bar`.
+Where spaCy departs: it keeps abbreviations (`e.g.`), addresses and faces such as `):` whole, parts numbers from units
+(`10 km`) and `bar.Baz` at the dot, and knows many contractions one by one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import polars as pl
@@ -80,7 +80,8 @@ def tokenize(characters: Characters) -> Tokens:
     in_dots = outer[1:] & outer[:-1] & (codes[1:] == _DOT) & (codes[:-1] == _DOT)
     is_start[1:] &= ~in_dots
     infixes = np.flatnonzero(bits & INFIX)
-    infixes = infixes[(bits[infixes - 1] & bits[infixes + 1] & LETTER) != 0]  # the last character is a newline
+    before, after = bits[infixes - 1], bits[infixes + 1]  # the last character of all is a newline
+    infixes = infixes[((before & (LETTER | NUMBER)) != 0) & ((after & LETTER) != 0)]
     is_start[infixes] = True
     is_start[infixes + 1] = True
     is_start[_contractions(characters)] = True
@@ -122,6 +123,7 @@ def _contractions(characters: Characters) -> Ints:
     return np.concatenate([places[one | two], places[is_not] - 1])
 
 
+@cache
 def hash_word(word: str) -> np.uint64:
     """The hash of a token of these characters."""
     characters = Characters.of(pl.Series([word]))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.params import PII_KINDS
 from pipeline.preprocess.pii import EMAIL, IPV4, IPV6, KINDS, PHONE, mask
 
 
@@ -50,6 +51,10 @@ def test_kinds_are_chosen_and_nulls_stay() -> None:
     assert counts == {"ip": 1, "phone": 0}
     assert texts[0] == "a@b.fr 8.8.8.8"
     assert mask(texts, [])[0].equals(texts)
+
+
+def test_the_kinds_are_those_that_params_yaml_may_name() -> None:
+    assert tuple(KINDS) == PII_KINDS
 
 
 @settings(max_examples=50, deadline=None)

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
-from itertools import pairwise, takewhile
+from itertools import groupby, pairwise, takewhile
 
 import polars as pl
 
@@ -35,12 +36,9 @@ def is_core(c: str) -> bool:
     return not is_space(c) and not any(has_property(c, name) for name in ("P", "S", "Cc"))
 
 
-def split(text: str, keep: object) -> list[str]:
+def split(text: str, keep: Callable[[str], bool]) -> list[str]:
     """The stretches of characters for which `keep` holds."""
-    found = [""]
-    for c in text:
-        found = [*found[:-1], found[-1] + c] if keep(c) else [*found, ""]  # type: ignore[operator]
-    return [part for part in found if part]
+    return ["".join(part) for kept, part in groupby(text, keep) if kept]
 
 
 def tokens(text: str) -> list[str]:
@@ -53,8 +51,8 @@ def _tokens_of(chunk: str) -> list[str]:
     outer = [i < first or i > last for i in range(len(chunk))]
     cuts = set(_contractions(chunk))
     for i, c in enumerate(chunk):
-        infix = 0 < i < len(chunk) - 1 and c in "-–—,:/=<>" and is_letter(chunk[i - 1]) and is_letter(chunk[i + 1])
-        if outer[i] or infix:
+        inside = 0 < i < len(chunk) - 1 and (is_letter(chunk[i - 1]) or is_number(chunk[i - 1]))
+        if outer[i] or (inside and c in "-–—,:/=<>" and is_letter(chunk[i + 1])):
             cuts |= {i, i + 1}
     cuts -= {i for i in range(1, len(chunk)) if outer[i - 1] and outer[i] and chunk[i - 1 : i + 1] == ".."}
     return [chunk[start:end] for start, end in pairwise(sorted({0, *cuts, len(chunk)}))]

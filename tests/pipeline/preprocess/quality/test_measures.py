@@ -128,13 +128,13 @@ def test_odd_texts_and_repeated_phrases(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", ["gopher", "c4", "fineweb", "code"])
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.lists(st.sampled_from(PIECES), max_size=25).map("".join) | st.text(max_size=20), max_size=12))
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(PIECES), max_size=25).map("".join) | st.text(max_size=6), max_size=10))
 def test_random_texts(preset: str, texts: list[str]) -> None:
     check(preset, texts)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.lists(st.sampled_from(PIECES), max_size=25).map("".join), max_size=8))
 def test_what_c4_keeps(texts: list[str]) -> None:
     found = rewrite(pl.Series("text", texts, dtype=pl.String), ["c4"])
