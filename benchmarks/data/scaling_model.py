@@ -16,7 +16,6 @@ from pathlib import Path
 
 from benchmarks.data.corpus import prose, write_shards
 from benchmarks.data.peers import run_measured
-from benchmarks.machine import machine
 from pipeline.params import load_params
 from pipeline.preprocess.annotate import BANDS, CONTENTS, GROUPS, RECORDS
 from pipeline.preprocess.ledger import COLUMNS
@@ -89,6 +88,8 @@ def main() -> None:
         params = replace(load_params().preprocess, near_duplicates=True)
         preprocess(Path(args.stage[0]), WorkFolder(Path(args.stage[1])), params, executor=Local(1))
         return
+    from benchmarks.machine import machine  # torch, which the stage's processes do without
+
     found = []
     print(f"{machine()}; one process")
     print(
