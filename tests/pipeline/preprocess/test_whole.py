@@ -185,7 +185,7 @@ def test_evaluation_sets_of_the_users(done: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"min_chars": 40}, {"validation_fraction": 0.3}, {"contamination_words": 7}, {"weights": {}}, {"seed": 1}]
+    "changes", [{"min_chars": 40, "seed": 1}, {"validation_fraction": 0.3, "contamination_words": 7, "weights": {}}]
 )
 def test_a_changed_threshold_annotates_nothing_anew(
     done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
