@@ -23,7 +23,6 @@ import polars as pl
 
 from benchmarks.data.corpus import prose, write_shards
 from benchmarks.data.peers import Cost, environment, run_measured, run_script
-from benchmarks.machine import machine
 from pipeline.params import load_params
 from pipeline.preprocess.run import preprocess
 from pipeline.shards import Local
@@ -101,6 +100,8 @@ def main() -> None:
     if args.stage:
         stage(Path(args.stage[0]), Path(args.stage[1]), args.stage[2] == "near", args.workers)
         return
+    from benchmarks.machine import machine  # torch, which the stage's processes do without
+
     if not args.skip_peer:
         environment()
     with tempfile.TemporaryDirectory(prefix="dedup-") as folder:

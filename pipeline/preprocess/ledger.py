@@ -20,7 +20,7 @@ SPLIT_CODES = ("test", "validation", "train")
 FREE = len(SPLIT_CODES)
 """The code of a record whose split the user's files do not fix."""
 
-_COLUMNS = {
+COLUMNS = {
     "kind": "u1",
     "source": "u2",
     "fixed": "u1",
@@ -32,6 +32,7 @@ _COLUMNS = {
     "draw": "u8",
     "cause": "i8",
 }
+"""Their types."""
 
 
 class Ledger:
@@ -51,7 +52,7 @@ class Ledger:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.starts, self.total = folder, starts, total
         self.reasons = ["none"]
-        self._made = {name: self.make(name, dtype) for name, dtype in _COLUMNS.items()}
+        self._made = {name: self.make(name, dtype) for name, dtype in COLUMNS.items()}
         self._made["cause"][:] = -1
         self._made["copies"][:] = 1
 

@@ -42,7 +42,9 @@ def write_jsonl(path: Path, records: list[Any]) -> Path:
 def rows(directory: Path, kind: str) -> list[tuple[Any, ...]]:
     files = sorted(directory.glob(f"{kind}-*.parquet"))
     assert all(pl.read_parquet_schema(file) == columns(kind, split=True) for file in files)
-    return [row for file in files for row in pl.read_parquet(file).iter_rows()]
+    tables = [pl.read_parquet(file) for file in files]
+    assert all(set(table["source"]) == {"input"} for table in tables)
+    return [row for table in tables for row in table.drop("source").iter_rows()]
 
 
 @pytest.fixture

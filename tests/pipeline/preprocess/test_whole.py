@@ -182,3 +182,23 @@ def test_evaluation_sets_of_the_users(done: Any, tmp_path: Path) -> None:
     preprocess(place / "in", WorkFolder(tmp_path / "work"), changed, executor=Local(1))
     hits = pl.read_parquet(WorkFolder(tmp_path / "work").out / "contamination.parquet")
     assert clean["id"][0] in hits.filter(evaluation="set.txt:1")["id"].to_list()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"min_chars": 40, "seed": 1}, {"validation_fraction": 0.3, "contamination_words": 7, "weights": {}}]
+)
+def test_a_changed_threshold_annotates_nothing_anew(
+    done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    place, _, _ = done
+
+    def no_annotation(*_: Any) -> None:
+        raise AssertionError("annotated again")
+
+    monkeypatch.setattr("pipeline.preprocess.annotate.bounds", no_annotation)
+    work = WorkFolder(tmp_path / "again", shards=WorkFolder(place).shards)
+    preprocess(place / "in", work, params(**{**vars(PARAMS), **changes}), executor=Local(1))
+    monkeypatch.undo()
+    clean = WorkFolder(tmp_path / "clean")
+    preprocess(place / "in", clean, params(**{**vars(PARAMS), **changes}), executor=Local(1))
+    assert (work.out / "manifest.json").read_bytes() == (clean.out / "manifest.json").read_bytes()
