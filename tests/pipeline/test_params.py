@@ -86,6 +86,8 @@ def test_every_field_is_commented_where_it_first_stands():
         ({"tokenize__vocab_size": 260}, ["tokenize.vocab_size must be at least 261"]),
         ({"tokenize__seqlen": 4}, ["tokenize.seqlen must be from 8"]),
         ({"tokenize__tokenizer": "nowhere.json"}, ["tokenize.tokenizer: no file", "nowhere.json"]),
+        ({"tokenize__chat_template": "nowhere.jinja"}, ["tokenize.chat_template: no file", "nowhere.jinja"]),
+        ({"tokenize__chat_template": "/"}, ["tokenize.chat_template must be a file of Jinja"]),
         ({"ingest__source": "data/input/nowhere.jsonl"}, ["ingest.source: no file", "nowhere.jsonl"]),
         ({"model__pattern": "MXM"}, ["model.", "pattern", "X"]),
         ({"model__headdim": 48}, ["model.", "headdim"]),
