@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import numpy as np
+
+
+def is_installed() -> bool:
+    """Whether gigatoken is there at all."""
+    return find_spec("gigatoken") is not None
 
 
 class FastEncoder:
@@ -24,6 +30,7 @@ class FastEncoder:
             ValueError: gigatoken is not installed, or does not take this tokenizer.
         """
         try:
+            import awkward  # noqa: F401  gigatoken gives its ids in it, or in lists where it is missing
             from gigatoken.gigatoken_rs import load_hf_json
         except ImportError as error:
             raise ValueError(f"gigatoken cannot be imported ({error})") from None

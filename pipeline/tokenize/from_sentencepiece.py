@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2 as proto
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from pipeline.tokenize.converted import Converted
 
 SPACE = "▁"
+
+proto: Any = sentencepiece_model_pb2  # made by protobuf when it is imported, so nothing is known of its types
+_KIND = proto.ModelProto.SentencePiece
+_CONTROL = (_KIND.CONTROL, _KIND.UNKNOWN)
 
 
 def read(file: Path) -> Converted:
@@ -33,7 +37,7 @@ def read(file: Path) -> Converted:
     _check(model, file)
     is_bpe = model.trainer_spec.model_type == proto.TrainerSpec.BPE
     backend = Tokenizer(_bpe(model) if is_bpe else _unigram(model))
-    own = [piece.piece for piece in model.pieces if piece.type == proto.ModelProto.SentencePiece.USER_DEFINED]
+    own = [piece.piece for piece in model.pieces if piece.type == _KIND.USER_DEFINED]
     backend.normalizer = normalizers.Sequence(_normalizers(model.normalizer_spec, whole=not own))
     backend.decoder = _decoder(model)
     before: list[Any] = []
@@ -55,10 +59,6 @@ def read(file: Path) -> Converted:
         library.encode,
         (lambda text: False) if names is None else (lambda text: any(name in text for name in names)),
     )
-
-
-_KIND = proto.ModelProto.SentencePiece
-_CONTROL = (_KIND.CONTROL, _KIND.UNKNOWN)
 
 
 def _check(model: Any, file: Path) -> None:

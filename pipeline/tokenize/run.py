@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.chat.fast import is_installed
 from pipeline.chat.template import ChatTemplate, template_for
 from pipeline.chat.tokenizer import CHAT_TEMPLATE_FILE, TOKENIZER_FILE, Tokenizer, load_tokenizer
 from pipeline.params import EMBEDDED, TokenizeParams
@@ -72,7 +73,7 @@ def tokenize(
     if any(kind == CONVERSATIONS for kind, _ in shards) and template.without_mask:
         raise ValueError(template.without_mask)
     sources = [clean / name for group in shards.values() for name in group]
-    fast = params.fast and _may_be_fast(tokenizer, sources)
+    fast = params.fast and is_installed() and _may_be_fast(tokenizer, sources)
     encoded = work.scratch / "encoded"
     jobs = [EncodeJob(source, encoded / source.relative_to(clean), provision.folder, fast) for source in sources]
     run_shards(encode_shard, jobs, title="tokenize", executor=executor, kept=kept)

@@ -97,6 +97,8 @@ def test_every_field_is_commented_where_it_first_stands():
         ({"tokenize__formats": ["parquet"]}, ["tokenize.formats must have rows, which training reads"]),
         ({"tokenize__formats": "rows"}, ["tokenize.formats must be a list, as in [rows]; it is 'rows'"]),
         ({"tokenize__tokenizer": "nowhere.json"}, ["tokenize.tokenizer: no file", "nowhere.json"]),
+        ({"tokenize__chat_template": "nowhere.jinja"}, ["tokenize.chat_template: no file", "nowhere.jinja"]),
+        ({"tokenize__chat_template": "/"}, ["tokenize.chat_template must be a file of Jinja"]),
         ({"ingest__source": "data/input/nowhere.jsonl"}, ["ingest.source: no file", "nowhere.jsonl"]),
         ({"model__pattern": "MXM"}, ["model.", "pattern", "X"]),
         ({"model__headdim": 48}, ["model.", "headdim"]),

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from pipeline.chat.template import template_for
 from pipeline.chat.tokenizer import load_tokenizer
+from pipeline.chat.turns import TurnTemplate
 
 WORDS = ["the ", " state", "what it saw", "\n", "  ", "42", "naïve", "🙂", "x=1", "{{ x }}", "'\"\\"]
 PLAIN = ["The ", "state", " saw.", "x", "1", "return"]
@@ -29,9 +30,11 @@ def conversations(words: list[str]):
 
 def assert_same_ids(out: Path, words: list[str]) -> None:
     theirs = AutoTokenizer.from_pretrained(out)
-    ours = template_for(load_tokenizer(out))
+    ours, exported = TurnTemplate.for_tokenizer(load_tokenizer(out)), template_for(load_tokenizer(out))
     for messages in conversations(words):
         assert ids(theirs, messages) == ours.encode(messages)[0].tolist()
+        for trained, again in zip(ours.encode(messages), exported.encode(messages), strict=True):
+            assert trained.tolist() == again.tolist()
         assert ids(theirs, messages[:-1], add_generation_prompt=True) == ours.encode_prompt(messages[:-1])
 
 

@@ -10,6 +10,8 @@ import torch
 
 from model import HybridConfig, HybridLM, generate, prefill, save_pretrained
 from model.sampling import Sampling
+from pipeline.chat.jinja import JinjaTemplate
+from pipeline.export.tokenizer import jinja_template
 from pipeline.generate.session import open_session
 
 TEXTS = ["what", "what follows from what was said before", "ünï", "said " * 30, "before"]
@@ -78,3 +80,18 @@ def test_a_tokenizer_of_another_model_is_refused(model_dir, tmp_path):
     options = {"raw": False, "max_new_tokens": 1, "sampling": Sampling(), "stop": [], "seed": None}
     with pytest.raises(ValueError, match="the model knows 200 tokens, its tokenizer"):
         open_session(tmp_path, torch.device("cpu"), **options)
+
+
+def test_a_chat_template_beside_the_tokenizer_is_used(open_with, model_dir, tmp_path):
+    ours = open_with()
+    shutil.copytree(model_dir, tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text(jinja_template(ours.template))
+    options = {"raw": False, "max_new_tokens": 24, "sampling": Sampling(), "stop": [], "seed": None}
+    theirs = open_session(tmp_path / "model", torch.device("cpu"), **options)
+    assert isinstance(theirs.template, JinjaTemplate)
+    assert (theirs.end_id, theirs.closing) == (ours.end_id, ours.closing)
+    for text in TEXTS:
+        assert theirs.prompt_ids(text, "said") == ours.prompt_ids(text, "said")
+        before = ours.context_ids("before", "what")
+        assert theirs.context_ids("before", "what") == before
+        assert theirs.prompt_ids(text, before=before) == ours.prompt_ids(text, before=before)

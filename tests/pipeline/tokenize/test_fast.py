@@ -1,0 +1,87 @@
+"""gigatoken beside Hugging Face's tokenizers: the same ids, or it is not used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from pipeline.chat.fast import FastEncoder
+from pipeline.chat.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer
+from pipeline.tokenize.fast import why_not_fast
+
+pytest.importorskip("gigatoken")
+
+WORDS = [
+    "the ",
+    " cat",
+    "\n",
+    "   ",
+    "42",
+    "na\u00efve",
+    "\U0001f642",
+    "e\u0301",
+    "don't",
+    "\x00",
+    "\u3000",
+    *SPECIAL_TOKENS,
+]
+TEXTS = st.lists(st.lists(st.sampled_from(WORDS), max_size=8).map("".join), max_size=5)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(["the cat don't <|end|> the end endoftext user"] * 3, trainer)
+    path = tmp_path_factory.mktemp("fast") / "tokenizer.json"
+    backend.save(str(path))
+    return load_tokenizer(path)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(texts=TEXTS)
+def test_the_ids_are_the_same(tokenizer: Tokenizer, texts: list[str]) -> None:
+    fast = tokenizer.accelerated()
+    assert fast.encode(texts) == tokenizer.encode(texts)
+    for ours, theirs in zip(fast.encode_flat(texts), tokenizer.encode_flat(texts), strict=True):
+        assert np.array_equal(ours, theirs)
+        assert ours.dtype == theirs.dtype
+
+
+def test_it_is_used_where_it_agrees(tokenizer: Tokenizer) -> None:
+    assert why_not_fast(tokenizer, ["the cat", "don't"]) is None
+
+
+def test_a_single_other_id_is_found(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def off_by_one(self: FastEncoder, texts: list[str]) -> Any:
+        return [[token + (text == "the last") for token in ids] for text, ids in zip(texts, right(self, texts))]  # noqa: B905
+
+    right = FastEncoder.encode
+    monkeypatch.setattr(FastEncoder, "encode", off_by_one)
+    assert why_not_fast(tokenizer, ["the cat"]) is None
+    assert why_not_fast(tokenizer, ["the cat", "the last"]) == "gigatoken makes other ids of 'the last'"
+
+
+def test_a_tokenizer_that_it_does_not_know(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    content = json.loads(tokenizer.backend.to_str())
+    split = {"type": "Split", "pattern": {"Regex": r"\p{Lu}\p{Ll}*|."}, "behavior": "Isolated", "invert": False}
+    content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, content["pre_tokenizer"]]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    reason = why_not_fast(load_tokenizer(tmp_path), [])
+    assert reason is not None
+    assert reason.startswith("gigatoken does not take this tokenizer: ")

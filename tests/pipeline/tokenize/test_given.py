@@ -1,0 +1,92 @@
+"""The stage with a tokenizer of another format, a chat template and the fast encoder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import AddedToken
+
+from pipeline.chat.jinja import JinjaTemplate
+from pipeline.chat.template import template_for
+from pipeline.chat.tokenizer import load_tokenizer
+from pipeline.params import TokenizeParams
+from pipeline.rows import CONTEXT, NEVER, RESPONSE
+from pipeline.tokenize import bpe
+from tests.pipeline.chat.test_jinja import CHATML, WITHOUT
+from tests.pipeline.tokenize.test_foreign import KINDS, sentencepiece_model
+from tests.pipeline.tokenize.test_tokenize import PARAMS, failing, flat, random_clean, run, sequences
+
+
+@pytest.fixture
+def chatml(tmp_path: Path) -> TokenizeParams:
+    """A tokenizer with ChatML's control tokens, and a template beside it that is to be named."""
+    backend = bpe.train_bpe(["the cat", "user assistant"], 300)
+    backend.add_special_tokens([AddedToken(name, normalized=False) for name in ("<|im_start|>", "<|im_end|>")])
+    backend.save(str(tmp_path / "given.json"))
+    (tmp_path / "turns.jinja").write_text(CHATML)
+    return replace(
+        PARAMS, seqlen=512, tokenizer=str(tmp_path / "given.json"), chat_template=str(tmp_path / "turns.jinja")
+    )
+
+
+def test_a_chat_template_makes_the_rows_and_travels_along(tmp_path: Path, chatml: TokenizeParams) -> None:
+    clean = {"conversations": random_clean()["conversations"]}
+    tokens, manifest = run(tmp_path, clean, chatml)
+    assert (tokens / "tokenizer" / "chat_template.jinja").read_text() == CHATML
+    template = template_for(load_tokenizer(tokens / "tokenizer"))
+    assert isinstance(template, JinjaTemplate)
+    expected = []
+    for messages in flat(clean["conversations"]["test"]):
+        ids, answer = template.encode(messages)
+        mask = np.where(answer, RESPONSE, CONTEXT)
+        mask[0] = NEVER
+        expected.append((ids.tolist(), mask.tolist()))
+    assert sorted(sequences(tokens / "conversations" / "test")) == sorted(expected)
+    assert manifest["tokenizer"]["end_id"] == template.tokenizer.control_id("<|im_end|>")
+
+
+def test_a_template_without_a_mask_stops_conversations_but_not_documents(
+    tmp_path: Path, chatml: TokenizeParams
+) -> None:
+    Path(chatml.chat_template).write_text(WITHOUT)
+    assert "has no {% generation %} block" in failing(tmp_path / "one", random_clean(), chatml)
+    _, manifest = run(tmp_path / "two", {"documents": random_clean()["documents"]}, chatml)
+    assert manifest["documents"]["train"]["rows"] > 0
+
+
+def test_a_sentencepiece_model_is_converted(tmp_path: Path) -> None:
+    file = sentencepiece_model(tmp_path / "given" / "some.model", **KINDS["bpe"])
+    params = replace(PARAMS, seqlen=256, tokenizer=str(file.parent))
+    tokens, manifest = run(tmp_path, random_clean(), params)
+    assert sorted(path.name for path in (tokens / "tokenizer").iterdir()) == [
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert manifest["tokenizer"]["eos_id"] == 2
+    again, _ = run(tmp_path / "again", random_clean(), replace(params, tokenizer=str(tokens / "tokenizer")))
+    for file in sorted((tokens / "documents").rglob("*.npy")):
+        assert file.read_bytes() == (again / file.relative_to(tokens)).read_bytes()
+
+
+def test_the_bytes_are_the_same_with_the_fast_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("gigatoken")
+    words = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # GPT-2's, which it knows
+    monkeypatch.setattr(bpe, "WORDS", words)
+    found = []
+    for fast in (True, False):
+        target, _ = run(tmp_path / str(fast), random_clean(), replace(PARAMS, fast=fast), workers=2 if fast else 1)
+        found.append({str(p.relative_to(target)): p.read_bytes() for p in target.rglob("*") if p.is_file()})
+    assert found[0] == found[1]
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_words_that_the_fast_encoder_does_not_know_are_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, random_clean(), replace(PARAMS, fast=True))
+    assert "the text is encoded by `tokenizers`, which takes longer" in capsys.readouterr().err
