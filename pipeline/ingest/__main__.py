@@ -17,7 +17,7 @@ def main(params: Params, run: Run, work: WorkFolder) -> None:
     """Run the stage and log its totals."""
     from pipeline.ingest.run import ingest
 
-    report("ingest", run, ingest(work.out, params.ingest, workers=params.launch.workers))
+    report("ingest", run, ingest(work, params.ingest, workers=params.launch.workers))
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, work
     surveys = [
         Survey(source / name, name.partition("-")[0], params.min_chars, params.max_chars)
         for name in verify_manifest(source)["files"]
+        if name.startswith(KINDS)
     ]
     kept = Kept(work.scratch / "surveyed", work.progress)
     surveyed = run_shards(survey_shard, surveys, title="preprocess: survey", workers=workers, kept=kept)

@@ -17,7 +17,7 @@ MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 
 def columns(kind: str, *, split: bool) -> pl.Schema:
     """The columns of a table of `kind`; with `split`, the split that the user's files fix is one of them."""
-    types: dict[str, pl.DataType] = {"id": pl.String(), "group": pl.String()}
+    types: dict[str, pl.DataType] = {"id": pl.String(), "source": pl.String(), "group": pl.String()}
     if split:
         types["split"] = pl.String()
     types |= {"text": pl.String()} if kind == DOCUMENTS else {"messages": MESSAGES}

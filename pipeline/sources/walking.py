@@ -1,0 +1,83 @@
+"""The files of a folder, in the order of their names, whatever else may lie there.
+
+Hidden names are left aside. Links are followed, out of the folder too (DVC follows them as well), but each folder is
+read once: a link back up, or a second way to a folder, is a fault. Only regular files are opened, ever: nothing
+waits on a FIFO or reads a device.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.sources.files import Fault
+
+
+class Found(NamedTuple):
+    """What a name in a folder leads to; of what is at fault the size is 0."""
+
+    name: str
+    """Relative to the folder that was walked, with forward slashes."""
+    size: int
+    fault: Fault | None
+
+
+def walk(root: Path) -> list[Found]:
+    """Every file below `root`, and every folder that cannot be read."""
+    seen: dict[str, str] = {}
+    return sorted(_walk(root, "", seen), key=lambda found: found.name)
+
+
+def look(path: Path, name: str) -> Found:
+    """A file at `path`, to be called `name`."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return Found(name, 0, Fault("broken_link", "is a broken link: mend it or take it away"))
+    except OSError as error:
+        return Found(name, 0, _unreadable(error))
+    if not stat.S_ISREG(status.st_mode):
+        return Found(name, 0, Fault("not_a_file", "is neither a file nor a folder: take it away"))
+    if not _is_utf8(name):
+        return Found(_printable(name), 0, Fault("bad_name", "has a name that is not UTF-8: rename it"))
+    if not status.st_size:
+        return Found(name, 0, Fault("empty", "is empty: fill it or take it away"))
+    return Found(name, status.st_size, None)
+
+
+def _walk(folder: Path, prefix: str, seen: dict[str, str]) -> Iterator[Found]:
+    here = prefix.rstrip("/")
+    try:
+        real = os.path.realpath(folder, strict=True)
+        names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+    except OSError as error:
+        yield Found(_printable(here), 0, _unreadable(error))
+        return
+    if real in seen:
+        other = seen[real] or "."
+        above = other == "." or f"{here}/".startswith(f"{other}/")
+        says = "a link to a folder above it" if above else f"read already, as {other}"
+        yield Found(_printable(here), 0, Fault("repeated", f"is {says}: take it away"))
+        return
+    seen[real] = here
+    for name in names:
+        path = folder / name
+        if os.path.isdir(path):
+            yield from _walk(path, f"{prefix}{name}/", seen)
+        else:
+            yield look(path, prefix + name)
+
+
+def _unreadable(error: OSError) -> Fault:
+    return Fault("unreadable", f"cannot be read ({error.strerror or error}): mend it or take it away")
+
+
+def _is_utf8(name: str) -> bool:
+    return _printable(name) == name
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
