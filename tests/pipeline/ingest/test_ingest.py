@@ -1,50 +1,18 @@
 """Ingest as a whole: every format, every error, the same bytes wherever and however it runs."""
 
-import json
 import random
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
-from pipeline.ingest import run
-from pipeline.params import BadRecords, IngestParams
 from pipeline.shards import verify_manifest
-from pipeline.shards.tables import columns
 from pipeline.sources.finding import fixed_split
-from pipeline.work import WorkFolder
+from tests.pipeline.ingest.stage import ingest, params, rows, write_jsonl
 
 PAIR = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]
-
-
-def params(source: Path, shard_mb: float = 4, **others: Any) -> IngestParams:
-    settings = {"max_record_mb": 1, "max_expansion": 200, "bad_records": BadRecords.stop}
-    return IngestParams(source=str(source), shard_mb=shard_mb, **settings | others)
-
-
-def ingest(out: Path, params: IngestParams, *, workers: int = 1) -> dict[str, float]:
-    """Run the stage in a work folder beside `out`, and publish."""
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        work = WorkFolder(Path(folder))
-        summary = run.ingest(work, params, workers=workers)
-        work.publish(out)
-    return summary
-
-
-def write_jsonl(path: Path, records: list[Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return path
-
-
-def rows(directory: Path, kind: str) -> list[tuple[Any, ...]]:
-    files = sorted(directory.glob(f"{kind}-*.parquet"))
-    assert all(pl.read_parquet_schema(file) == columns(kind, split=True) for file in files)
-    return [row for file in files for row in pl.read_parquet(file).iter_rows()]
 
 
 @pytest.fixture
