@@ -48,8 +48,6 @@ class ParquetRows:
                     total += content_bytes(outcome.content) if isinstance(outcome, Record) else 0
                 if total > most:
                     raise bomb(self.file, bounds)
-        if number == 1 and self.last is None:
-            raise BadFileError(self.file, "empty", "is empty: fill it or take it away")
 
     def _outcome(self, number: int, row: dict[str, Any] | UnicodeDecodeError, bounds: Bounds) -> Record | BadRecord:
         if isinstance(row, UnicodeDecodeError):
@@ -110,8 +108,9 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | UnicodeDecodeError
 def _opened(file: File) -> Iterator[pq.ParquetFile]:
     with file.open() as stream:
         try:
-            yield pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True)
+            table = pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True)
+            if not table.metadata.num_rows:
+                raise BadFileError(file, "empty", "is empty: fill it or take it away")
+            yield table
         except (pa.ArrowException, OSError, UnicodeError) as error:
-            raise BadFileError(
-                file, "damaged", f"is not a readable Parquet file ({error}): bring a whole one"
-            ) from None
+            raise BadFileError(file, "damaged", f"is not readable as Parquet ({error}): bring it whole") from None

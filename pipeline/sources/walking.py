@@ -28,7 +28,11 @@ class Found(NamedTuple):
 def walk(root: Path) -> list[Found]:
     """Every file below `root`, and every folder that cannot be read."""
     seen: dict[str, str] = {}
-    return sorted(_walk(root, "", seen), key=lambda found: found.name)
+    found: list[Found] = []
+    folders, links = [""], list[str]()
+    while folders or links:  # links come last, so that of two ways to a folder the link is the second
+        found += _list(root, folders.pop() if folders else links.pop(0), seen, folders, links)
+    return sorted(found, key=lambda each: each.name)
 
 
 def look(path: Path, name: str) -> Found:
@@ -48,27 +52,33 @@ def look(path: Path, name: str) -> Found:
     return Found(name, status.st_size, None)
 
 
-def _walk(folder: Path, prefix: str, seen: dict[str, str]) -> Iterator[Found]:
-    here = prefix.rstrip("/")
+def _list(root: Path, folder: str, seen: dict[str, str], folders: list[str], links: list[str]) -> Iterator[Found]:
+    """The files in `folder`; what leads to further folders is added to the lists."""
     try:
-        real = os.path.realpath(folder, strict=True)
-        names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+        real = os.path.realpath(root / folder, strict=True)
+        names = sorted(entry.name for entry in os.scandir(root / folder) if not entry.name.startswith("."))
     except OSError as error:
-        yield Found(_printable(here), 0, _unreadable(error))
+        yield Found(_printable(folder), 0, _unreadable(error))
+        return
+    if folder and f"{os.path.realpath((root / folder).parent)}{os.sep}".startswith(f"{real}{os.sep}"):
+        yield _repeated(folder, "a link to a folder above it")
         return
     if real in seen:
-        other = seen[real] or "."
-        above = other == "." or f"{here}/".startswith(f"{other}/")
-        says = "a link to a folder above it" if above else f"read already, as {other}"
-        yield Found(_printable(here), 0, Fault("repeated", f"is {says}: take it away"))
+        yield _repeated(folder, f"read already, as {seen[real]}")
         return
-    seen[real] = here
+    seen[real] = folder
     for name in names:
-        path = folder / name
-        if os.path.isdir(path):
-            yield from _walk(path, f"{prefix}{name}/", seen)
+        inner = f"{folder}/{name}" if folder else name
+        if not os.path.isdir(root / inner):
+            yield look(root / inner, inner)
+        elif os.path.islink(root / inner):
+            links.append(inner)
         else:
-            yield look(path, prefix + name)
+            folders.append(inner)
+
+
+def _repeated(folder: str, what: str) -> Found:
+    return Found(_printable(folder), 0, Fault("repeated", f"is {_printable(what)}: take it away"))
 
 
 def _unreadable(error: OSError) -> Fault:

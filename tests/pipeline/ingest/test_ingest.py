@@ -143,7 +143,7 @@ def _damage_parquet(root: Path) -> None:
             lambda root: pl.DataFrame({"words": ["x"]}).write_parquet(root / "b.parquet"),
             r"b\.parquet has no column to read: the fields fit no schema: found words",
         ),
-        (_damage_parquet, r"b\.parquet is not a readable Parquet file"),
+        (_damage_parquet, r"b\.parquet is not readable as Parquet"),
         (lambda root: (root / "a.csv").write_text("x"), r"a\.csv: unknown format '\.csv'; known are \.jsonl"),
         (lambda root: shutil.rmtree(root), r"source: no file or directory at .*input"),
         (lambda root: (root / "fine.jsonl").unlink(), r"ingest\.source: .*input/ holds no data"),
