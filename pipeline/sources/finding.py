@@ -143,7 +143,9 @@ def _local_objects(folder: Path, path: str) -> list[str]:
     if not os.path.lexists(folder / path):
         fixed = next((index for index, part in enumerate(parts) if any(letter in part for letter in "*?[")), fixed)
     base, pattern = "/".join(parts[:fixed]), "/".join(parts[fixed:]) or "."
-    if (folder / base).is_dir():
+    if not os.path.lexists(folder / base):
+        return []
+    if os.path.isdir(folder / base):
         found = [each for each in walk(folder / base) if _matches(each.name, pattern)]
     else:
         found = [look(folder / base, "")]
