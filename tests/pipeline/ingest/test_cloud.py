@@ -76,7 +76,7 @@ def catalog(folder: Path, text: str) -> Path:
 
 
 def test_objects_read_like_files(tmp_path: Path, bucket: Any) -> None:
-    many = [f"{number} {'x' * (number % 70)}" for number in range(3000)]
+    many = [f"{number} {'x' * (number % 70)}" for number in range(1500)]
     put(bucket, "web/a.jsonl", lines(*many))
     put(bucket, "web/b.jsonl.zst", zstd.compress(lines("b")) + zstd.compress(lines("c")))
     put(bucket, "web/deep/c.jsonl", lines("not matched"))
@@ -89,9 +89,9 @@ def test_objects_read_like_files(tmp_path: Path, bucket: Any) -> None:
     main([str(folder)])
     ingest(tmp_path / "out", params(folder, shard_mb=0.03), workers=2)
     assert texts(tmp_path / "out") == [*many, "b", "c", "whole\n", *many]
-    assert manifest(tmp_path / "out")["sources"] == {"more": 3001, "web": 3002}
+    assert manifest(tmp_path / "out")["sources"] == {"more": 1501, "web": 1502}
     found = {row[0]: row[1:4:2] for row in rows(tmp_path / "out", "documents")}
-    assert found["s3://data/web/a.jsonl:3000"] == ("web", None)
+    assert found["s3://data/web/a.jsonl:1500"] == ("web", None)
     assert found["s3://data/held/test.txt:1"] == ("more", "test")
 
 
