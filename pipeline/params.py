@@ -43,6 +43,11 @@ MIN_VOCAB_SIZE = 256 + 5
 """Of a tokenizer that is trained here: every byte, and the special tokens of pipeline/chat/tokenizer.py."""
 
 
+class BadRecords(Enum):
+    stop = "stop"
+    quarantine = "quarantine"
+
+
 class LongDocuments(Enum):
     split = "split"
     drop = "drop"
@@ -85,10 +90,22 @@ class Device(Enum):
 class IngestParams:
     source: str
     shard_mb: float
+    max_record_mb: float
+    max_expansion: float
+    bad_records: BadRecords
 
     def __post_init__(self) -> None:
+        if "://" in self.source:
+            raise ValueError(
+                f"source is the address {self.source!r}, where DVC would see no change: name a folder, and in a file "
+                f"sources.yaml in it write `NAME: {{path: {self.source!r}}}`; then run `python -m pipeline.sources`"
+            )
+        if os.path.basename(self.source) == "sources.yaml":
+            raise ValueError("source is a sources.yaml: name its folder, so that DVC sees what else lies in it")
         _require_path(self, "source")
-        _require(self, "shard_mb", self.shard_mb > 0, "must be above 0")
+        for name in ("shard_mb", "max_record_mb"):
+            _require(self, name, getattr(self, name) > 0, "must be above 0")
+        _require(self, "max_expansion", self.max_expansion >= 1, "must be at least 1")
 
 
 @dataclass(frozen=True)

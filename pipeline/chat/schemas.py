@@ -3,6 +3,7 @@
 | fields                                                         | becomes                                |
 |----------------------------------------------------------------|----------------------------------------|
 | `messages`: list of {`role`, `content`}                        | the conversation (OpenAI's form)       |
+| `conversations`: list of {`from`, `value`}                     | the conversation (ShareGPT's form)     |
 | `prompt`, `completion`                                         | user, assistant                        |
 | `instruction` (+ `input` or `context`), `response` or `output` | user (joined), assistant               |
 | `input`, `output`                                              | user, assistant                        |
@@ -17,6 +18,18 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypedDict
 
 ROLES = ("system", "user", "assistant")
+
+
+SPEAKERS = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+}
+"""The role of whom `from` names in ShareGPT's form."""
 
 
 class Message(TypedDict):
@@ -99,25 +112,35 @@ def _instruction(response: str) -> Schema:
 
 
 def _messages(record: Mapping[str, Any]) -> list[Message]:
-    turns = record["messages"]
+    return _turns(record, "messages", ("role", "content"), {role: role for role in ROLES})
+
+
+def _conversations(record: Mapping[str, Any]) -> list[Message]:
+    return _turns(record, "conversations", ("from", "value"), SPEAKERS)
+
+
+def _turns(record: Mapping[str, Any], field: str, keys: tuple[str, str], roles: Mapping[str, str]) -> list[Message]:
+    """The turns in `record[field]`, whose speakers and words stand under `keys`."""
+    turns = record[field]
     if not isinstance(turns, list):
-        raise ValueError(f"field messages must be a list, not {_type(turns)}")
-    messages = [_message(turn, position) for position, turn in enumerate(turns)]
+        raise ValueError(f"field {field} must be a list, not {_type(turns)}")
+    messages = [_message(turn, f"{field}[{position}]", keys, roles) for position, turn in enumerate(turns)]
+    for position, message in enumerate(messages):
+        if message["role"] == "system" and position > 0:
+            raise ValueError(f"field {field}[{position}].{keys[0]} is 'system': only the first message may be")
     if not any(message["role"] == "assistant" for message in messages):
-        raise ValueError("field messages has no assistant message, so there is nothing to learn from it")
+        raise ValueError(f"field {field} has no assistant message, so there is nothing to learn from it")
     return messages
 
 
-def _message(turn: object, position: int) -> Message:
-    where = f"messages[{position}]"
+def _message(turn: object, where: str, keys: tuple[str, str], roles: Mapping[str, str]) -> Message:
+    speaker, words = keys
     if not isinstance(turn, Mapping):
-        raise ValueError(f"field {where} must be an object with role and content, not {_type(turn)}")
-    role = string_field(turn, "role", where=f"{where}.")
-    if role not in ROLES:
-        raise ValueError(f"field {where}.role is {role!r}: the roles are {', '.join(ROLES)}")
-    if role == "system" and position > 0:
-        raise ValueError(f"field {where}.role is 'system': only the first message may be")
-    return {"role": role, "content": string_field(turn, "content", where=f"{where}.")}
+        raise ValueError(f"field {where} must be an object with {speaker} and {words}, not {_type(turn)}")
+    said_by = string_field(turn, speaker, where=f"{where}.")
+    if said_by not in roles:
+        raise ValueError(f"field {where}.{speaker} is {said_by!r}: the roles are {', '.join(roles)}")
+    return {"role": roles[said_by], "content": string_field(turn, words, where=f"{where}.")}
 
 
 def _type(value: object) -> str:
@@ -134,6 +157,7 @@ def _type(value: object) -> str:
 
 SCHEMAS = (
     Schema(("messages",), _messages),
+    Schema(("conversations",), _conversations),
     _two_fields("prompt", "completion"),
     _instruction("response"),
     _instruction("output"),

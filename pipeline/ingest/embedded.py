@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from importlib import metadata
@@ -13,7 +12,7 @@ import yaml
 
 from pipeline.chat.schemas import as_messages
 from pipeline.ingest.docstrings import Limits, defines_something, extract_pairs, parse_module
-from pipeline.ingest.pieces import Piece, Reading, Record
+from pipeline.ingest.pieces import Bounds, LeftOut, Outcome, Piece, Record
 
 EMBEDDED = "embedded"
 """The name of this source."""
@@ -37,18 +36,19 @@ class Module:
     size: int
     limits: Limits
 
-    def read(self) -> Reading:
+    def read(self, bounds: Bounds) -> Iterator[Outcome]:
         """Read it."""
         source = self.path.read_bytes()
         tree = parse_module(source)
         if not defines_something(tree):
-            return Reading([], Counter(module_without_definitions=1))
+            yield LeftOut("module_without_definitions")
+            return
+        yield Record(f"{self.name}:module", EMBEDDED, self.name, None, source.decode("utf-8"))
         pairs, left_out = extract_pairs(source, tree, self.limits)
-        records = [Record(f"{self.name}:module", EMBEDDED, self.name, None, source.decode("utf-8"))]
         for pair in pairs:
             messages = as_messages(pair.code, pair.summary)
-            records.append(Record(f"{self.name}:{pair.line}", EMBEDDED, self.name, None, messages))
-        return Reading(records, left_out)
+            yield Record(f"{self.name}:{pair.line}", EMBEDDED, self.name, None, messages)
+        yield from (LeftOut(reason) for reason in left_out.elements())
 
 
 def embedded_pieces(recipe_file: Path, lock_file: Path) -> list[Piece]:

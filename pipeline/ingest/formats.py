@@ -1,172 +1,164 @@
-"""The formats of a user's own files: JSON lines, Parquet, plain text. Each cuts a file into pieces that read alone."""
+"""The formats of a user's own files, by the extension of their names, and how each is cut into pieces.
+
+A file no larger than a shard is one piece, and so is a compressed one of any size: it can only be read as a stream.
+A larger one is surveyed first, by all workers, a part at a time: what they count tells where its pieces begin.
+"""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import PurePath
+from typing import Any, Protocol
 
-import polars as pl
-from polars.exceptions import PolarsError
+from pipeline.ingest.blocks import COMPRESSIONS, compression
+from pipeline.ingest.lines import count_newlines, count_ranges, cut_lines
+from pipeline.ingest.parquet import ParquetRows, cut_groups, row_groups
+from pipeline.ingest.pieces import Bounds, Piece
+from pipeline.ingest.text import JsonLines, Text
+from pipeline.sources import BadFileError, Fault, File
 
-from pipeline.chat.schemas import FIELDS, find_schema, parse_record, string_field
-from pipeline.ingest.pieces import Piece, Reading, Record
+SURVEY_BYTES = 1 << 26
+"""How much of a file one job of a survey counts lines in."""
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-SAMPLE_ROWS = 1000
-INPUT = "input"
-"""The name of the source that a user's own files make up."""
+
+class Survey(Protocol):
+    """A job: look at a part of a file."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def folder(self) -> None: ...
+    def look(self) -> list[Any]: ...
+
+
+class Format(Protocol):
+    """How a file is cut."""
+
+    def whole(self, file: File) -> Piece:
+        """The file as one piece."""
+        ...
+
+    def surveys(self, file: File, shard_bytes: int, bounds: Bounds) -> Sequence[Survey]:
+        """What has to be known of a large file before it is cut."""
+        ...
+
+    def cut(self, file: File, shard_bytes: int, bounds: Bounds, found: list[Any]) -> Iterator[Piece]:
+        """The pieces of a large file, each of about a shard; `found` is what its surveys came to, one after another."""
+        ...
 
 
 @dataclass(frozen=True)
-class File:
-    """A file of the source: its path, its name relative to the source, and the split its name fixes."""
-
-    path: Path
-    name: str
-    split: str | None
-
-
-@dataclass(frozen=True)
-class JsonLines:
-    """The whole lines in bytes `start` to `start + size` of a file; the first is line `line`."""
+class CountLines:
+    """Count the newlines in each of some byte ranges."""
 
     file: File
-    start: int
-    size: int
-    line: int
+    ranges: list[tuple[int, int]]
+    folder: None = None
 
-    def read(self) -> Reading:
-        """Read it."""
-        with self.file.path.open("rb") as stream:
-            stream.seek(self.start)
-            data = stream.read(self.size)
-        lines = enumerate(_without_mark(data, self.start).split(b"\n"), start=self.line)
-        return Reading([self._record(number, line) for number, line in lines if line.strip()], Counter())
+    @property
+    def name(self) -> str:
+        """The range, as an error names it."""
+        return f"{self.file.name} from byte {self.ranges[0][0]}"
 
-    def _record(self, number: int, line: bytes) -> Record:
-        where = f"{self.file.path}:{number}"
-        try:
-            fields = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{where}: not UTF-8: {error.reason}; write the file as UTF-8") from error
-        except RecursionError as error:
-            raise ValueError(f"{where}: nested too deeply to be read") from error
-        except ValueError as error:
-            raise ValueError(f"{where}: not JSON: {error}; each line must be one whole JSON object") from error
-        if not isinstance(fields, dict):
-            raise ValueError(f"{where}: not a JSON object, but {type(fields).__name__}")
-        return _parse(self.file, number, fields, where)
+    def look(self) -> list[int]:
+        """One number for each range."""
+        return [count_newlines(self.file, start, end) for start, end in self.ranges]
 
 
 @dataclass(frozen=True)
-class ParquetRows:
-    """`count` rows of a file from row `start` (from 0) on."""
+class ReadFooter:
+    """Read what a Parquet file says of its row groups."""
 
     file: File
-    start: int
-    count: int
-    size: int
+    folder: None = None
 
-    def read(self) -> Reading:
-        """Read it."""
-        table = pl.scan_parquet(self.file.path, glob=False)
-        wanted = [name for name in table.collect_schema().names() if name in FIELDS | {"group"}]
-        rows = table.select(wanted).slice(self.start, self.count).collect().iter_rows(named=True)
-        numbered = enumerate(rows, start=self.start + 1)
-        records = [_parse(self.file, number, row, f"{self.file.path}, row {number}") for number, row in numbered]
-        return Reading(records, Counter())
+    @property
+    def name(self) -> str:
+        """The file, as an error names it."""
+        return self.file.name
+
+    def look(self) -> list[tuple[int, int]]:
+        """Rows and bytes of each row group."""
+        return row_groups(self.file)
 
 
 @dataclass(frozen=True)
-class TextFile:
-    """A file of plain text: one document."""
+class LinesFormat:
+    """Files of lines."""
 
-    file: File
-    size: int
+    piece: type[JsonLines] | type[Text]
 
-    def read(self) -> Reading:
-        """Read it."""
-        data = _without_mark(self.file.path.read_bytes(), 0)
-        try:
-            text = data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise ValueError(f"{self.file.path}:{line}: not UTF-8: {error.reason}; write the file as UTF-8") from error
-        return Reading([Record(f"{self.file.name}:1", INPUT, self.file.name, self.file.split, text)], Counter())
+    def whole(self, file: File) -> Piece:
+        """The file as one piece."""
+        return self.piece(file, 0, None, 1)
 
+    def surveys(self, file: File, shard_bytes: int, bounds: Bounds) -> Sequence[Survey]:
+        """Counts of lines."""
+        step = self._step(shard_bytes, bounds)
+        ranges = count_ranges(file, step)
+        many = max(1, SURVEY_BYTES // step)
+        return [CountLines(file, ranges[first : first + many]) for first in range(0, len(ranges), many)]
 
-def cut_json_lines(file: File, shard_bytes: int) -> Iterator[Piece]:
-    """The file in blocks of about `shard_bytes`, cut at line ends."""
-    start, line = 0, 1
-    with file.path.open("rb") as stream:
-        while block := stream.read(shard_bytes):
-            block += stream.readline()
-            yield JsonLines(file, start, len(block), line)
-            start += len(block)
-            line += block.count(b"\n")
+    def cut(self, file: File, shard_bytes: int, bounds: Bounds, found: list[int]) -> Iterator[Piece]:
+        """Ranges of bytes."""
+        for part in cut_lines(file, self._step(shard_bytes, bounds), found):
+            yield self.piece(part.file, part.start, part.end, part.number)
 
-
-def cut_parquet(file: File, shard_bytes: int) -> Iterator[Piece]:
-    """The file in blocks of rows of about `shard_bytes`, going by the size of its first rows.
-
-    Raises:
-        ValueError: the file is not Parquet, or its columns fit no schema.
-    """
-    try:
-        table = pl.scan_parquet(file.path, glob=False)
-        total = table.select(pl.len()).collect().item()
-        sample = table.head(SAMPLE_ROWS).collect()
-    except PolarsError as error:
-        raise ValueError(f"{file.path}: not a readable Parquet file: {error}") from error
-    with _located(str(file.path)):
-        find_schema(sample.columns)
-    row_bytes = max(1, int(sample.estimated_size()) // max(1, sample.height))
-    step = max(1, shard_bytes // row_bytes)
-    for start in range(0, total, step):
-        count = min(step, total - start)
-        yield ParquetRows(file, start, count, count * row_bytes)
+    def _step(self, shard_bytes: int, bounds: Bounds) -> int:
+        if self.piece is Text:  # where a document may end
+            return max(1, shard_bytes // bounds.record_bytes) * bounds.record_bytes
+        return shard_bytes
 
 
-def cut_text(file: File, shard_bytes: int) -> Iterator[Piece]:
-    """The file as it is."""
-    yield TextFile(file, file.path.stat().st_size)
+@dataclass(frozen=True)
+class ParquetFormat:
+    """Files of row groups."""
+
+    def whole(self, file: File) -> Piece:
+        """The file as one piece."""
+        return ParquetRows(file, file.size)
+
+    def surveys(self, file: File, shard_bytes: int, bounds: Bounds) -> Sequence[Survey]:
+        """Its footer."""
+        return [ReadFooter(file)]
+
+    def cut(self, file: File, shard_bytes: int, bounds: Bounds, found: list[tuple[int, int]]) -> Iterator[Piece]:
+        """Runs of row groups; a large one is read as a stream."""
+        yield from cut_groups(file, shard_bytes, found)
 
 
-Cut = Callable[[File, int], Iterator[Piece]]
+JSON_LINES, PLAIN_TEXT = LinesFormat(JsonLines), LinesFormat(Text)
 TEXT = [".txt", ".text", ".md", ".rst", ".tex", ".html"]
 CODE = [".py", ".js", ".ts", ".java", ".c", ".h", ".cpp", ".go", ".rs", ".sh", ".sql"]
-FORMATS: dict[str, Cut] = {
-    ".jsonl": cut_json_lines,
-    ".ndjson": cut_json_lines,
-    ".parquet": cut_parquet,
-    **dict.fromkeys(TEXT + CODE, cut_text),
+FORMATS: dict[str, Format] = {
+    ".jsonl": JSON_LINES,
+    ".ndjson": JSON_LINES,
+    ".parquet": ParquetFormat(),
+    **dict.fromkeys(TEXT + CODE, PLAIN_TEXT),
 }
-"""How a file is cut, by the extension of its name."""
 
 
-def _parse(file: File, number: int, fields: Mapping[str, Any], where: str) -> Record:
-    record_id = f"{file.name}:{number}"
-    with _located(where):
-        group = fields.get("group")
-        if group is None:
-            group = record_id
-        elif not isinstance(group, int):  # a number names a group as well as a word does
-            group = string_field(fields, "group")
-        return Record(record_id, INPUT, str(group), file.split, parse_record(fields))
+def find_format(file: File) -> Format:
+    """The format of a file, by the extension of its name less that of its compression.
+
+    Raises:
+        ValueError: it is unknown.
+    """
+    name = file.name.lower().removesuffix(compression(file.name))
+    suffix = PurePath(name).suffix
+    found = FORMATS.get(suffix)
+    if found is None or (compression(file.name) and not isinstance(found, LinesFormat)):
+        raise ValueError(
+            f"{file.location}: unknown format {PurePath(file.name).suffix!r}; known are {', '.join(FORMATS)}, "
+            f"and with {', '.join(COMPRESSIONS)} after it all but .parquet"
+        )
+    return found
 
 
-@contextmanager
-def _located(where: str) -> Iterator[None]:
+def survey(job: Survey) -> list[Any] | Fault:
+    """What a survey finds, or why it finds nothing."""
     try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _without_mark(data: bytes, start: int) -> bytes:
-    return data.removeprefix(BYTE_ORDER_MARK) if start == 0 else data
+        return job.look()
+    except BadFileError as error:
+        return Fault(error.reason, error.message)

@@ -1,28 +1,22 @@
-"""Turn a source into shards of documents and conversations."""
+"""Turn sources into shards of documents and conversations."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from pipeline.ingest.embedded import embedded_pieces
-from pipeline.ingest.files import file_pieces
-from pipeline.ingest.pieces import Piece, Record, pack
+from pipeline.ingest.formats import FORMATS
+from pipeline.ingest.pieces import Bounds, Piece, pack
+from pipeline.ingest.plan import plan
+from pipeline.ingest.shard import QUARANTINE, QUARANTINE_COLUMNS, ShardJob, ShardReport, write_shards
 from pipeline.shards import Executor, Kept, run_shards, write_manifest
-from pipeline.shards.tables import (
-    CONVERSATIONS,
-    DOCUMENTS,
-    KINDS,
-    characters,
-    columns,
-    describe,
-    shard_file,
-    write_table,
-)
+from pipeline.shards.tables import KINDS, columns, describe, shard_file, write_table
+from pipeline.sources import find_files
 from pipeline.work import WorkFolder, link_or_copy, publish_directory
 
 if TYPE_CHECKING:
@@ -30,28 +24,11 @@ if TYPE_CHECKING:
 
 RECIPE = Path("embedded/corpus.yaml")
 LOCK = Path("requirements.lock")
-
-
-@dataclass(frozen=True)
-class ShardJob:
-    """Read `pieces`, write a file for each kind of record in them into `folder`."""
-
-    name: str
-    pieces: list[Piece]
-    folder: Path
-
-
-class ShardReport(NamedTuple):
-    """What a shard came to: records and characters per kind, what was left out by reason."""
-
-    records: Counter[str]
-    characters: Counter[str]
-    left_out: Counter[str]
+QUARANTINE_FILE = f"{QUARANTINE}.parquet"
 
 
 def ingest(work: WorkFolder, params: IngestParams, *, executor: Executor) -> dict[str, float]:
-    """Read the source into shards; `work.out`, which appears only when all of it is read, is described in
-    data/README.md.
+    """Read the sources into `work.out`, which appears only when all of it is read; data/README.md describes it.
 
     Args:
         params: the section `ingest` of params.yaml.
@@ -61,61 +38,83 @@ def ingest(work: WorkFolder, params: IngestParams, *, executor: Executor) -> dic
         The totals, for the metrics.
 
     Raises:
-        ValueError: the source is missing, empty or malformed.
+        ValueError: a source is missing, empty or malformed, or all of it is in quarantine.
     """
     shard_bytes = max(1, int(params.shard_mb * 1e6))
-    if params.source == "embedded":
-        pieces = embedded_pieces(RECIPE, LOCK)
-    else:
-        pieces = file_pieces(Path(params.source), shard_bytes)
+    bounds = Bounds(max(1, int(params.max_record_mb * 1e6)), params.max_expansion)
+    quarantine = params.bad_records.value == "quarantine"
+
+    kept = Kept.of(work)
+
+    def run(function: Callable[[Any], Any], jobs: Sequence[Any], title: str) -> list[Any]:
+        return run_shards(function, jobs, title=f"ingest: {title}", executor=executor, kept=kept) if jobs else []
+
     jobs = [
-        ShardJob(str(index), shard, work.scratch / "shards" / str(index))
-        for index, shard in enumerate(pack(pieces, shard_bytes))
+        ShardJob(pieces, bounds, shard_bytes, quarantine, work.scratch / "shards" / f"{index:05d}", str(index))
+        for index, pieces in enumerate(pack(_pieces(params.source, shard_bytes, bounds, run), shard_bytes))
     ]
-    reports = run_shards(write_shard, jobs, title="ingest", executor=executor, kept=Kept.of(work))
+    reports = run(write_shards, jobs, "read")
     facts = _facts(reports)
     if not any(facts["records"].values()):
-        raise ValueError(f"ingest.source: {params.source} holds no records")
+        put_aside = f"; {facts['records_in']} are in quarantine: {facts['quarantined']}" if facts["quarantined"] else ""
+        raise ValueError(f"ingest.source: {params.source} holds no records{put_aside}")
     with publish_directory(work.out) as building:
-        counts = {}
-        for index, (job, report) in enumerate(zip(jobs, reports, strict=True)):
-            for kind, count in report.records.items():
-                counts[shard_file(kind, index)] = count
-                link_or_copy(job.folder / f"{kind}.parquet", building / shard_file(kind, index))
-        write_manifest(building, counts, facts)
+        write_manifest(building, _assemble(jobs, reports, building), facts)
     return {
         **{kind: float(facts["records"][kind]) for kind in KINDS},
         "characters": float(sum(facts["characters"].values())),
         "left_out": float(sum(facts["left_out"].values())),
+        "quarantined": float(sum(facts["quarantined"].values())),
     }
 
 
-def write_shard(job: ShardJob) -> ShardReport:
-    """Read the pieces of a shard and write a file for each kind of record in them."""
-    readings = [piece.read() for piece in job.pieces]
-    report = ShardReport(Counter(), Counter(), sum((reading.left_out for reading in readings), Counter()))
-    for kind in KINDS:
-        table = _table(kind, [record for reading in readings for record in reading.records])
-        if table.height:
-            write_table(table, job.folder / f"{kind}.parquet")
-            report.records[kind] = table.height
-            report.characters[kind] = table.select(characters(kind).sum()).item()
-    return report
+def _pieces(source: str, shard_bytes: int, bounds: Bounds, run: Callable[..., list[Any]]) -> list[Piece]:
+    if source == "embedded":
+        return embedded_pieces(RECIPE, LOCK)
+    if files := find_files(Path(source)):
+        return plan(files, shard_bytes, bounds, run)
+    raise ValueError(f"ingest.source: {source}/ holds no data; put files in it ({', '.join(FORMATS)})")
 
 
-def _table(kind: str, records: list[Record]) -> pl.DataFrame:
-    wanted = str if kind == DOCUMENTS else list
-    rows = [record for record in records if isinstance(record.content, wanted)]
-    return pl.DataFrame(rows, schema=columns(kind, split=True), orient="row")
+def _assemble(jobs: list[ShardJob], reports: list[ShardReport], out: Path) -> dict[str, int]:
+    """Put the shards of all jobs into `out`, numbered through, and the bad records into one table: rows by file."""
+    rows: dict[str, int] = {}
+    put_aside = [pl.DataFrame(schema=QUARANTINE_COLUMNS)]
+    number = 0
+    for job, report in zip(jobs, reports, strict=True):
+        for index, tables in enumerate(report.shards):
+            for name, count in tables.items():
+                part = job.folder / shard_file(name, index)
+                if name == QUARANTINE:
+                    put_aside.append(pl.read_parquet(part, glob=False))
+                else:
+                    rows[shard_file(name, number)] = count
+                    link_or_copy(part, out / shard_file(name, number))
+            number += bool(tables.keys() & KINDS)
+    if len(put_aside) > 1:
+        table = pl.concat(put_aside)
+        rows[QUARANTINE_FILE] = table.height
+        write_table(table, out / QUARANTINE_FILE)
+    return rows
 
 
 def _facts(reports: list[ShardReport]) -> dict[str, Any]:
-    records = sum((report.records for report in reports), Counter[str]())
-    left_out = sum((report.left_out for report in reports), Counter[str]())
+    rows = sum((Counter(tables) for report in reports for tables in report.shards), Counter[str]())
     text = sum((report.characters for report in reports), Counter[str]())
+    records_in = sum(report.records_in for report in reports)
+    quarantined = _sum(report.quarantined for report in reports)
+    assert records_in == sum(rows.values()), "a record is written or put into quarantine, once"
+    assert rows[QUARANTINE] == sum(quarantined.values()), "what is in quarantine is counted by reason"
     return {
-        "records": {kind: records[kind] for kind in KINDS},
+        "records_in": records_in,
+        "records": {kind: rows[kind] for kind in KINDS},
+        "sources": _sum(report.sources for report in reports),
+        "quarantined": quarantined,
         "characters": {kind: text[kind] for kind in KINDS},
-        "left_out": dict(sorted(left_out.items())),
-        "schema": {kind: describe(columns(kind, split=True)) for kind in (DOCUMENTS, CONVERSATIONS)},
+        "left_out": _sum(report.left_out for report in reports),
+        "schema": {kind: describe(columns(kind, split=True)) for kind in KINDS},
     }
+
+
+def _sum(counters: Iterable[Counter[str]]) -> dict[str, int]:
+    return dict(sorted(sum(counters, Counter[str]()).items()))

@@ -11,6 +11,11 @@ TURNS = [
     {"role": "user", "content": "p"},
     {"role": "assistant", "content": "r"},
 ]
+SHAREGPT = [
+    {"from": "system", "value": "s"},
+    {"from": "human", "value": "p", "weight": 1},
+    {"from": "gpt", "value": "r"},
+]
 
 
 @pytest.mark.parametrize(
@@ -27,13 +32,15 @@ TURNS = [
         ({"instruction": "p", "context": None, "response": "r"}, as_messages("p", "r")),
         ({"messages": TURNS}, TURNS),
         ({"messages": [{**turn, "name": "x"} for turn in TURNS], "tools": 1}, TURNS),
+        ({"conversations": SHAREGPT, "id": "x"}, TURNS),
+        ({"conversations": [{"from": "user", "value": "p"}, {"from": "model", "value": "r"}]}, as_messages("p", "r")),
         ({"instruction": "p", "input": "i", "output": "r", "text": "t"}, as_messages("p\n\ni", "r")),
         ({"text": "é\U0001f600", "source": 7}, "é\U0001f600"),
     ],
 )
 def test_schemas(record: dict[str, Any], parsed: object) -> None:
     assert parse_record(record) == parsed
-    assert set(record) <= FIELDS | {"tools", "source"}
+    assert set(record) <= FIELDS | {"tools", "source", "id"}
 
 
 @pytest.mark.parametrize(
@@ -52,6 +59,10 @@ def test_schemas(record: dict[str, Any], parsed: object) -> None:
         ({"messages": [TURNS[1], TURNS[0], TURNS[2]]}, r"messages\[1\]\.role is 'system': only the first"),
         ({"messages": TURNS[:2]}, "no assistant message"),
         ({"messages": []}, "no assistant message"),
+        ({"conversations": SHAREGPT[:2]}, "field conversations has no assistant message"),
+        ({"conversations": [{"from": "bot", "value": ""}]}, r"conversations\[0\]\.from is 'bot'.*human, user, gpt"),
+        ({"conversations": [{"role": "user", "content": ""}]}, r"conversations\[0\]\.from is missing"),
+        ({"conversations": [*SHAREGPT, SHAREGPT[0]]}, r"conversations\[3\]\.from is 'system': only the first"),
     ],
 )
 def test_wrong_types_are_named_by_field(record: dict[str, Any], message: str) -> None:

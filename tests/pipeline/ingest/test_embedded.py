@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.ingest.embedded import embedded_pieces, read_recipe
-from pipeline.ingest.pieces import Record
+from pipeline.ingest.pieces import Bounds, LeftOut, Record
 
 ROOT = Path(__file__).parents[3]
 RECIPE = ROOT / "embedded" / "corpus.yaml"
@@ -15,7 +15,10 @@ LOCK = ROOT / "requirements.lock"
 
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
-    return [record for piece in embedded_pieces(RECIPE, LOCK) for record in piece.read().records]
+    bounds = Bounds(record_bytes=10**9, expansion=1)
+    outcomes = [outcome for piece in embedded_pieces(RECIPE, LOCK) for outcome in piece.read(bounds)]
+    assert {type(outcome) for outcome in outcomes} == {Record, LeftOut}
+    return [outcome for outcome in outcomes if isinstance(outcome, Record)]
 
 
 def test_the_corpus_is_large_enough(records: list[Record]) -> None:

@@ -1,50 +1,18 @@
 """Ingest as a whole: every format, every error, the same bytes wherever and however it runs."""
 
-import json
 import random
 import shutil
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import polars as pl
 import pytest
 
-from pipeline.ingest import run
-from pipeline.ingest.files import file_pieces, fixed_split
-from pipeline.ingest.pieces import pack
-from pipeline.shards import Executor, Local, verify_manifest
-from pipeline.shards.tables import columns
-from pipeline.work import WorkFolder
+from pipeline.shards import verify_manifest
+from pipeline.sources.finding import fixed_split
+from tests.pipeline.ingest.stage import ingest, params, rows, write_jsonl
 
 PAIR = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]
-
-
-def params(source: Path, shard_mb: float = 4) -> Any:
-    return SimpleNamespace(source=str(source), shard_mb=shard_mb)
-
-
-def ingest(out: Path, params: Any, *, executor: Executor) -> dict[str, float]:
-    """The stage, with its output at `out`."""
-    work = WorkFolder(out.parent / "work")
-    work.out = out
-    return run.ingest(work, params, executor=executor)
-
-
-def write_jsonl(path: Path, records: list[Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return path
-
-
-def rows(directory: Path, kind: str) -> list[tuple[Any, ...]]:
-    files = sorted(directory.glob(f"{kind}-*.parquet"))
-    assert all(pl.read_parquet_schema(file) == columns(kind, split=True) for file in files)
-    tables = [pl.read_parquet(file) for file in files]
-    assert all(set(table["source"]) == {"input"} for table in tables)
-    return [row for table in tables for row in table.drop("source").iter_rows()]
 
 
 @pytest.fixture
@@ -65,27 +33,30 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_every_format_in_the_order_of_the_names(source: Path, tmp_path: Path) -> None:
-    summary = ingest(tmp_path / "out", params(source), executor=Local(1))
+    summary = ingest(tmp_path / "out", params(source))
     assert rows(tmp_path / "out", "documents") == [
-        ("a.jsonl:1", "a.jsonl:1", None, "one"),
-        ("a.jsonl:3", "g", None, "two"),
-        ("docs/README.md:1", "docs/README.md", None, "# Readme\r\n"),
-        ("docs/mark.txt:1", "docs/mark.txt", None, "body\n"),
+        ("a.jsonl:1", "input", "a.jsonl:1", None, "one"),
+        ("a.jsonl:3", "input", "g", None, "two"),
+        ("docs/README.md:1", "input", "docs/README.md:1", None, "# Readme\r\n"),
+        ("docs/mark.txt:1", "input", "docs/mark.txt:1", None, "body\n"),
     ]
     assert rows(tmp_path / "out", "conversations") == [
-        ("a.jsonl:2", "a.jsonl:2", None, PAIR),
-        ("test.ndjson:1", "test.ndjson:1", "test", PAIR),
-        ("validation/x.parquet:1", "validation/x.parquet:1", "validation", PAIR),
-        ("validation/x.parquet:2", "h", "validation", [{"role": "user", "content": "p\n\ni"}, PAIR[1]]),
+        ("a.jsonl:2", "input", "a.jsonl:2", None, PAIR),
+        ("test.ndjson:1", "input", "test.ndjson:1", "test", PAIR),
+        ("validation/x.parquet:1", "input", "validation/x.parquet:1", "validation", PAIR),
+        ("validation/x.parquet:2", "input", "h", "validation", [{"role": "user", "content": "p\n\ni"}, PAIR[1]]),
     ]
     manifest = verify_manifest(tmp_path / "out")
+    assert manifest["records_in"] == 8
     assert manifest["records"] == {"documents": 4, "conversations": 4}
+    assert manifest["sources"] == {"input": 8}
+    assert manifest["quarantined"] == {}
     assert manifest["characters"] == {"documents": 3 + 3 + 10 + 5, "conversations": 11}
-    assert summary == {"documents": 4, "conversations": 4, "characters": 32, "left_out": 0}
+    assert summary == {"documents": 4, "conversations": 4, "characters": 32, "left_out": 0, "quarantined": 0}
 
 
 def test_one_file_is_a_source(source: Path, tmp_path: Path) -> None:
-    ingest(tmp_path / "out", params(source / "a.jsonl"), executor=Local(1))
+    ingest(tmp_path / "out", params(source / "a.jsonl"))
     assert [row[0] for row in rows(tmp_path / "out", "documents")] == ["a.jsonl:1", "a.jsonl:3"]
 
 
@@ -107,6 +78,8 @@ def test_one_file_is_a_source(source: Path, tmp_path: Path) -> None:
         ("test-cases.jsonl", None),
         ("Test.jsonl", "test"),
         ("my-test.jsonl", None),
+        ("test-01.jsonl.zst", "test"),
+        ("test.min.js", None),
         ("a.jsonl", None),
     ],
 )
@@ -130,8 +103,8 @@ def test_bytes_depend_on_neither_workers_nor_place(tmp_path: Path) -> None:
     manifests = []
     for place, workers in (("one", 1), ("two", 2)):
         out = tmp_path / place / "out"
-        ingest(out, params(tmp_path / place / "input", shard_mb=0.01), executor=Local(workers))
-        assert [row[3] for row in rows(out, "documents")] == texts
+        ingest(out, params(tmp_path / place / "input", shard_mb=0.01), workers=workers)
+        assert [row[4] for row in rows(out, "documents")] == texts
         ids = [f"a.jsonl:{line}" for line in range(1, 201)] + [f"b.parquet:{row}" for row in range(1, 201)]
         assert [row[0] for row in rows(out, "documents")] == ids
         manifests.append((out / "manifest.json").read_bytes())
@@ -140,12 +113,13 @@ def test_bytes_depend_on_neither_workers_nor_place(tmp_path: Path) -> None:
 
 
 def test_shards_are_of_the_size_asked_for(tmp_path: Path) -> None:
-    _random_source(tmp_path, random.Random(1))
+    _random_source(tmp_path / "in", random.Random(1))
     for size in (1_000, 5_000, 1_000_000):
-        shards = pack(file_pieces(tmp_path, size), size)
-        lengths = [sum(piece.size for piece in shard) for shard in shards]
-        assert all(length <= size or len(shard) == 1 for length, shard in zip(lengths, shards, strict=True))
-        assert all(before + after > size for before, after in pairwise(lengths))
+        ingest(tmp_path / str(size), params(tmp_path / "in", shard_mb=size / 1e6))
+        shards = [pl.read_parquet(file)["text"] for file in sorted((tmp_path / str(size)).glob("*.parquet"))]
+        lengths = [int(texts.str.len_bytes().sum()) for texts in shards]
+        assert all(length <= size or len(texts) == 1 for length, texts in zip(lengths, shards, strict=True))
+        assert len(lengths) <= 1 + 3 * sum(lengths) // size
 
 
 def _damage_parquet(root: Path) -> None:
@@ -163,15 +137,15 @@ def _damage_parquet(root: Path) -> None:
         (lambda root: (root / "a.jsonl").write_text('{"text": 1}\n'), r"a\.jsonl:1: field text must be"),
         (lambda root: (root / "a.jsonl").write_text('{"text": "x", "group": [1]}\n'), r":1: field group must be"),
         (lambda root: (root / "a.jsonl").write_text(""), r"a\.jsonl is empty"),
-        (lambda root: pl.DataFrame({"text": []}).write_parquet(root / "b.parquet"), r"b\.parquet is empty"),
+        (lambda root: pl.DataFrame({"text": [""]}).clear().write_parquet(root / "b.parquet"), r"b\.parquet is empty"),
         (lambda root: pl.DataFrame({"text": ["x", None]}).write_parquet(root / "b.parquet"), r"row 2: field text"),
         (
             lambda root: pl.DataFrame({"words": ["x"]}).write_parquet(root / "b.parquet"),
-            r"b\.parquet: .*fit no schema: found words",
+            r"b\.parquet has no column to read: the fields fit no schema: found words",
         ),
-        (_damage_parquet, r"b\.parquet: not a readable Parquet file"),
+        (_damage_parquet, r"b\.parquet is not readable as Parquet"),
         (lambda root: (root / "a.csv").write_text("x"), r"a\.csv: unknown format '\.csv'; known are \.jsonl"),
-        (lambda root: shutil.rmtree(root), r"ingest\.source: .*input does not exist"),
+        (lambda root: shutil.rmtree(root), r"source: no file or directory at .*input"),
         (lambda root: (root / "fine.jsonl").unlink(), r"ingest\.source: .*input/ holds no data"),
         (lambda root: (root / "fine.jsonl").write_text("\n"), r"ingest\.source: .*input holds no records"),
     ],
@@ -183,11 +157,11 @@ def test_errors_say_where_and_leave_what_was_there(
     source, out = tmp_path / "input", tmp_path / "out"
     write_jsonl(source / "fine.jsonl", [{"text": "fine"}])
     if old:
-        ingest(out, params(source), executor=Local(1))
+        ingest(out, params(source))
         before = (out / "manifest.json").read_bytes()
     damage(source)
     with pytest.raises(ValueError, match=message):
-        ingest(out, params(source), executor=Local(1))
+        ingest(out, params(source))
     assert out.exists() == old
     if old:
         assert (out / "manifest.json").read_bytes() == before
@@ -198,14 +172,14 @@ def test_errors_say_where_and_leave_what_was_there(
 def test_the_line_is_right_in_a_late_shard(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "a.jsonl", [{"text": "x" * 50}] * 99 + [{"text": None}])
     with pytest.raises(ValueError, match=r"a\.jsonl:100: field text must be a string, not null"):
-        ingest(tmp_path / "out", params(source, shard_mb=0.001), executor=Local(2))
+        ingest(tmp_path / "out", params(source, shard_mb=0.001), workers=2)
 
 
 def test_running_again_makes_the_same(source: Path, tmp_path: Path) -> None:
-    ingest(tmp_path / "out", params(source, shard_mb=1e-5), executor=Local(1))
+    ingest(tmp_path / "out", params(source, shard_mb=1e-5))
     before = (tmp_path / "out" / "manifest.json").read_bytes()
     (tmp_path / "out" / "stray").write_text("stray")
-    ingest(tmp_path / "out", params(source, shard_mb=1e-5), executor=Local(1))
+    ingest(tmp_path / "out", params(source, shard_mb=1e-5))
     assert (tmp_path / "out" / "manifest.json").read_bytes() == before
     verify_manifest(tmp_path / "out")
 
@@ -213,8 +187,8 @@ def test_running_again_makes_the_same(source: Path, tmp_path: Path) -> None:
 def test_a_parquet_name_is_no_pattern(tmp_path: Path) -> None:
     pl.DataFrame({"text": ["right"] * 5}).write_parquet(tmp_path / "data[1].parquet")
     pl.DataFrame({"text": ["wrong"] * 3}).write_parquet(tmp_path / "data1.parquet")
-    ingest(tmp_path / "out", params(tmp_path / "data[1].parquet"), executor=Local(1))
-    assert [row[3] for row in rows(tmp_path / "out", "documents")] == ["right"] * 5
+    ingest(tmp_path / "out", params(tmp_path / "data[1].parquet"))
+    assert [row[4] for row in rows(tmp_path / "out", "documents")] == ["right"] * 5
 
 
 def test_links_are_followed_and_broken_or_circular_ones_named(tmp_path: Path) -> None:
@@ -224,18 +198,19 @@ def test_links_are_followed_and_broken_or_circular_ones_named(tmp_path: Path) ->
     source.mkdir()
     (source / "folder").symlink_to(tmp_path / "elsewhere")
     (source / "b.jsonl").symlink_to(tmp_path / "elsewhere" / "a.jsonl")
-    ingest(tmp_path / "out", params(source), executor=Local(1))
-    assert [row[:2] for row in rows(tmp_path / "out", "documents")] == [("b.jsonl:1", "7"), ("folder/a.jsonl:1", "7")]
+    ingest(tmp_path / "out", params(source))
+    ids_and_groups = [(row[0], row[2]) for row in rows(tmp_path / "out", "documents")]
+    assert ids_and_groups == [("b.jsonl:1", "7"), ("folder/a.jsonl:1", "7")]
     (source / "c.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
     with pytest.raises(ValueError, match=r"c\.jsonl is a broken link"):
-        ingest(tmp_path / "out", params(source), executor=Local(1))
+        ingest(tmp_path / "out", params(source))
     (source / "c.jsonl").unlink()
     (source / "up").symlink_to(source)
     with pytest.raises(ValueError, match="up is a link to a folder above it"):
-        ingest(tmp_path / "out", params(source), executor=Local(1))
+        ingest(tmp_path / "out", params(source))
 
 
 def test_deep_nesting_is_an_error_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n{"text": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
     with pytest.raises(ValueError, match=r"a\.jsonl:2: nested too deeply"):
-        ingest(tmp_path / "out", params(tmp_path / "a.jsonl"), executor=Local(1))
+        ingest(tmp_path / "out", params(tmp_path / "a.jsonl"))

@@ -1,0 +1,121 @@
+"""Parquet, read as a stream: a row group may be of any size, and the file may say anything of itself.
+
+Arrow's reader is used: it reads a page at a time, and raises where a file is not what it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.chat.schemas import FIELDS, find_schema
+from pipeline.ingest.blocks import bomb
+from pipeline.ingest.parsing import bad_record, parse_fields, too_large
+from pipeline.ingest.pieces import BadRecord, Bounds, Outcome, Record, content_bytes
+from pipeline.sources import BadFileError, File
+
+BATCH_ROWS = 256
+"""At most; a dictionary lets a row be as long as it likes, so a batch has few."""
+
+
+@dataclass(frozen=True)
+class ParquetRows:
+    """The rows of the row groups `first` to `last` (None: the last of the file); the first of them is `number`."""
+
+    file: File
+    size: int
+    first: int = 0
+    last: int | None = None
+    number: int = 1
+
+    @property
+    def name(self) -> str:
+        """That of its file."""
+        return self.file.name
+
+    def read(self, bounds: Bounds) -> Iterator[Outcome]:
+        """Read it."""
+        number, total = self.number, 0
+        most = max(bounds.record_bytes, bounds.expansion * self.file.size)
+        with _opened(self.file) as table:
+            groups = list(range(self.first, table.num_row_groups if self.last is None else self.last))
+            columns = _columns(self.file, table)
+            for batch in table.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
+                for row in _rows(batch):
+                    outcome = self._outcome(number, row, bounds)
+                    yield outcome
+                    number += 1
+                    total += content_bytes(outcome.content) if isinstance(outcome, Record) else 0
+                if total > most:
+                    raise bomb(self.file, bounds)
+
+    def _outcome(self, number: int, row: dict[str, Any] | UnicodeDecodeError, bounds: Bounds) -> Record | BadRecord:
+        if isinstance(row, UnicodeDecodeError):
+            return bad_record(self.file, number, "not_utf8", f"not UTF-8: {row.reason}", row.object, unit="row")
+        outcome = parse_fields(self.file, number, row, unit="row")
+        if isinstance(outcome, Record) and (size := content_bytes(outcome.content)) > bounds.record_bytes:
+            return too_large(self.file, number, size, bounds.record_bytes, unit="row")
+        return outcome
+
+
+def row_groups(file: File) -> list[tuple[int, int]]:
+    """The rows and the uncompressed bytes of each row group, as the file says.
+
+    Raises:
+        BadFileError: it is not Parquet.
+    """
+    with _opened(file) as table:
+        groups = (table.metadata.row_group(index) for index in range(table.num_row_groups))
+        return [(group.num_rows, group.total_byte_size) for group in groups]
+
+
+def cut_groups(file: File, step: int, groups: list[tuple[int, int]]) -> Iterator[ParquetRows]:
+    """The file in runs of row groups of about `step` bytes."""
+    first, number, rows, size = 0, 1, 0, 0
+    for index, (more_rows, more_bytes) in enumerate(groups):
+        if size and size + more_bytes > step:
+            yield ParquetRows(file, size, first, index, number)
+            first, number, rows, size = index, number + rows, 0, 0
+        rows, size = rows + more_rows, size + more_bytes
+    yield ParquetRows(file, size, first, len(groups), number)
+
+
+def _columns(file: File, table: pq.ParquetFile) -> list[str]:
+    """Those that a schema reads."""
+    names = table.schema_arrow.names
+    try:
+        find_schema(names)
+    except ValueError as error:
+        raise BadFileError(file, "no_schema", f"has no column to read: {error}") from None
+    wanted = sorted(set(names) & (FIELDS | {"group"}))
+    if twice := [name for name in wanted if names.count(name) > 1]:
+        raise BadFileError(file, "key_twice", f"has two columns {twice[0]}: leave one")
+    return wanted
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for index in range(batch.num_rows):
+            try:
+                yield batch.slice(index, 1).to_pylist()[0]
+            except UnicodeDecodeError as error:
+                yield error
+
+
+@contextmanager
+def _opened(file: File) -> Iterator[pq.ParquetFile]:
+    with file.open() as stream:
+        try:
+            table = pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True)
+            if not table.metadata.num_rows:
+                raise BadFileError(file, "empty", "is empty: fill it or take it away")
+            yield table
+        except (pa.ArrowException, OSError, UnicodeError) as error:
+            raise BadFileError(file, "damaged", f"is not readable as Parquet ({error}): bring it whole") from None

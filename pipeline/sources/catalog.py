@@ -1,0 +1,56 @@
+"""sources.yaml: the name of each source, where its files lie, and the split that all of them belong to."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+CATALOG = "sources.yaml"
+HELD_OUT = ("validation", "test")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+
+
+class Source(NamedTuple):
+    """An entry of sources.yaml."""
+
+    name: str
+    paths: tuple[str, ...]
+    """As they are written: paths and patterns, relative to the folder or absolute, and URIs."""
+    split: str | None
+
+
+def read_catalog(path: Path) -> list[Source]:
+    """The sources of a sources.yaml, in its order.
+
+    Raises:
+        ValueError: the file is malformed; the message names the entry.
+    """
+    try:
+        found = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))  # refuses a key twice
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict) or not found:
+        raise ValueError(f"{path}: expected sources, each a name with its `path`; found none")
+    return [_source(path, name, entry) for name, entry in found.items()]
+
+
+def _source(path: Path, name: Any, entry: Any) -> Source:
+    where = f"{path}: source {name!r}"
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"{where}: a name has letters, digits, '.', '_' and '-'")
+    if not isinstance(entry, dict) or "path" not in entry:
+        raise ValueError(f"{where} must have a `path`: a path, a pattern or a URI, or a list of them")
+    if unknown := sorted(map(str, entry.keys() - {"path", "split"})):
+        raise ValueError(f"{where} has the unknown key {unknown[0]}; known are path and split")
+    paths = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
+    if not paths or not all(isinstance(each, str) and each for each in paths):
+        raise ValueError(f"{where}: path must be a text, or a list of texts; it is {entry['path']!r}")
+    split = entry.get("split")
+    if split is not None and split not in HELD_OUT:
+        raise ValueError(f"{where}: split must be {' or '.join(HELD_OUT)}, or left out; it is {split!r}")
+    return Source(name, tuple(paths), split)

@@ -1,0 +1,100 @@
+"""Objects behind a URI (s3://, gs://, hf://, https://, memory://, …), through fsspec.
+
+Where they are reached, and who asks, comes from the environment as each package has it (AWS_PROFILE,
+AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN, …), never from files of the pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
+
+_TAGS = ("ETag", "etag", "md5Hash", "content_md5", "blob_id", "sha256")
+"""Under which of these a store says what an object holds."""
+
+
+def is_uri(path: str) -> bool:
+    """Whether it is a URI rather than a path."""
+    return "://" in path
+
+
+def find_objects(uri: str) -> list[str]:
+    """The URIs of the objects that a URI names: itself, all below it, or all that match it as a pattern; sorted.
+
+    Raises:
+        ValueError: the store cannot be reached, or its package is missing.
+    """
+    with _reaching(uri):
+        system, path = _filesystem(uri)
+        if system.isfile(path):
+            found = [path]
+        elif any(letter in path for letter in "*?["):
+            found = [name for name in system.glob(path) if system.isfile(name)]
+        else:
+            found = system.find(path)
+        return sorted(system.unstrip_protocol(name) for name in found)
+
+
+def describe(uri: str) -> tuple[int, str | None]:
+    """The size of an object in bytes, and its tag, where the store keeps one.
+
+    Raises:
+        ValueError: it is not there, or the store cannot be reached.
+    """
+    with _reaching(uri):
+        system, path = _filesystem(uri)
+        return _size_and_tag(system.info(path))
+
+
+def open_object(uri: str, etag: str | None) -> BinaryIO:
+    """Open an object, which has to have this tag.
+
+    Raises:
+        ValueError: it has not, is not there, or cannot be reached.
+    """
+    with _reaching(uri):
+        system, path = _filesystem(uri)
+        if etag is not None and _size_and_tag(system.info(path))[1] != etag:
+            raise ChangedError(changed(uri))
+        return cast(BinaryIO, system.open(path, "rb", cache_type="none"))  # the caller buffers
+
+
+def changed(location: str) -> str:
+    """What to say of an object that is not as pinned."""
+    return f"{location} is not what sources.lock.json pins: bring it back, or pin it as it is, {HOW_TO_PIN}"
+
+
+HOW_TO_PIN = "with `python -m pipeline.sources`"
+
+
+class ChangedError(ValueError):
+    """An object is not the one that was pinned."""
+
+
+def _size_and_tag(info: dict[str, Any]) -> tuple[int, str | None]:
+    tag = next((str(info[name]).strip('"') for name in _TAGS if info.get(name)), None)
+    return int(info.get("size") or 0), tag
+
+
+def _filesystem(uri: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    return url_to_fs(uri, use_listings_cache=False)
+
+
+@contextmanager
+def _reaching(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except ChangedError:
+        raise
+    except ImportError as error:
+        raise ValueError(
+            f"{uri}: the package for such addresses is not installed ({error}); "
+            "for s3:// run `pip install 'mamba2-pipeline[cloud]'`"
+        ) from None
+    except FileNotFoundError:
+        raise ValueError(f"{uri}: there is no such object") from None
+    except Exception as error:  # the packages have no error in common
+        raise ValueError(f"{uri} cannot be reached: {type(error).__name__}: {error}") from None

@@ -1,0 +1,210 @@
+"""What nobody vouches for: each bad record is one error or one entry of the quarantine, and nothing hangs or grows."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.pipeline.ingest.stage import ingest, manifest, params, quarantine, quarantining, texts, write_jsonl
+
+ROOT = Path(__file__).parents[3]
+DEEP = b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+LINES = [
+    (b'{"text": "\xff"}', "not_utf8"),
+    (b"\xef\xbb\xbf\xef\xbb\xbf{}", "not_json"),
+    (b'{"text": "cut', "not_json"),
+    (b"\0\0\0", "not_json"),
+    (b'{"text": "a\0b"}', "not_json"),
+    (b'{"text": ' + b"9" * 5000 + b"}", "not_json"),
+    (b'["text"]', "not_object"),
+    (b"NaN", "not_object"),
+    (DEEP, "too_deep"),
+    (b'{"text": "a", "text": "b"}', "key_twice"),
+    (b'{"messages": [{"role": "user", "role": "assistant", "content": ""}]}', "key_twice"),
+    (b'{"body": "x"}', "no_schema"),
+    (b'{"\\ud800": "x"}', "no_schema"),
+    (b'{"' + b'a": 1, "'.join(b"%d" % number for number in range(9000)) + b'": 1}', "no_schema"),
+    (b'{"text": 1}', "bad_field"),
+    (b'{"text": NaN}', "bad_field"),
+    (b'{"text": "\\ud800"}', "bad_field"),
+    (b'{"text": "x", "group": "\\udfff"}', "bad_field"),
+    (b'{"text": "x", "group": 1e999}', "bad_field"),
+    (b'{"messages": [{"role": "\\ud800", "content": ""}]}', "bad_field"),
+    (b'{"text": "' + b"x" * 1_000_000 + b'"}', "too_large"),
+    (b" " * 1_000_001, "too_large"),
+]
+GOOD = [b'{"text": "good"}', b'{"text": "a\\u0000b"}', b'{"text": "x", "score": NaN, "n": 1e999, "group": 7}']
+
+
+@pytest.mark.parametrize(("line", "reason"), LINES)
+def test_a_bad_line_is_an_error_or_an_entry(tmp_path: Path, line: bytes, reason: str) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join([*GOOD, line, *GOOD]))
+    with pytest.raises(ValueError, match=r"a\.jsonl:4: ") as failure:
+        ingest(tmp_path / "out", params(tmp_path / "a.jsonl"))
+    assert len(str(failure.value)) < 1000
+    print(failure.value)  # can be encoded
+    ingest(tmp_path / "out", quarantining(tmp_path / "a.jsonl"))
+    assert manifest(tmp_path / "out")["records_in"] == 7
+    (entry,) = quarantine(tmp_path / "out")
+    assert (entry["file"], entry["line"], entry["reason"]) == ("a.jsonl", 4, reason)
+    assert entry["excerpt"] == line[:200]
+    assert texts(tmp_path / "out") == ["good", "a\0b", "x"] * 2
+
+
+def _link(target: str) -> Callable[[Path], object]:
+    return lambda path: path.symlink_to(target)
+
+
+def _broken_footer(path: Path) -> None:
+    pl.DataFrame({"text": ["a"] * 1000}).write_parquet(path)
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _without_text(path: Path) -> None:
+    pl.DataFrame({"words": ["a"]}).write_parquet(path)
+
+
+def _same_column_twice(path: Path) -> None:
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), path)
+
+
+FILES: list[tuple[str, Callable[[Path], object], str]] = [
+    ("b.jsonl", lambda path: path.touch(), "empty"),
+    ("b.jsonl", _link("nowhere"), "broken_link"),
+    ("b.jsonl", _link("b.jsonl"), "unreadable"),
+    ("b.jsonl", os.mkfifo, "not_a_file"),
+    ("b.jsonl", _link("/dev/zero"), "not_a_file"),
+    ("b.jsonl/c.txt", lambda path: [path.parent.mkdir(), path.symlink_to("c.txt")], "unreadable"),
+    ("b", _link("."), "repeated"),
+    ("b", _link(".."), "repeated"),
+    ("c", _link("deep"), "repeated"),
+    ("b.parquet", lambda path: path.write_bytes(b"PAR1PAR1"), "damaged"),
+    ("b.parquet", _broken_footer, "damaged"),
+    ("b.parquet", _without_text, "no_schema"),
+    ("b.parquet", _same_column_twice, "key_twice"),
+    ("b.parquet", lambda path: pl.DataFrame({"text": ["a"]}).clear().write_parquet(path), "empty"),
+    ("b.jsonl.gz", lambda path: path.write_bytes(gzip.compress(b"{}" * 999)[:-9]), "truncated"),
+    ("b.jsonl.zst", lambda path: path.write_bytes(b"not zstd"), "damaged"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "reason"), FILES)
+@pytest.mark.parametrize("shard_mb", [4, 1e-6])
+def test_a_bad_file_is_an_error_or_an_entry(
+    tmp_path: Path, name: str, make: Callable[[Path], object], reason: str, shard_mb: float
+) -> None:
+    source = tmp_path / "in"
+    write_jsonl(source / "deep" / "a.jsonl", [{"text": "good"}])
+    make(source / name)
+    with pytest.raises(ValueError, match=rf"in/{name} "):
+        ingest(tmp_path / "out", params(source, shard_mb))
+    ingest(tmp_path / "out", quarantining(source, shard_mb))
+    manifest(tmp_path / "out")
+    assert [(row["file"], row["line"], row["reason"]) for row in quarantine(tmp_path / "out")] == [(name, None, reason)]
+    assert texts(tmp_path / "out") == ["good"]
+
+
+def test_a_folder_may_be_called_like_a_file_and_hidden_names_are_left_aside(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in" / "x.jsonl" / "part.jsonl", [{"text": "inside"}])
+    write_jsonl(tmp_path / "in" / ".x" / "part.jsonl", [{"text": "hidden"}])
+    ingest(tmp_path / "out", params(tmp_path / "in"))
+    assert texts(tmp_path / "out") == ["inside"]
+
+
+def test_a_name_that_is_not_utf8_is_an_entry_in_print(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "good"}]).parent
+    with open(os.fsencode(source) + b"/\xff.jsonl", "w") as file:
+        file.write("{}\n")
+    ingest(tmp_path / "out", quarantining(source))
+    (entry,) = quarantine(tmp_path / "out")
+    assert (entry["file"], entry["reason"]) == (r"\udcff.jsonl", "bad_name")
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs users")
+def test_what_may_not_be_read_is_an_entry(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "good"}]).parent
+    write_jsonl(source / "closed.jsonl", [{"text": "secret"}]).chmod(0)
+    write_jsonl(source / "folder" / "b.jsonl", [{"text": "secret"}])
+    (source / "folder").chmod(0)
+    for folder in (tmp_path, *tmp_path.parents):
+        if os.geteuid() == 0 and str(folder).startswith("/tmp/"):
+            folder.chmod(0o777)
+    try:
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+        ingest(tmp_path / "out", quarantining(source))
+        found = [(row["file"], row["reason"]) for row in quarantine(tmp_path / "out")]
+    finally:
+        if os.getuid() == 0:
+            os.seteuid(0)
+        (source / "folder").chmod(0o755)
+    assert found == [("closed.jsonl", "unreadable"), ("folder", "unreadable")]
+
+
+def test_when_all_is_bad_there_is_nothing_to_hand_on(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match=r"holds no records; 1 are in quarantine: {'no_schema': 1}"):
+        ingest(tmp_path / "out", quarantining(tmp_path / "a.jsonl"))
+    for source in ("/dev/zero", tmp_path / "fifo"):
+        if source != "/dev/zero":
+            os.mkfifo(source)
+        with pytest.raises(ValueError, match="does not exist as a file or a folder"):
+            ingest(tmp_path / "out", quarantining(Path(source)))
+
+
+def test_bad_rows_of_parquet_are_entries(tmp_path: Path) -> None:
+    words = pa.array([b"good", b"\xff", None, b"x" * 1_000_001, b"good"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": words}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet, row 2: not UTF-8"):
+        ingest(tmp_path / "out", params(tmp_path / "a.parquet"))
+    ingest(tmp_path / "out", quarantining(tmp_path / "a.parquet"))
+    assert manifest(tmp_path / "out")["records_in"] == 5
+    found = [(row["line"], row["reason"]) for row in quarantine(tmp_path / "out")]
+    assert found == [(2, "not_utf8"), (3, "bad_field"), (4, "too_large")]
+
+
+@pytest.mark.parametrize("row_group_size", [1, 7, 100_000])
+def test_row_groups_of_any_size_make_the_same_records(tmp_path: Path, row_group_size: int) -> None:
+    words = [f"{number} {'x' * (number % 90)}" for number in range(2000)]
+    pq.write_table(pa.table({"text": words}), tmp_path / "a.parquet", row_group_size=row_group_size)
+    ingest(tmp_path / "out", params(tmp_path / "a.parquet", shard_mb=0.01))
+    assert texts(tmp_path / "out") == words
+    manifest(tmp_path / "out")
+
+
+def test_a_dictionary_that_expands_is_a_bomb(tmp_path: Path) -> None:
+    table = pa.table({"text": ["x" * 100_000] * 1000})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet holds more than 200 times its"):
+        ingest(tmp_path / "out", params(tmp_path / "a.parquet"))
+
+
+def test_a_line_of_any_length_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "in" / "a.jsonl"
+    path.parent.mkdir()
+    with path.open("wb") as file:
+        file.write(b'{"text": "good"}\n{"text": "')
+        file.truncate(600_000_000)  # NULs, a sparse file
+        file.seek(0, os.SEEK_END)
+        file.write(b'"}\n{"text": "good"}\n')
+    code = (
+        "import json, sys; from pathlib import Path\n"
+        "from tests.pipeline.ingest.stage import ingest, quarantining\n"
+        "ingest(Path(sys.argv[2]), quarantining(Path(sys.argv[1])))\n"
+        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
+    )
+    command = [sys.executable, "-c", code, str(path.parent), str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) < 400_000  # kB, most of it Polars and Arrow
+    assert texts(tmp_path / "out") == ["good"] * 2
+    assert [(row["line"], row["reason"]) for row in quarantine(tmp_path / "out")] == [(2, "too_large")]

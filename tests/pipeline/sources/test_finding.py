@@ -1,0 +1,163 @@
+"""Which files a sources.yaml names, which it does not, and that what lies outside is read only as pinned."""
+
+import glob
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from pipeline.sources import find_files
+from pipeline.sources.__main__ import main
+from pipeline.sources.pins import read_pins
+from tests.pipeline.ingest.stage import ingest, manifest, params, rows, texts, write_jsonl
+
+
+def catalog(folder: Path, text: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sources.yaml").write_text(text)
+
+
+def one(folder: Path, name: str, text: str = "x") -> Path:
+    return write_jsonl(folder / name, [{"text": text}])
+
+
+def test_each_record_says_its_source(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for name in ("web/b.jsonl", "web/a.jsonl", "web/deep/test.jsonl", "held/x.jsonl", "more.jsonl"):
+        one(folder, name, name)
+    (folder / "README.md").write_text("not data")
+    catalog(folder, "web: {path: web}\nchat-2: {path: [more.jsonl, 'held/*.jsonl'], split: validation}\n")
+    ingest(tmp_path / "out", params(folder))
+    assert [(row[1], row[3], row[4]) for row in rows(tmp_path / "out", "documents")] == [
+        ("web", None, "web/a.jsonl"),
+        ("web", None, "web/b.jsonl"),
+        ("web", "test", "web/deep/test.jsonl"),
+        ("chat-2", "validation", "held/x.jsonl"),
+        ("chat-2", "validation", "more.jsonl"),
+    ]
+    assert manifest(tmp_path / "out")["sources"] == {"chat-2": 2, "web": 3}
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_patterns_mean_what_the_shell_means(tmp_path: Path, outside: bool) -> None:
+    rng = random.Random(0)
+    folder = tmp_path / "in" if outside else tmp_path
+    for number in range(40):
+        one(tmp_path / "data", "/".join([*rng.choices("ab", k=rng.randrange(4)), f"{rng.choice('xy')}{number}.jsonl"]))
+    for pattern in ("*.jsonl", "a/*.jsonl", "**/x*.jsonl", "*/b/*", "[ab]/?1*.jsonl", "a/**/b/*.jsonl", "**"):
+        found = set(glob.glob(f"data/{pattern}", root_dir=tmp_path, recursive=True))
+        expected = {name for name in found if (tmp_path / name).is_file()}
+        below = {name for name in found if pattern.endswith("*") and (tmp_path / name).is_dir()}
+        expected |= {
+            path.relative_to(tmp_path).as_posix() for name in below for path in (tmp_path / name).rglob("*.jsonl")
+        }
+        rest = "" if outside else "rest: {path: data}\n"
+        catalog(folder, f"some: {{path: '{'../' if outside else ''}data/{pattern}'}}\n{rest}")
+        if outside:
+            main([str(folder)])
+            names = {file.name.removeprefix("../") for file in find_files(folder)}
+        else:
+            with pytest.raises(ValueError, match="is in two sources, some and rest"):
+                find_files(folder)
+            catalog(folder, f"some: {{path: 'data/{pattern}'}}\n")
+            try:
+                names = {file.name for file in find_files(folder)}
+            except ValueError as error:
+                assert "is in no source of sources.yaml" in str(error)  # noqa: PT017
+                continue
+        assert names == expected, pattern
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected sources, each a name with its `path`; found none"),
+        ("- a", "expected sources"),
+        ("web: [", "not valid YAML"),
+        ("web: {path: a}\nweb: {path: b}", "not valid YAML: .*web"),
+        ("web: a.jsonl", "source 'web' must have a `path`"),
+        ("web: {path: []}", "source 'web': path must be a text, or a list of texts"),
+        ("web: {path: [1]}", "source 'web': path must be"),
+        ("web: {path: a.jsonl, weight: 2}", "source 'web' has the unknown key weight; known are path and split"),
+        ("web: {path: a.jsonl, split: train}", "source 'web': split must be validation or test, or left out"),
+        ("'we b': {path: a.jsonl}", "source 'we b': a name has letters"),
+        ("web: {path: b.jsonl}", "source 'web': there is no file at b.jsonl"),
+        ("web: {path: a.jsonl}\nmore: {path: '*.jsonl'}", "a.jsonl is in two sources, web and more; leave it in one"),
+        ("web: {path: x/*.jsonl}", "a.jsonl is in no source of sources.yaml: name it there or take it away"),
+        (
+            "web: {path: '*.jsonl'}\nfar: {path: ../far}",
+            "'far': ../far lies outside .* sources.lock.json",
+        ),
+        ("web: {path: '*.jsonl'}\nfar: {path: 's3://b/*'}", r"'far': s3://b/\* lies outside"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    one(tmp_path / "in", "a.jsonl")
+    one(tmp_path / "in", "x/b.jsonl") if "x/" in text else None
+    catalog(tmp_path / "in", text)
+    with pytest.raises(ValueError, match=message):
+        find_files(tmp_path / "in")
+
+
+def test_what_lies_outside_is_read_as_pinned_or_not_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, far = tmp_path / "in", tmp_path / "far"
+    one(far, "b.jsonl", "b"), one(far, "test.jsonl", "t")
+    catalog(folder, f"near: {{path: ../far/b.jsonl}}\nfar: {{path: '{far}/t*.jsonl'}}\n")
+    main([str(folder)])
+    assert capsys.readouterr().out == f"{folder}/sources.lock.json: 2 files pinned\n"
+    before = (folder / "sources.lock.json").read_bytes()
+    one(far, "t2.jsonl", "came later")
+    ingest(tmp_path / "out", params(folder))
+    assert [(row[0], row[1], row[3]) for row in rows(tmp_path / "out", "documents")] == [
+        ("../far/b.jsonl:1", "near", None),
+        (f"{far}/test.jsonl:1", "far", "test"),
+    ]
+    main([str(folder)])
+    assert sorted(read_pins(folder)) == sorted([f"{far}/t*.jsonl", "../far/b.jsonl"])
+    ingest(tmp_path / "out", params(folder))
+    assert texts(tmp_path / "out") == ["b", "came later", "t"]
+    (folder / "sources.lock.json").write_bytes(before)
+    one(far, "b.jsonl", "B")
+    for remove in (False, True):
+        if remove:
+            os.unlink(far / "b.jsonl")
+        with pytest.raises(ValueError, match=r"b\.jsonl is not what sources\.lock\.json pins: .*-m pipeline\.sources"):
+            ingest(tmp_path / "out", params(folder))
+    (folder / "sources.lock.json").write_text("{'a'")
+    with pytest.raises(ValueError, match=r"sources\.lock\.json is malformed .* write it again, with"):
+        find_files(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("web: {path: a.jsonl}", "nothing of its sources.yaml lies outside: there is nothing to pin"),
+        ("far: {path: ../nothing/*.jsonl}", "source 'far': there is nothing at ../nothing/"),
+        ("far: {path: ../fifo}", "fifo is neither a file nor a folder"),
+        ("far: {path: 'nowhere://x'}", "nowhere://x cannot be reached: ValueError: Protocol not known: nowhere"),
+        ("far: {path: 'memory://x/nothing*'}", "there is nothing at memory://x/nothing"),
+        (
+            "far: {path: 'sftp://host/x'}",
+            "sftp://host/x: the package .* is not installed .*pip install",
+        ),
+    ],
+)
+def test_what_cannot_be_pinned_is_said(tmp_path: Path, text: str, message: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    catalog(tmp_path / "in", text)
+    with pytest.raises(SystemExit, match=message):
+        main([str(tmp_path / "in")])
+    assert not (tmp_path / "in" / "sources.lock.json").exists()
+
+
+def test_a_tree_of_links_is_read_once(tmp_path: Path) -> None:
+    for level in range(30):  # every level doubles the ways to the next
+        (tmp_path / "in" / f"{level}").mkdir(parents=True)
+        for way in ("l", "r"):
+            (tmp_path / "in" / f"{level}" / way).symlink_to(f"../{level + 1}")
+    one(tmp_path / "in", "30/a.jsonl")
+    files = find_files(tmp_path / "in")
+    assert [file.name for file in files if not file.fault] == ["30/a.jsonl"]
+    assert {file.fault.reason for file in files if file.fault} == {"repeated"}
+    assert len(files) == 1 + 60
