@@ -1,0 +1,1 @@
+"""Data at scale: shards to measure on, and what the same work takes elsewhere."""
