@@ -3,8 +3,8 @@
     python -m benchmarks.data.ingest [--mb 1000] [--workers 2]
 
 The same generated records (English-like words, some with an escape) as JSON lines, plain, gzip and zstd, and as
-Parquet of row groups of about 60 MB; each with shards of 4 and of 16 MB. MB are those of the JSON lines. The memory is the
-high-water mark (VmHWM) of one process that runs every job itself; the speed is that of `--workers` processes.
+Parquet of row groups of about 60 MB; each with shards of 4 and of 16 MB. MB are those of the JSON lines. The memory
+is the high-water mark (VmHWM) of one process that runs every job itself; the speed is that of `--workers` processes.
 """
 
 from __future__ import annotations
