@@ -32,7 +32,7 @@ def write_ingested(directory: Path, seed: int = 0, own_splits: bool = False) -> 
                 split = rng.choice([None, None, *SPLITS]) if own_splits else None
                 messages = [{"role": "user", "content": f"{rng.randrange(30)}"}, {"role": "assistant", "content": text}]
                 content = text if kind == "documents" else messages
-                rows.append((f"{kind}{index}:{number}", f"group {rng.randrange(100)}", split, content))
+                rows.append((f"{kind}{index}:{number}", "input", f"group {rng.randrange(100)}", split, content))
             name = shard_file(kind, index)
             write_table(pl.DataFrame(rows, schema=columns(kind, split=True), orient="row"), directory / name)
             counts[name] = len(rows)
