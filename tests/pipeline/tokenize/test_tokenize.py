@@ -67,7 +67,7 @@ def write_clean(directory: Path, clean: Clean) -> Path:
                 ids = [f"{kind}:{split}:{index}:{number}" for number in range(len(shard))]
                 schema = columns(kind, split=False)
                 write_table(
-                    pl.DataFrame(dict(zip(schema, (ids, ids, shard), strict=True)), schema=schema), directory / name
+                    pl.DataFrame(dict(zip(schema, (ids, ids, ids, shard), strict=True)), schema=schema), directory / name
                 )
                 records[name] = len(shard)
     write_manifest(directory, records, {})
