@@ -121,7 +121,7 @@ def test_main_modules_are_short_and_import_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("room", [*STAGES, "tracking", "status", "work", "repro", "generate"])
+@pytest.mark.parametrize("room", [*STAGES, "sources", "tracking", "status", "work", "repro", "generate"])
 def test_every_command_explains_itself(room):
     done = subprocess.run(
         [sys.executable, "-m", f"pipeline.{room}", "--help"], capture_output=True, text=True, cwd=ROOT, check=True

@@ -25,7 +25,7 @@ from benchmarks.data import corpus
 from benchmarks.data.peers import Cost, run_measured, run_script
 from pipeline.chat.tokenizer import SPECIAL_TOKENS, load_tokenizer
 from pipeline.params import EMBEDDED, load_params
-from pipeline.shards import run_shards, write_manifest
+from pipeline.shards import Local, write_manifest
 from pipeline.shards.tables import DOCUMENTS, columns, shard_file, write_table
 from pipeline.tokenize.encode import EncodeJob, encode_shard
 from pipeline.tokenize.run import tokenize
@@ -92,14 +92,15 @@ def ours(part: str, clean: Path, tokenizer: Path, out: Path, fast: bool) -> None
             "seqlen": SEQLEN,
             "fast": fast,
         }
-        tokenize(clean, WorkFolder(out), type(params)(**values), checkpoint=EMBEDDED, workers=WORKERS)
+        tokenize(clean, WorkFolder(out), type(params)(**values), checkpoint=EMBEDDED, executor=Local(WORKERS))
         return
     jobs = []
     for source in sorted((clean / "train").glob("*.parquet")):
         folder = out / source.name
         folder.mkdir(parents=True)
         jobs.append(EncodeJob(source, folder, tokenizer.parent, fast))
-    run_shards(encode_shard, jobs, title="encode", workers=WORKERS)
+    for _ in Local(WORKERS).run(encode_shard, jobs):
+        pass
 
 
 def our_documents(out: Path) -> tuple[Counter[bytes], int]:

@@ -35,7 +35,7 @@ def too_large(file: File, line: int, size: int, limit: int, excerpt: bytes = b""
 def parse_json(file: File, line: int, data: bytes) -> Record | BadRecord:
     """The record in a line of JSON."""
     try:
-        fields = json.loads(data.decode("utf-8"), object_pairs_hook=_no_key_twice)
+        fields = _DECODER.decode(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         return bad_record(file, line, "not_utf8", f"not UTF-8: {error.reason}; write the file as UTF-8", data)
     except RecursionError:
@@ -98,3 +98,6 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         raise _KeyTwiceError(next(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]
     return fields
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_key_twice)

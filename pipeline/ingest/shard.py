@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 
@@ -40,19 +39,20 @@ class ShardJob:
     name: str
 
 
-class ShardReport(NamedTuple):
+@dataclass
+class ShardReport:
     """What a job came to."""
 
-    shards: list[dict[str, int]]
+    shards: list[dict[str, int]] = field(default_factory=list)
     """Of each shard that it wrote, the rows of each of its tables."""
-    records_in: int
+    records_in: int = 0
     """What was read: good records and bad ones."""
-    characters: Counter[str]
+    characters: Counter[str] = field(default_factory=Counter)
     """By kind."""
-    sources: Counter[str]
+    sources: Counter[str] = field(default_factory=Counter)
     """Records by source."""
-    quarantined: Counter[str]
-    left_out: Counter[str]
+    quarantined: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
     """Both by reason."""
 
 
@@ -77,7 +77,7 @@ class _Writer:
     """Holds the rows of one shard; no table of it has more than `shard_bytes` of text, but for a single record's."""
 
     def __init__(self, job: ShardJob) -> None:
-        self.report = ShardReport([], 0, Counter(), Counter(), Counter(), Counter())
+        self.report = ShardReport()
         self._job = job
         self._start()
 
@@ -86,7 +86,7 @@ class _Writer:
         if isinstance(outcome, LeftOut):
             self.report.left_out[outcome.reason] += 1
             return
-        self.report = self.report._replace(records_in=self.report.records_in + 1)
+        self.report.records_in += 1
         if isinstance(outcome, Record):
             self.report.sources[outcome.source] += 1
             kind = DOCUMENTS if isinstance(outcome.content, str) else CONVERSATIONS

@@ -11,6 +11,7 @@ import polars as pl
 
 from pipeline.ingest import run
 from pipeline.params import BadRecords, IngestParams
+from pipeline.shards import Local
 from pipeline.shards.tables import columns
 from pipeline.work import WorkFolder
 
@@ -30,7 +31,7 @@ def ingest(out: Path, settings: IngestParams, *, workers: int = 1) -> dict[str, 
     """Run the stage in a work folder beside `out`, and publish."""
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         work = WorkFolder(Path(folder))
-        summary = run.ingest(work, settings, workers=workers)
+        summary = run.ingest(work, settings, executor=Local(workers))
         work.publish(out)
     return summary
 

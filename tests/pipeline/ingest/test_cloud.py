@@ -16,6 +16,7 @@ import pytest
 from backports import zstd
 
 from pipeline.ingest import run
+from pipeline.shards import Local
 from pipeline.sources.__main__ import main
 from pipeline.work import WorkFolder
 from tests.pipeline.ingest.stage import ingest, manifest, params, quarantine, quarantining, rows, texts
@@ -146,11 +147,11 @@ def test_a_stopped_run_goes_on_with_the_objects_that_are_left(tmp_path: Path, bu
     main([str(folder)])
     settings, work = params(folder, shard_mb=1e-6), WorkFolder(tmp_path / "work")
     with pytest.raises(ValueError, match=r"s3://data/3\.jsonl:1: not JSON"):
-        run.ingest(work, settings, workers=1)
+        run.ingest(work, settings, executor=Local(1))
     put(bucket, "3.jsonl", lines("text 3"))
     main([str(folder)])
     for number in range(3):
         bucket.Object(f"{number}.jsonl").delete()
-    run.ingest(work, settings, workers=1)
+    run.ingest(work, settings, executor=Local(1))
     work_out = WorkFolder(tmp_path / "work").out
     assert texts(work_out) == [f"text {number}" for number in range(4)]

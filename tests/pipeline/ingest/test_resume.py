@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.ingest import run
+from pipeline.shards import Local
 from pipeline.work import WorkFolder
 from tests.pipeline.ingest.stage import manifest, quarantining, write_jsonl
 
@@ -19,9 +20,9 @@ ROOT = Path(__file__).parents[3]
 CODE = (
     "import sys; from pathlib import Path\n"
     "from pipeline.ingest import run; from pipeline.work import WorkFolder\n"
-    "from tests.pipeline.ingest.stage import quarantining\n"
+    "from pipeline.shards import Local\nfrom tests.pipeline.ingest.stage import quarantining\n"
     "if __name__ == '__main__':\n"
-    "    run.ingest(WorkFolder(Path(sys.argv[2])), quarantining(Path(sys.argv[1]), 0.02), workers=1)\n"
+    "    run.ingest(WorkFolder(Path(sys.argv[2])), quarantining(Path(sys.argv[1]), 0.02), executor=Local(1))\n"
 )
 
 
@@ -41,21 +42,21 @@ def _bytes(out: Path) -> dict[str, bytes]:
 def test_kills(tmp_path: Path) -> None:
     source = _source(tmp_path / "in")
     whole, work = WorkFolder(tmp_path / "whole"), WorkFolder(tmp_path / "work")
-    run.ingest(whole, quarantining(source, 0.02), workers=1)
+    run.ingest(whole, quarantining(source, 0.02), executor=Local(1))
     assert manifest(whole.out)["records_in"] == 15_000
-    done = work.scratch / "read"
+    done = work.shards
     kept: dict[Path, int] = {}
     for more in (1, 20, 25):
         process = subprocess.Popen([sys.executable, "-c", CODE, str(source), str(work.path)], cwd=ROOT)
-        while process.poll() is None and len(list(done.glob("*"))) < len(kept) + more:
+        while process.poll() is None and len(list(done.glob("[!.]*/result"))) < len(kept) + more:
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "it was to be killed before its end"
         assert not work.out.exists()
         for path, time_ns in kept.items():
             assert path.stat().st_mtime_ns == time_ns, "what was done was not done again"
-        kept = {path: path.stat().st_mtime_ns for path in done.glob("*") if path.suffix != ".tmp"}
-    run.ingest(work, quarantining(source, 0.02), workers=2)
+        kept = {path: path.stat().st_mtime_ns for path in done.glob("[!.]*/result")}
+    run.ingest(work, quarantining(source, 0.02), executor=Local(2))
     assert _bytes(work.out) == _bytes(whole.out)
     for path, time_ns in kept.items():
         assert path.stat().st_mtime_ns == time_ns

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from pipeline.ingest.run import ingest
-from pipeline.params import LongConversations, LongDocuments
+from pipeline.params import load_params
 from pipeline.preprocess.run import preprocess
 from pipeline.shards import Executor
 from pipeline.tokenize.run import tokenize
 from pipeline.work import WorkFolder
 from tests.project import write_jsonl
 
-PREPROCESS = {"min_chars": 3, "max_chars": 10_000, "validation_fraction": 0.2, "test_fraction": 0.2, "seed": 0}
-TOKENIZE = {
-    "tokenizer": "embedded",
-    "vocab_size": 300,
-    "seqlen": 64,
-    "long_documents": LongDocuments.split,
-    "long_conversations": LongConversations.truncate,
-    "seed": 0,
-}
+PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
+PREPROCESS = {"min_chars": 3, "max_chars": 10_000, "validation_fraction": 0.2, "test_fraction": 0.2}
+TOKENIZE = {"vocab_size": 300, "seqlen": 64}
 
 
 def write_inputs(root: Path) -> Path:
@@ -39,9 +33,9 @@ def run_stages(root: Path, executor: Executor, **changed: Any) -> dict[str, str]
     Args:
         changed: parameters of preprocess and tokenize that are not as above.
     """
-    ingest_params: Any = SimpleNamespace(source=str(root / "input"), shard_mb=0.01)
-    preprocess_params: Any = SimpleNamespace(**PREPROCESS | {k: v for k, v in changed.items() if k in PREPROCESS})
-    tokenize_params: Any = SimpleNamespace(**TOKENIZE | {k: v for k, v in changed.items() if k in TOKENIZE})
+    ingest_params = replace(PARAMS.ingest, source=str(root / "input"), shard_mb=0.01)
+    preprocess_params = replace(PARAMS.preprocess, **PREPROCESS | _of(PARAMS.preprocess, changed))
+    tokenize_params = replace(PARAMS.tokenize, **TOKENIZE | _of(PARAMS.tokenize, changed))
     work = {stage: WorkFolder(root / "work" / stage) for stage in ("ingest", "preprocess", "tokenize")}
     ingest(work["ingest"], ingest_params, executor=executor)
     preprocess(work["ingest"].out, work["preprocess"], preprocess_params, executor=executor)
@@ -49,3 +43,7 @@ def run_stages(root: Path, executor: Executor, **changed: Any) -> dict[str, str]
     files = sorted(file for folder in work.values() for file in folder.out.rglob("*") if file.is_file())
     assert len(files) > 20
     return {file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def _of(section: Any, changed: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in changed.items() if hasattr(section, name)}

@@ -74,7 +74,7 @@ def test_a_length_of_rows_needs_no_shard(done: Path) -> None:
 
 
 def test_a_threshold_that_drops_nothing_more_is_only_judged_again(done: Path) -> None:
-    assert ran(done, min_chars=4) == {"preprocess.survey_shard": shards(done, "ingest")}
+    assert ran(done, min_chars=4) == {"preprocess.annotate": shards(done, "ingest")}
 
 
 def test_a_decision_writes_the_shards_it_changes(done: Path) -> None:
@@ -89,8 +89,8 @@ def test_one_more_file_is_read_alone(done: Path, name: str) -> None:
     write_jsonl(done / "input" / name, count=20, seed=9)
     found = ran(done)
     new = shards(done, "ingest") - before
-    assert found["ingest.write_shard"] == new / 2  # a file for each kind
-    assert found["preprocess.survey_shard"] == new
+    assert found["ingest.write_shards"] == new / 2  # a file for each kind
+    assert found["preprocess.annotate"] == new
 
 
 def test_a_changed_file_is_read_alone(done: Path) -> None:
@@ -98,8 +98,8 @@ def test_a_changed_file_is_read_alone(done: Path) -> None:
     pieces = len(list(cut_json_lines(File(file, file.name, None), 10_000)))
     file.write_text(file.read_text().replace("forever", "for ever"))
     found = ran(done)
-    assert found["ingest.write_shard"] == pieces
-    assert found["preprocess.survey_shard"] == 2 * pieces
+    assert found["ingest.write_shards"] == pieces
+    assert found["preprocess.annotate"] == 2 * pieces
 
 
 def test_other_code_is_another_result(tmp_path: Path) -> None:
