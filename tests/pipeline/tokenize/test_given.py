@@ -14,6 +14,7 @@ from pipeline.chat.template import template_for
 from pipeline.chat.tokenizer import load_tokenizer
 from pipeline.params import TokenizeParams
 from pipeline.rows import CONTEXT, NEVER, RESPONSE
+from pipeline.shards import Local
 from pipeline.tokenize import bpe
 from tests.pipeline.chat.test_jinja import CHATML, WITHOUT
 from tests.pipeline.tokenize.test_foreign import KINDS, sentencepiece_model
@@ -79,7 +80,9 @@ def test_the_bytes_are_the_same_with_the_fast_encoder(
     monkeypatch.setattr(bpe, "WORDS", words)
     found = []
     for fast in (True, False):
-        target, _ = run(tmp_path / str(fast), random_clean(), replace(PARAMS, fast=fast), workers=2 if fast else 1)
+        target, _ = run(
+            tmp_path / str(fast), random_clean(), replace(PARAMS, fast=fast), executor=Local(2 if fast else 1)
+        )
         found.append({str(p.relative_to(target)): p.read_bytes() for p in target.rglob("*") if p.is_file()})
     assert found[0] == found[1]
     assert "warning" not in capsys.readouterr().err
