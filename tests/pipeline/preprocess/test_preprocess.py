@@ -99,8 +99,8 @@ def test_no_held_out_group_is_trained_on(tmp_path: Path) -> None:
 def test_groups_with_a_shared_duplicate_go_together(tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()
-    rows = [(f"{n}", f"group {n}", None, f"text {n}") for n in range(30)]
-    rows += [(f"copy {n}", f"group {n + 1}", None, f"text {n}") for n in range(0, 30, 2)]  # ties 0-1, 2-3, ...
+    rows = [(f"{n}", "input", f"group {n}", None, f"text {n}") for n in range(30)]
+    rows += [(f"copy {n}", "input", f"group {n + 1}", None, f"text {n}") for n in range(0, 30, 2)]  # ties 0-1, 2-3, ...
     write_table(
         pl.DataFrame(rows, schema=columns("documents", split=True), orient="row"), source / "documents-00000.parquet"
     )

@@ -66,9 +66,8 @@ def write_clean(directory: Path, clean: Clean) -> Path:
                 (directory / split).mkdir(parents=True, exist_ok=True)
                 ids = [f"{kind}:{split}:{index}:{number}" for number in range(len(shard))]
                 schema = columns(kind, split=False)
-                write_table(
-                    pl.DataFrame(dict(zip(schema, (ids, ids, ids, shard), strict=True)), schema=schema), directory / name
-                )
+                table = pl.DataFrame(dict(zip(schema, (ids, ids, ids, shard), strict=True)), schema=schema)
+                write_table(table, directory / name)
                 records[name] = len(shard)
     write_manifest(directory, records, {})
     return directory
