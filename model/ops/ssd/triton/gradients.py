@@ -120,19 +120,20 @@ def inter_gradients_kernel(
             from_start = tl.where(document == before, from_start, 0.0)
             weight = tl.where(document == last, weight, 0.0)
             across = tl.where(last == before, across, 0.0)
-        xs = load_tile(x, first, left, positions, nheads * headdim, h * headdim, p, headdim)
-        dys = load_tile(dy, first, left, positions, nheads * headdim, h * headdim, p, headdim)
+        dys = load_tile(dy, first, left, positions, nheads * headdim, h * headdim, p, headdim).to(tl.float32)
         state = tl.load(states + chunk * size + square, mask=inside, other=0.0).to(DOT)
-        d_state = tl.load(d_states + chunk * size + square, mask=inside, other=0.0).to(DOT)
-
-        scaled = dys.to(tl.float32) * from_start[:, None]
+        scaled = dys * from_start[:, None]
         dC_sum = dot(scaled.to(DOT), state, PRECISION, dC_sum)
-        weighted = xs.to(tl.float32) * weight[:, None]
-        dB_sum = dot(weighted.to(DOT), d_state, PRECISION, dB_sum)
         share = tl.sum(dot(Cs, tl.trans(state), PRECISION) * scaled, 1)
         tl.store(shares + 4 * plane + of_head + positions, share)
-        # Only the diagonal is wanted, but the states need not come into registers for it
-        kept = tl.where(p[:, None] == p[None, :], dot(state, tl.trans(d_state), PRECISION), 0.0)
+
+        xs = load_tile(x, first, left, positions, nheads * headdim, h * headdim, p, headdim).to(tl.float32)
+        d_state = tl.load(d_states + chunk * size + square, mask=inside, other=0.0).to(DOT)
+        dB_sum = dot((xs * weight[:, None]).to(DOT), d_state, PRECISION, dB_sum)
+        if DOT == tl.bfloat16:  # the states stay in shared memory, at the price of a product of which the trace is used
+            kept = tl.where(p[:, None] == p[None, :], dot(state, tl.trans(d_state), PRECISION), 0.0)
+        else:  # where there is no room for them in each layout
+            kept = state * d_state
         tl.store(d_across + chunk, tl.sum(tl.sum(kept, 1), 0) * across)
     Bs = load_tile(B, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
     program = (b * nchunks + c) * tl.num_programs(1) + tl.program_id(1)
