@@ -46,10 +46,10 @@ HEADS = 16
 """That one program makes decays for."""
 
 STAGES = 2
-"""Of the pipelines of loads, in bf16; fp32 has no shared memory to spare. Three are slower: one program fits less."""
+"""Of the pipelines of loads, in bf16; fp32 has no shared memory to spare. Three are slower where one program fits less."""
 
-PREFETCH = {"num_stages": 3}
-"""Of `states` along parts, which has room for it."""
+MORE_STAGES = 3
+"""Of the kernels that have room for it: `states` and `intra_gradients`, with states of up to 64 x 128."""
 
 
 class Plan:
@@ -74,6 +74,8 @@ class Plan:
         self.nsplits = -(-heads // -(-heads // self.nsplits))
         self.warps = 4 if self.P * self.N <= 8192 else 8
         self.state_dtype = torch.bfloat16 if x.dtype is torch.bfloat16 else torch.float32
+        small = x.dtype is torch.bfloat16 and self.P * self.N <= 8192
+        self.prefetch = {"num_stages": MORE_STAGES} if small else {}
         self.sizes = (self.seqlen, self.nheads, self.ngroups)
         self.runs = (*self.sizes, self.nsegments, self.parts, self.chunks_of_part, self.nchunks)
         self.dots: dict[str, Any] = {
@@ -136,7 +138,7 @@ def forward(
         if plan.nsegments > 1:
             states_kernel[(plan.nheads, local.shape[0] * local.shape[1])](
                 *(*inputs, documents, A, local, decay, A, A, *plan.runs),
-                REVERSE=False, STORE=False, START=False, **options | PREFETCH,
+                REVERSE=False, STORE=False, START=False, **options | plan.prefetch,
             )  # fmt: skip
         scan_kernel[(plan.nheads, plan.batch * plan.nsegments)](
             *(*inputs, C, _given(D, A), documents, start, local, decay, y, starts, final, *plan.runs),
@@ -185,18 +187,18 @@ def backward(
         before = (dy, decays, plane, C, documents, _given(d_final, A), local, decay, d_states, d_start, *plan.runs)
         if plan.nsegments > 1:
             of_parts = (plan.nheads, local.shape[0] * local.shape[1])
-            states_kernel[of_parts](*before, STORE=False, **backwards | PREFETCH)
-        states_kernel[along](*before, STORE=True, **backwards)
+            states_kernel[of_parts](*before, STORE=False, **backwards | plan.prefetch)
+        states_kernel[along](*before, STORE=True, **backwards | plan.prefetch)
         states_kernel[along](
             *(x, decays, plane, B, documents, starts, local, decay, states, torch.empty_like(d_start), *plan.runs),
-            REVERSE=False, STORE=True, START=True, **options,
+            REVERSE=False, STORE=True, START=True, **options | plan.prefetch,
         )  # fmt: skip
         chunks = (plan.nchunks, plan.ngroups * plan.nsplits, plan.batch)
         sizes = (*plan.sizes, plan.nchunks, plan.nsplits)
         inputs = (dy, x, decays, plane, B, C)
         intra_gradients_kernel[chunks](
             *(*inputs, _given(D, A), documents, d_states, dx, d_scores, shares, dD, *sizes),
-            SKIP=D is not None, **options,
+            SKIP=D is not None, **options | plan.prefetch,
         )  # fmt: skip
         inter_gradients_kernel[chunks](
             *(*inputs, documents, states, d_states, d_scores, dB, dC, shares, d_across, *sizes), **options

@@ -74,7 +74,7 @@ def intra_gradients_kernel(
         direct = own_score * step
         if SKIP:
             direct += tl.load(D + h).to(tl.float32)
-            tl.store(dD + chunk, tl.sum(own_product, 0))
+            tl.store(dD + chunk, tl.sum(tl.where(rows == columns, products, 0.0)))
         out = d_update * step[:, None] + direct[:, None] * dys.to(tl.float32)
         store_tile(dx, out, first, left, positions, nheads * headdim, h * headdim, p, headdim)
     later += tl.where(rows == columns, own[:, None], 0.0)
@@ -134,7 +134,7 @@ def inter_gradients_kernel(
             kept = tl.where(p[:, None] == p[None, :], dot(state, tl.trans(d_state), PRECISION), 0.0)
         else:  # where there is no room for them in each layout
             kept = state * d_state
-        tl.store(d_across + chunk, tl.sum(tl.sum(kept, 1), 0) * across)
+        tl.store(d_across + chunk, tl.sum(kept) * across)
     Bs = load_tile(B, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
     program = (b * nchunks + c) * tl.num_programs(1) + tl.program_id(1)
     matrix = d_scores + program * tl.full((), Q * Q, tl.int64)

@@ -16,8 +16,12 @@ SPILLED = {80: 11_000, 90: 640, 100: 1_200}
 """What they do today (docs/kernels.md), so that no change makes it worse."""
 
 TYPES = {
-    **dict.fromkeys(["x", "dy", "dt", "B", "C", "y", "dx", "ddt", "dB", "dC", "states", "d_states", "d_scores"], "*bf16"),
-    **dict.fromkeys(["seqlen", "nheads", "ngroups", "nsegments", "parts", "chunks_of_part", "nchunks", "nsplits"], "i32"),
+    **dict.fromkeys(
+        ["x", "dy", "dt", "B", "C", "y", "dx", "ddt", "dB", "dC", "states", "d_states", "d_scores"], "*bf16"
+    ),
+    **dict.fromkeys(
+        ["seqlen", "nheads", "ngroups", "nsegments", "parts", "chunks_of_part", "nchunks", "nsplits"], "i32"
+    ),
     **{"seq_idx": "*i32", "plane": "i64", "dt_min": "fp32", "dt_max": "fp32"},
 }
 CONSTANTS = {
