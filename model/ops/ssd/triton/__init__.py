@@ -14,9 +14,9 @@ precision.
               inter_gradients  of B and C: of that sum, and through the states, the heads of a group in turn
               step_gradients   of the step sizes, from what the others say of the decays
 
-Shapes: b batch, c chunks, s segments, k parts of segments, g groups, h heads, p headdim, n dstate; Q positions of a chunk. Decays are sums
-of a = dt A, in fp32: of a chunk only, and with a at least -20 (e^-20 is less than fp32 resolves), so that the
-difference of two sums keeps what lies between them.
+Shapes: b batch, c chunks, s segments, k parts of segments, g groups, h heads, p headdim, n dstate; Q positions of a
+chunk. Decays are sums of a = dt A, in fp32: of a chunk only, and with a at least -20 (e^-20 is less than fp32
+resolves), so that the difference of two sums keeps what lies between them.
 """
 
 from typing import Any
@@ -46,7 +46,7 @@ HEADS = 16
 """That one program makes decays for."""
 
 STAGES = 2
-"""Of the pipelines of loads, in bf16; fp32 has no shared memory to spare. Three are slower where one program fits less."""
+"""Of the pipelines of loads, in bf16; fp32 has no shared memory to spare. Three are slower where they cost a program."""
 
 MORE_STAGES = 3
 """Of the kernels that have room for it: `states` and `intra_gradients`, with states of up to 64 x 128."""

@@ -1,4 +1,4 @@
-"""The gradients of a chunk, given the states around it: what passes inside the chunk, then what passes through states."""
+"""The gradients of a chunk, given the states around it: those inside the chunk, then those through the states."""
 
 import triton
 import triton.language as tl
@@ -130,9 +130,11 @@ def inter_gradients_kernel(
         xs = load_tile(x, first, left, positions, nheads * headdim, h * headdim, p, headdim).to(tl.float32)
         d_state = tl.load(d_states + chunk * size + square, mask=inside, other=0.0).to(DOT)
         dB_sum = dot((xs * weight[:, None]).to(DOT), d_state, PRECISION, dB_sum)
-        if DOT == tl.bfloat16:  # the states stay in shared memory, at the price of a product of which the trace is used
+        # In bf16 the states stay in shared memory, at the price of a product of which only the trace is used; in fp32
+        # there is no room for them in each layout
+        if tl.bfloat16 == DOT:
             kept = tl.where(p[:, None] == p[None, :], dot(state, tl.trans(d_state), PRECISION), 0.0)
-        else:  # where there is no room for them in each layout
+        else:
             kept = state * d_state
         tl.store(d_across + chunk, tl.sum(kept) * across)
     Bs = load_tile(B, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)

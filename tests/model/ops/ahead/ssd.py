@@ -37,7 +37,8 @@ KERNELS = [
         kernel,
         PLAN.dots | constants,
         TYPES,
-        options={"num_stages": PLAN.dots["num_stages"], "num_warps": PLAN.warps},
+        options={"num_stages": PLAN.dots["num_stages"], "num_warps": PLAN.warps}
+        | (PLAN.prefetch if kernel in (states_kernel, intra_gradients_kernel) else {}),
         spilled=SPILLED,
     )
     for kernel, constants in CONSTANTS.items()
