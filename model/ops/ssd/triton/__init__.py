@@ -46,7 +46,7 @@ HEADS = 16
 """That one program makes decays for."""
 
 STAGES = 2
-"""Of the pipelines of loads, in bf16; fp32 has no shared memory to spare. Three are slower where they cost a program."""
+"""Of the pipelines of loads, in bf16; fp32 has no shared memory to spare. Three are slower if they cost a program."""
 
 MORE_STAGES = 3
 """Of the kernels that have room for it: `states` and `intra_gradients`, with states of up to 64 x 128."""

@@ -132,7 +132,7 @@ def inter_gradients_kernel(
         dB_sum = dot((xs * weight[:, None]).to(DOT), d_state, PRECISION, dB_sum)
         # In bf16 the states stay in shared memory, at the price of a product of which only the trace is used; in fp32
         # there is no room for them in each layout
-        if tl.bfloat16 == DOT:
+        if DOT == tl.bfloat16:  # noqa: SIM300
             kept = tl.where(p[:, None] == p[None, :], dot(state, tl.trans(d_state), PRECISION), 0.0)
         else:
             kept = state * d_state
