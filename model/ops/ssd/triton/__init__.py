@@ -6,17 +6,17 @@ what crosses memory is one state per segment, and in the backward also the state
 precision.
 
     forward   decays  step sizes and sums of decays
-              states  each segment's own contribution to the state after it
+              states  what each part of a segment contributes to the state after it
               scan    outputs, chunk by chunk, from the state that the segments before leave
-    backward  states  each segment's own contribution to the gradient of the state before it
+    backward  states  what each part of a segment contributes to the gradient of the state before it
               states  the state at each chunk's start, the gradient at each chunk's end (a launch each)
-              read_gradients, write_gradients   chunk by chunk, the heads of a group in turn: C B^T is made once, and
-                      what C and B get from several heads is summed in registers
+              intra_gradients  of x, and of C B^T summed over the heads of a group, chunk by chunk
+              inter_gradients  of B and C: of that sum, and through the states, the heads of a group in turn
               step_gradients   of the step sizes, from what the others say of the decays
 
-Shapes: b batch, c chunks, s segments, g groups, h heads, p headdim, n dstate; Q positions of a chunk. Decays are sums
-of a = dt A, in fp32: of a chunk only, and with a at least -20 (e^-20 is less than fp32 resolves), so that the
-difference of two sums keeps what lies between them.
+Shapes: b batch, c chunks, s segments, k parts of segments, g groups, h heads, p headdim, n dstate; Q positions of a
+chunk. Decays are sums of a = dt A, in fp32: of a chunk only, and with a at least -20 (e^-20 is less than fp32
+resolves), so that the difference of two sums keeps what lies between them.
 """
 
 from typing import Any
@@ -27,12 +27,16 @@ import triton.language as tl
 from torch import Tensor
 
 from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel
-from model.ops.ssd.triton.gradients import read_gradients_kernel, write_gradients_kernel
+from model.ops.ssd.triton.gradients import inter_gradients_kernel, intra_gradients_kernel
 from model.ops.ssd.triton.scan import scan_kernel
 from model.ops.ssd.triton.states import states_kernel
 
-PROGRAMS = 512
-"""That a launch should have at least: a constant, since the number of segments is part of the rounding."""
+PROGRAMS = 264
+"""That a launch should have at most for the sake of parallelism: two for each multiprocessor of an H100, as many as fit
+there. A constant, since the number of segments is part of the rounding."""
+
+PART_PROGRAMS = 396
+"""Likewise of the launch of the parts of segments, of which three fit."""
 
 MOST_SEGMENTS = 16
 LEAST_CHUNKS = 4
@@ -42,7 +46,10 @@ HEADS = 16
 """That one program makes decays for."""
 
 STAGES = 2
-"""Of the pipelines of loads, in bf16; fp32 has no shared memory to spare. Three are slower: one program fits less."""
+"""Of the pipelines of loads, in bf16; fp32 has no shared memory to spare. Three are slower if they cost a program."""
+
+MORE_STAGES = 3
+"""Of the kernels that have room for it: `states` and `intra_gradients`, with states of up to 64 x 128."""
 
 
 class Plan:
@@ -56,14 +63,21 @@ class Plan:
         self.nchunks = -(-self.seqlen // self.Q)
         wanted = max(1, PROGRAMS // (self.batch * self.nheads))
         most = max(1, self.nchunks // LEAST_CHUNKS)
-        self.chunks_of_segment = -(-self.nchunks // min(wanted, most, MOST_SEGMENTS))
-        self.nsegments = -(-self.nchunks // self.chunks_of_segment)
+        chunks = -(-self.nchunks // min(wanted, most, MOST_SEGMENTS))
+        before_last = max(1, -(-self.nchunks // chunks) - 1)
+        wanted = max(1, PART_PROGRAMS // (self.batch * self.nheads * before_last))
+        self.parts = min(wanted, max(1, chunks // LEAST_CHUNKS))
+        self.chunks_of_part = -(-chunks // self.parts)
+        self.nsegments = -(-self.nchunks // (self.parts * self.chunks_of_part))
         heads = self.nheads // self.ngroups
         self.nsplits = min(heads, max(1, PROGRAMS // (self.batch * self.nchunks * self.ngroups)))
         self.nsplits = -(-heads // -(-heads // self.nsplits))
         self.warps = 4 if self.P * self.N <= 8192 else 8
         self.state_dtype = torch.bfloat16 if x.dtype is torch.bfloat16 else torch.float32
+        small = x.dtype is torch.bfloat16 and self.P * self.N <= 8192
+        self.prefetch = {"num_stages": MORE_STAGES} if small else {}
         self.sizes = (self.seqlen, self.nheads, self.ngroups)
+        self.runs = (*self.sizes, self.nsegments, self.parts, self.chunks_of_part, self.nchunks)
         self.dots: dict[str, Any] = {
             "headdim": self.headdim,
             "dstate": self.dstate,
@@ -78,10 +92,19 @@ class Plan:
 
 def saved(x: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     """Empty tensors of the shapes that `forward` keeps for `backward`."""
-    plan = Plan(x, B)
+    return _saved(x, Plan(x, B))
+
+
+def _saved(x: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
     states = (plan.batch, plan.nsegments, plan.nheads, plan.headdim, plan.dstate)
-    decays = (3, plan.batch, plan.nheads, plan.nchunks * plan.Q)
+    decays = (4, plan.batch, plan.nheads, plan.nchunks * plan.Q)
     return x.new_empty(states, dtype=torch.float32), x.new_empty(decays, dtype=torch.float32)
+
+
+def _of_parts(starts: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+    """Empty tensors for what `states` makes of parts: states (b, k, h, p, n), and decays across them (b, k, h)."""
+    parts = (plan.batch, (plan.nsegments - 1) * plan.parts, plan.nheads)
+    return starts.new_empty((*parts, plan.headdim, plan.dstate)), starts.new_empty(parts)
 
 
 def forward(
@@ -98,15 +121,12 @@ def forward(
     dt_limit: tuple[float, float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return y (b, seqlen, h, p) in x's dtype, and in fp32 the final state (b, h, p, n); for the backward the segments'
-    first states (b, s, h, p, n) and the decays (3, b, h, c Q).
+    first states (b, s, h, p, n) and the decays (4, b, h, c Q).
     """
     plan = Plan(x, B)
     x, dt, A, B, C = _laid_out(x, dt, A, B, C)
-    y, (starts, decays) = torch.empty_like(x), saved(x, B)
-    final = torch.empty_like(starts[:, 0])
-    local, decay = starts, starts  # not looked at where there is one segment
-    grid = (plan.nheads, plan.batch * plan.nsegments)
-    sizes = (*plan.sizes, plan.nsegments, plan.chunks_of_segment, plan.nchunks)
+    y, (starts, decays) = torch.empty_like(x), _saved(x, plan)
+    final, (local, decay) = torch.empty_like(starts[:, 0]), _of_parts(starts, plan)
     options = {"DOCUMENTS": seq_idx is not None, "num_warps": plan.warps, **plan.dots}
     documents, start = _given(seq_idx, A), _given(initial_state, A)
     with torch.cuda.device_of(x):
@@ -116,13 +136,12 @@ def forward(
         )  # fmt: skip
         inputs = (x, decays, decays.stride(0), B)
         if plan.nsegments > 1:
-            local, decay = torch.empty_like(starts), x.new_empty(starts.shape[:3], dtype=torch.float32)
-            states_kernel[grid](
-                *(*inputs, documents, A, local, decay, local, local, A, A, *sizes),
-                REVERSE=False, STORE=False, START=False, **options,
+            states_kernel[(plan.nheads, local.shape[0] * local.shape[1])](
+                *(*inputs, documents, A, local, decay, A, A, *plan.runs),
+                REVERSE=False, STORE=False, START=False, **options | plan.prefetch,
             )  # fmt: skip
-        scan_kernel[grid](
-            *(*inputs, C, _given(D, A), documents, start, local, decay, y, starts, final, *sizes),
+        scan_kernel[(plan.nheads, plan.batch * plan.nsegments)](
+            *(*inputs, C, _given(D, A), documents, start, local, decay, y, starts, final, *plan.runs),
             SKIP=D is not None, START=initial_state is not None, **options,
         )  # fmt: skip
     return y, final, starts, decays
@@ -151,36 +170,39 @@ def backward(
     d_final = None if grad_final_state is None else grad_final_state.contiguous()
     per_chunk = (plan.batch, plan.nchunks, plan.nheads)
     states = x.new_empty((*per_chunk, plan.headdim, plan.dstate), dtype=plan.state_dtype)
-    d_states = torch.empty_like(states)
-    local, d_start = torch.empty_like(starts), torch.empty_like(starts[:, 0])
-    decay = x.new_empty(starts.shape[:3], dtype=torch.float32)
+    d_states, d_start = torch.empty_like(states), torch.empty_like(starts[:, 0])
+    local, decay = _of_parts(starts, plan)
     dx, ddt = torch.empty_like(x), torch.empty_like(dt)
     parts = (plan.nsplits, *B.shape)
     dB, dC = (x.new_empty(parts, dtype=torch.float32 if plan.nsplits > 1 else B.dtype) for _ in range(2))
     dA, dD, d_bias, d_across = (x.new_empty(per_chunk, dtype=torch.float32) for _ in range(4))
-    shares = x.new_empty((4, *decays.shape[1:]), dtype=torch.float32)
-    grid: tuple[int, ...] = (plan.nheads, plan.batch * plan.nsegments)
-    sizes: tuple[int, ...] = (*plan.sizes, plan.nsegments, plan.chunks_of_segment, plan.nchunks)
+    shares = x.new_empty((5, *decays.shape[1:]), dtype=torch.float32)
+    per_group = (plan.batch, plan.nchunks, plan.ngroups * plan.nsplits, plan.Q, plan.Q)
+    d_scores = x.new_empty(per_group, dtype=plan.state_dtype)
     options = {"DOCUMENTS": seq_idx is not None, "num_warps": plan.warps, **plan.dots}
     documents, plane = _given(seq_idx, A), decays.stride(0)
     with torch.cuda.device_of(x):
+        along = (plan.nheads, plan.batch * plan.nsegments)
         backwards = {"REVERSE": True, "START": d_final is not None, **options}
-        before = (dy, decays, plane, C, documents, _given(d_final, A), local, decay, d_states, d_start, A, A, *sizes)
+        before = (dy, decays, plane, C, documents, _given(d_final, A), local, decay, d_states, d_start, *plan.runs)
         if plan.nsegments > 1:
-            states_kernel[grid](*before, STORE=False, **backwards)
-        states_kernel[grid](*before, STORE=True, **backwards)
-        after = (torch.empty_like(d_start), d_states, d_across, *sizes)
-        states_kernel[grid](
-            *(x, decays, plane, B, documents, starts, local, decay, states, *after),
-            REVERSE=False, STORE=True, START=True, **options,
+            of_parts = (plan.nheads, local.shape[0] * local.shape[1])
+            states_kernel[of_parts](*before, STORE=False, **backwards | plan.prefetch)
+        states_kernel[along](*before, STORE=True, **backwards | plan.prefetch)
+        states_kernel[along](
+            *(x, decays, plane, B, documents, starts, local, decay, states, torch.empty_like(d_start), *plan.runs),
+            REVERSE=False, STORE=True, START=True, **options | plan.prefetch,
         )  # fmt: skip
-        grid = (plan.nchunks, plan.ngroups * plan.nsplits, plan.batch)
+        chunks = (plan.nchunks, plan.ngroups * plan.nsplits, plan.batch)
         sizes = (*plan.sizes, plan.nchunks, plan.nsplits)
-        read_gradients_kernel[grid](dy, x, decays, plane, B, C, documents, states, dC, shares, *sizes, **options)
-        write_gradients_kernel[grid](
-            *(dy, x, decays, plane, B, C, _given(D, A), documents, d_states, shares, dx, dB, dD, *sizes),
-            SKIP=D is not None, **options,
+        inputs = (dy, x, decays, plane, B, C)
+        intra_gradients_kernel[chunks](
+            *(*inputs, _given(D, A), documents, d_states, dx, d_scores, shares, dD, *sizes),
+            SKIP=D is not None, **options | plan.prefetch,
         )  # fmt: skip
+        inter_gradients_kernel[chunks](
+            *(*inputs, documents, states, d_states, d_scores, dB, dC, shares, d_across, *sizes), **options
+        )
         step_gradients_kernel[(plan.nchunks, -(-plan.nheads // HEADS), plan.batch)](
             *(dt, A, _given(dt_bias, A), d_across, shares, ddt, dA, d_bias),
             *(plan.seqlen, plan.nheads, plan.nchunks, *dt_limit),

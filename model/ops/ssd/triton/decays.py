@@ -29,7 +29,9 @@ def decays_kernel(
     dt, A, dt_bias, decays, seqlen, nheads, nchunks, dt_min, dt_max,
     Q: tl.constexpr, H: tl.constexpr, SOFTPLUS: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
-    """(3, b, h, c Q): step sizes; log2 of decays from the chunk's start through a position, and from it to the end."""
+    """(4, b, h, c Q): step sizes; log2 of decays from the chunk's start through a position, and from it to the end; and
+    step sizes times the decays to the end.
+    """
     c, b = tl.program_id(0), tl.program_id(2)
     positions, heads = tl.arange(0, Q), tl.program_id(1) * H + tl.arange(0, H)
     first, left = b.to(tl.int64) * seqlen + c * Q, seqlen - c * Q
@@ -47,7 +49,9 @@ def decays_kernel(
     tl.store(place, step, mask=heads[None, :] < nheads)
     a *= LOG2_E
     tl.store(place + plane, tl.cumsum(a, 0), mask=heads[None, :] < nheads)
-    tl.store(place + 2 * plane, tl.cumsum(a, 0, reverse=True) - a, mask=heads[None, :] < nheads)
+    after = tl.cumsum(a, 0, reverse=True) - a
+    tl.store(place + 2 * plane, after, mask=heads[None, :] < nheads)
+    tl.store(place + 3 * plane, tl.exp2(after) * step, mask=heads[None, :] < nheads)
 
 
 @triton.jit
@@ -76,7 +80,7 @@ def step_gradients_kernel(
     width = nchunks * Q
     place = shares + (b.to(tl.int64) * nheads + heads[None, :]) * width + (c * Q + positions[:, None])
     plane = tl.num_programs(2).to(tl.int64) * nheads * width
-    of_outputs = tl.load(place, mask=valid, other=0.0)
+    of_outputs = tl.load(place, mask=valid, other=0.0) + tl.load(place + 4 * plane, mask=valid, other=0.0)
     of_updates = tl.load(place + plane, mask=valid, other=0.0)
     at_end = tl.load(place + 2 * plane, mask=valid, other=0.0)
     chunk = (b * nchunks + c) * nheads + heads

@@ -1,4 +1,4 @@
-"""The gradients inside a chunk, given the states around it."""
+"""The gradients of a chunk, given the states around it: those inside the chunk, then those through the states."""
 
 import triton
 import triton.language as tl
@@ -7,67 +7,18 @@ from model.ops.ssd.triton.parts import documents, dot, load_tile, store_tile
 
 
 @triton.jit
-def read_gradients_kernel(
-    dy, x, decays, plane, B, C, seq_idx, states, dC, shares,
-    seqlen, nheads, ngroups, nchunks, nsplits,
-    headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
-    DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """What a chunk's outputs ask of C, for some heads of a group, and of the decays on the way to each (`shares`)."""
-    c, b = tl.program_id(0), tl.program_id(2)
-    g, split = tl.program_id(1) // nsplits, tl.program_id(1) % nsplits
-    heads_of_group = nheads // ngroups
-    heads = tl.cdiv(heads_of_group, nsplits)
-    positions, p, n = tl.arange(0, Q), tl.arange(0, P), tl.arange(0, N)
-    rows, columns = positions[:, None], positions[None, :]
-    square = p[:, None] * dstate + n[None, :]
-    inside = (p[:, None] < headdim) & (n[None, :] < dstate)
-    size = tl.full((), headdim * dstate, tl.int64)
-    first, left = b.to(tl.int64) * seqlen + c * Q, seqlen - c * Q
-    Bs = load_tile(B, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
-    Cs = load_tile(C, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
-    scores = dot(Cs, tl.trans(Bs), PRECISION)
-    seen = columns <= rows
-    if DOCUMENTS:
-        document, _, before = documents(seq_idx + b.to(tl.int64) * seqlen, c * Q, Q, seqlen)
-        seen = seen & (document[:, None] == document[None, :])
-
-    dC_sum = tl.zeros((Q, N), tl.float32)
-    for i in range(0, tl.minimum(heads, heads_of_group - split * heads)):
-        h = g * heads_of_group + split * heads + i
-        here = decays + (b.to(tl.int64) * nheads + h) * nchunks * Q + c * Q + positions
-        step, through = tl.load(here), tl.load(here + plane)
-        from_start = tl.exp2(through)
-        if DOCUMENTS:
-            from_start = tl.where(document == before, from_start, 0.0)
-        xs = load_tile(x, first, left, positions, nheads * headdim, h * headdim, p, headdim).to(DOT)
-        dys = load_tile(dy, first, left, positions, nheads * headdim, h * headdim, p, headdim)
-        place = states + ((b * nchunks + c) * nheads + h) * size + square
-        state = tl.load(place, mask=inside, other=0.0).to(DOT)
-
-        between = tl.exp2(tl.where(seen, through[:, None] - through[None, :], float("-inf"))) * step[None, :]
-        d_scores = dot(dys.to(DOT), tl.trans(xs), PRECISION) * between
-        share = tl.sum(tl.where(columns < rows, scores * d_scores, 0.0), 1)
-        dC_sum = dot(d_scores.to(DOT), Bs, PRECISION, dC_sum)
-        scaled = dys.to(tl.float32) * from_start[:, None]
-        dC_sum = dot(scaled.to(DOT), state, PRECISION, dC_sum)
-        share += tl.sum(dot(Cs, tl.trans(state), PRECISION) * scaled, 1)
-        tl.store(shares + (b.to(tl.int64) * nheads + h) * nchunks * Q + c * Q + positions, share)
-    first += split.to(tl.int64) * tl.num_programs(2) * seqlen
-    store_tile(dC, dC_sum, first, left, positions, ngroups * dstate, g * dstate, n, dstate)
-
-
-@triton.jit
-def write_gradients_kernel(
-    dy, x, decays, plane, B, C, D, seq_idx, d_states, shares, dx, dB, dD,
+def intra_gradients_kernel(
+    dy, x, decays, plane, B, C, D, seq_idx, d_states, dx, d_scores, shares, dD,
     seqlen, nheads, ngroups, nchunks, nsplits,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     SKIP: tl.constexpr, DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """What a chunk's updates get, for some heads of a group: gradients of x and B. Matrices are (update m, output l).
+    """A chunk's dx, for some heads of a group. Matrices are (update m, output l).
 
-    And of each update, in `shares`, the shares of the loss of what it does to later outputs and to the chunk's end, and
-    the gradient of its step size but for the decays.
+    `d_scores` gets the gradient of B C^T, which all heads of a group share, summed over these heads. `shares` gets the
+    shares of the loss of what outputs read of updates inside the chunk, by output and by update, and of what updates
+    do to the chunk's end; and the gradient of each step size but for the decays. An output's own update has no decay
+    on its way: it is kept apart.
     """
     c, b = tl.program_id(0), tl.program_id(2)
     g, split = tl.program_id(1) // nsplits, tl.program_id(1) % nsplits
@@ -82,16 +33,18 @@ def write_gradients_kernel(
     Bs = load_tile(B, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
     Cs = load_tile(C, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
     scores = dot(Bs, tl.trans(Cs), PRECISION)
-    seen = rows <= columns
+    own_score = tl.sum(tl.where(rows == columns, scores, 0.0), 1)
+    seen = rows < columns
     if DOCUMENTS:
         document, last, _ = documents(seq_idx + b.to(tl.int64) * seqlen, c * Q, Q, seqlen)
         seen = seen & (document[:, None] == document[None, :])
 
-    dB_sum = tl.zeros((Q, N), tl.float32)
+    later, own = tl.zeros((Q, Q), tl.float32), tl.zeros((Q,), tl.float32)
     for i in range(0, tl.minimum(heads, heads_of_group - split * heads)):
         h = g * heads_of_group + split * heads + i
         chunk = (b * nchunks + c) * nheads + h
-        here = decays + (b.to(tl.int64) * nheads + h) * nchunks * Q + c * Q + positions
+        of_head = (b.to(tl.int64) * nheads + h) * nchunks * Q + c * Q + positions
+        here = decays + of_head
         step, through, after = tl.load(here), tl.load(here + plane), tl.load(here + plane + plane)
         to_end = tl.exp2(after)
         if DOCUMENTS:
@@ -101,23 +54,94 @@ def write_gradients_kernel(
         d_state = tl.load(d_states + chunk * size + square, mask=inside, other=0.0).to(DOT)
 
         between = tl.exp2(tl.where(seen, through[None, :] - through[:, None], float("-inf")))
-        d_scores = dot(xs.to(DOT), tl.trans(dys.to(DOT)), PRECISION) * between * step[:, None]
-        share = tl.sum(tl.where(rows < columns, scores * d_scores, 0.0), 1)
-        dB_sum = dot(d_scores.to(DOT), Cs, PRECISION, dB_sum)
-        weighted = xs.to(tl.float32) * (to_end * step)[:, None]
-        dB_sum = dot(weighted.to(DOT), d_state, PRECISION, dB_sum)
+        products = dot(xs.to(DOT), tl.trans(dys.to(DOT)), PRECISION)
+        own_product = tl.sum(tl.where(rows == columns, products, 0.0), 1)
+        own += own_product * step
+        decayed = products * between
+        later += decayed * step[:, None]
+        share = scores * decayed
+        of_updates = tl.sum(share, 1)
+        of_outputs = tl.sum(share * step[:, None], 0)
         d_update = dot(Bs, tl.trans(d_state), PRECISION) * to_end[:, None]
-        end_share = tl.sum(d_update * xs.to(tl.float32), 1) * step
+        at_end = tl.sum(d_update * xs.to(tl.float32), 1)
         d_update = dot((scores * between).to(DOT), dys.to(DOT), PRECISION, d_update)
 
-        place = shares + plane + (b.to(tl.int64) * nheads + h) * nchunks * Q + c * Q + positions
-        tl.store(place, share)
-        tl.store(place + plane, end_share)
-        tl.store(place + plane + plane, tl.sum(d_update * xs.to(tl.float32), 1))
-        out = d_update * step[:, None]
+        place = shares + of_head
+        tl.store(place, of_outputs)
+        tl.store(place + plane, of_updates * step)
+        tl.store(place + 2 * plane, at_end * step)
+        tl.store(place + 3 * plane, of_updates + at_end + own_score * own_product)
+        direct = own_score * step
         if SKIP:
-            out += tl.load(D + h).to(tl.float32) * dys.to(tl.float32)
-            tl.store(dD + chunk, tl.sum(tl.sum(xs.to(tl.float32) * dys.to(tl.float32), 1), 0))
+            direct += tl.load(D + h).to(tl.float32)
+            tl.store(dD + chunk, tl.sum(tl.where(rows == columns, products, 0.0)))
+        out = d_update * step[:, None] + direct[:, None] * dys.to(tl.float32)
         store_tile(dx, out, first, left, positions, nheads * headdim, h * headdim, p, headdim)
+    later += tl.where(rows == columns, own[:, None], 0.0)
+    program = (b * nchunks + c) * tl.num_programs(1) + tl.program_id(1)
+    matrix = d_scores + program * tl.full((), Q * Q, tl.int64)
+    tl.store(matrix + (rows * Q + columns), later.to(d_scores.dtype.element_ty))
+
+
+@triton.jit
+def inter_gradients_kernel(
+    dy, x, decays, plane, B, C, seq_idx, states, d_states, d_scores, dB, dC, shares, d_across,
+    seqlen, nheads, ngroups, nchunks, nsplits,
+    headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
+    DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """A chunk's dB and dC, for some heads of a group: of `d_scores`, and through the states before and after the chunk.
+
+    `shares` gets the share of the loss of what each output reads of the state, `d_across` that of what the state before
+    the chunk is after it.
+    """
+    c, b = tl.program_id(0), tl.program_id(2)
+    g, split = tl.program_id(1) // nsplits, tl.program_id(1) % nsplits
+    heads_of_group = nheads // ngroups
+    heads = tl.cdiv(heads_of_group, nsplits)
+    positions, p, n = tl.arange(0, Q), tl.arange(0, P), tl.arange(0, N)
+    rows, columns = positions[:, None], positions[None, :]
+    square = p[:, None] * dstate + n[None, :]
+    inside = (p[:, None] < headdim) & (n[None, :] < dstate)
+    size = tl.full((), headdim * dstate, tl.int64)
+    first, left = b.to(tl.int64) * seqlen + c * Q, seqlen - c * Q
+    Cs = load_tile(C, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
+    if DOCUMENTS:
+        document, last, before = documents(seq_idx + b.to(tl.int64) * seqlen, c * Q, Q, seqlen)
+    dB_sum, dC_sum = tl.zeros((Q, N), tl.float32), tl.zeros((Q, N), tl.float32)
+    for i in range(0, tl.minimum(heads, heads_of_group - split * heads)):
+        h = g * heads_of_group + split * heads + i
+        chunk = (b * nchunks + c) * nheads + h
+        of_head = (b.to(tl.int64) * nheads + h) * nchunks * Q + c * Q
+        here = decays + of_head + positions
+        from_start, weight = tl.exp2(tl.load(here + plane)), tl.load(here + 3 * plane)
+        across = tl.exp2(tl.load(decays + of_head + plane + Q - 1))
+        if DOCUMENTS:
+            from_start = tl.where(document == before, from_start, 0.0)
+            weight = tl.where(document == last, weight, 0.0)
+            across = tl.where(last == before, across, 0.0)
+        dys = load_tile(dy, first, left, positions, nheads * headdim, h * headdim, p, headdim).to(tl.float32)
+        state = tl.load(states + chunk * size + square, mask=inside, other=0.0).to(DOT)
+        scaled = dys * from_start[:, None]
+        dC_sum = dot(scaled.to(DOT), state, PRECISION, dC_sum)
+        share = tl.sum(dot(Cs, tl.trans(state), PRECISION) * scaled, 1)
+        tl.store(shares + 4 * plane + of_head + positions, share)
+
+        xs = load_tile(x, first, left, positions, nheads * headdim, h * headdim, p, headdim).to(tl.float32)
+        d_state = tl.load(d_states + chunk * size + square, mask=inside, other=0.0).to(DOT)
+        dB_sum = dot((xs * weight[:, None]).to(DOT), d_state, PRECISION, dB_sum)
+        # In bf16 the states stay in shared memory, at the price of a product of which only the trace is used; in fp32
+        # there is no room for them in each layout
+        if DOT == tl.bfloat16:  # noqa: SIM300
+            kept = tl.where(p[:, None] == p[None, :], dot(state, tl.trans(d_state), PRECISION), 0.0)
+        else:
+            kept = state * d_state
+        tl.store(d_across + chunk, tl.sum(kept) * across)
+    Bs = load_tile(B, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
+    program = (b * nchunks + c) * tl.num_programs(1) + tl.program_id(1)
+    matrix = d_scores + program * tl.full((), Q * Q, tl.int64)
+    dB_sum = dot(tl.load(matrix + (rows * Q + columns)).to(DOT), Cs, PRECISION, dB_sum)
+    dC_sum = dot(tl.load(matrix + (columns * Q + rows)).to(DOT), Bs, PRECISION, dC_sum)
     first += split.to(tl.int64) * tl.num_programs(2) * seqlen
     store_tile(dB, dB_sum, first, left, positions, ngroups * dstate, g * dstate, n, dstate)
+    store_tile(dC, dC_sum, first, left, positions, ngroups * dstate, g * dstate, n, dstate)
