@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -38,13 +39,25 @@ def text_sha256(text: str) -> str:
 
 
 def content_sha256(path: Path) -> str:
-    """Of a file; of a directory's manifest, which has the hash of each file; without one, of all its files by name."""
-    if (path / MANIFEST).is_file():
+    """Of a file; of our manifest of a directory, which has the hash of each file; else of all its files by name."""
+    if _has_manifest(path):
         path = path / MANIFEST
     if path.is_file():
         return file_sha256(path)
     files = sorted(file for file in walk(path) if COMPILED not in file.parts)
     return text_sha256("".join(f"{file_sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in files))
+
+
+def _has_manifest(directory: Path) -> bool:
+    """Whether there is one that names files with their hashes; somebody else's file of that name may say anything."""
+    path = directory / MANIFEST
+    if not path.is_file():
+        return False
+    try:
+        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        return bool(files) and all("sha256" in file for file in files.values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def walk(directory: Path) -> Iterator[Path]:

@@ -36,8 +36,6 @@ PII_KINDS = ("email", "ip", "phone")
 TOKEN_FORMATS = ("rows", "megatron", "megatron-bridge", "parquet", "jsonl")
 """The packed rows, which training reads, and the names in pipeline.tokenize.formats."""
 
-NONE = "none"
-"""In place of a path: no file."""
 
 MIN_VOCAB_SIZE = 256 + 5
 """Of a tokenizer that is trained here: every byte, and the special tokens of pipeline/chat/tokenizer.py."""
@@ -151,10 +149,10 @@ class PreprocessParams:
         select_rules(self.quality, self.thresholds)  # raises on a name that it does not know
         known = set(self.pii) <= set(PII_KINDS) and len(set(self.pii)) == len(self.pii)
         _require(self, "pii", known, f"must name each at most once of {', '.join(PII_KINDS)}")
-        named = self.language_model != NONE
+        named = self.language_model != EMBEDDED
         is_file = not named or os.path.isfile(self.language_model)
-        _require(self, "language_model", is_file, f"must be a file, or the word {NONE}")
-        _require(self, "languages", named or not self.languages, "needs language_model, which is none")
+        _require(self, "language_model", is_file, f"must be a file, or the word {EMBEDDED}")
+        _require(self, "languages", named or not self.languages, "needs language_model, a file of yours")
         _require(self, "min_language_score", 0 <= self.min_language_score <= 1, "must be from 0 to 1")
 
 

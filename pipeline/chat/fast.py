@@ -7,14 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import numpy as np
-
-
-def is_installed() -> bool:
-    """Whether gigatoken is there at all."""
-    return find_spec("gigatoken") is not None
 
 
 class FastEncoder:

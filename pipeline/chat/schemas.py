@@ -46,15 +46,6 @@ class Schema(NamedTuple):
     convert: Callable[[Mapping[str, Any]], str | list[Message]]
 
 
-def parse_record(record: Mapping[str, Any]) -> str | list[Message]:
-    """The text of a document, or the messages of a conversation.
-
-    Raises:
-        ValueError: no schema fits the fields, or a field has the wrong type.
-    """
-    return find_schema(record).convert(record)
-
-
 def find_schema(fields: Collection[str]) -> Schema:
     """The first schema that records with these fields have.
 

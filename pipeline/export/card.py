@@ -123,7 +123,9 @@ def _ingested(manifest: dict[str, Any]) -> str:
 
 
 def _clean(manifest: dict[str, Any]) -> str:
-    return f"{manifest['records_out']:,} of {manifest['records_in']:,} records kept"
+    repeated = sum(manifest["repeated"].values())
+    kept = f"{manifest['records_out'] - repeated:,} of {manifest['records_in']:,} records kept"
+    return f"{kept}, some of them several times: {manifest['records_out']:,} in all" if repeated else kept
 
 
 def _tokens(manifest: dict[str, Any]) -> str:

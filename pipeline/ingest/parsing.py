@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from pipeline.chat.schemas import find_schema, string_field
 from pipeline.ingest.pieces import EXCERPT_BYTES, BadRecord, Record
 from pipeline.sources import File
 
 MESSAGE_CHARACTERS = 500
+DEEPEST = 400
+"""Objects and lists in one another. Python's own limit depends on its version and on who calls."""
 
 
 def bad_record(
@@ -34,12 +39,12 @@ def too_large(file: File, line: int, size: int, limit: int, excerpt: bytes = b""
 
 def parse_json(file: File, line: int, data: bytes) -> Record | BadRecord:
     """The record in a line of JSON."""
+    if _depth(data) > DEEPEST:
+        return bad_record(file, line, "too_deep", f"nested more than {DEEPEST} deep", data)
     try:
         fields = _DECODER.decode(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         return bad_record(file, line, "not_utf8", f"not UTF-8: {error.reason}; write the file as UTF-8", data)
-    except RecursionError:
-        return bad_record(file, line, "too_deep", "nested too deeply to be read", data)
     except _KeyTwiceError as error:
         return bad_record(file, line, "key_twice", f"the key {error} stands twice in an object: leave one", data)
     except ValueError as error:
@@ -100,4 +105,19 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_no_key_twice)
+def _integer(digits: str) -> int | float:
+    """Python refuses to read an integer of very many digits; no field that is read has one."""
+    return int(digits) if len(digits) <= 1000 else float(digits)
+
+
+def _depth(data: bytes) -> int:
+    """How deep the objects and lists of a line are nested, at least where that is above DEEPEST."""
+    if data.count(b"{") + data.count(b"[") <= DEEPEST:
+        return 0
+    signs = np.frombuffer(_NO_SIGNS.sub(b"", data), dtype=np.uint8)
+    opened = (signs == ord("{")) | (signs == ord("["))
+    return int(np.cumsum(np.where(opened, 1, -1)).max(initial=0))
+
+
+_NO_SIGNS = re.compile(rb'"(?:[^"\\]|\\.)*"|[^][{}"]+|"', re.DOTALL)
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_key_twice, parse_int=_integer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
@@ -14,13 +14,11 @@ from pipeline.ingest.formats import FORMATS
 from pipeline.ingest.pieces import Bounds, Piece, pack
 from pipeline.ingest.plan import plan
 from pipeline.ingest.shard import QUARANTINE, QUARANTINE_COLUMNS, ShardJob, ShardReport, write_shards
+from pipeline.params import EMBEDDED, IngestParams
 from pipeline.shards import Executor, Kept, run_shards, write_manifest
 from pipeline.shards.tables import KINDS, columns, describe, shard_file, write_table
 from pipeline.sources import find_files
 from pipeline.work import WorkFolder, link_or_copy, publish_directory
-
-if TYPE_CHECKING:
-    from pipeline.params import IngestParams
 
 RECIPE = Path("embedded/corpus.yaml")
 LOCK = Path("requirements.lock")
@@ -69,7 +67,7 @@ def ingest(work: WorkFolder, params: IngestParams, *, executor: Executor) -> dic
 
 
 def _pieces(source: str, shard_bytes: int, bounds: Bounds, run: Callable[..., list[Any]]) -> list[Piece]:
-    if source == "embedded":
+    if source == EMBEDDED:
         return embedded_pieces(RECIPE, LOCK)
     if files := find_files(Path(source)):
         return plan(files, shard_bytes, bounds, run)

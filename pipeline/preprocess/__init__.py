@@ -1,1 +1,1 @@
-"""The second stage: clean, bound, deduplicate and split what ingest read."""
+"""The second stage: repair, measure, deduplicate, decontaminate, split and mix what ingest read."""

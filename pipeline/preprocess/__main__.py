@@ -1,5 +1,6 @@
-"""Clean what ingest read, drop what is too short, too long, empty or a duplicate, and split the rest by group into
-train, validation and test: data/ingested/ -> data/clean/. data/README.md describes them."""
+"""Clean what ingest read, drop what is too short, too long, empty, a duplicate, or against the rules that params.yaml
+asks for, split the rest by group into train, validation and test, and mix the sources: data/ingested/ -> data/clean/.
+data/README.md describes them."""
 
 from __future__ import annotations
 

@@ -81,10 +81,12 @@ def shares(characters: Mapping[str, int], weights: Mapping[str, float], temperat
     Raises:
         ValueError: no source with text has a weight above 0.
     """
-    wanted = {source: (size * weights.get(source, 1.0)) ** (1 / temperature) for source, size in characters.items()}
-    total = sum(wanted.values())
-    if not total:
+    sizes = {source: size * weights.get(source, 1.0) for source, size in characters.items()}
+    largest = max(sizes.values())
+    if not largest:
         raise ValueError(f"preprocess.weights: nothing is left to train on: {', '.join(characters)} all weigh 0")
+    wanted = {source: (size / largest) ** (1 / temperature) for source, size in sizes.items()}  # no power overflows
+    total = sum(wanted.values())
     return {source: part / total for source, part in wanted.items()}
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from pipeline.params import EMBEDDED, PreprocessParams
 from pipeline.preprocess.annotate import Annotate, annotate
 from pipeline.preprocess.decide import Decisions, decide
 from pipeline.preprocess.near.minhash import MinHash
@@ -22,9 +23,6 @@ from pipeline.preprocess.write import DROPPED, FileFigures, Write, write_shard
 from pipeline.shards import Executor, Kept, run_shards, verify_manifest, write_manifest
 from pipeline.shards.tables import KINDS, columns, describe, write_table
 from pipeline.work import WorkFolder, link_or_copy, publish_directory
-
-if TYPE_CHECKING:
-    from pipeline.params import PreprocessParams
 
 CONTAMINATION = "contamination.parquet"
 
@@ -77,7 +75,7 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, exec
 def _shards(source: Path, work: WorkFolder, params: PreprocessParams) -> list[Annotate]:
     near = MinHash(params.near_words, params.near_bands, params.near_rows) if params.near_duplicates else None
     preparation = Preparation(tuple(params.quality), tuple(params.pii))
-    model = None if params.language_model == "none" else Path(params.language_model)
+    model = None if params.language_model == EMBEDDED else Path(params.language_model)
     paths = [source / name for name in verify_manifest(source)["files"] if name.partition("-")[0] in KINDS]
     return [
         Annotate(path, path.name.partition("-")[0], preparation, model, near, work.scratch / "annotated" / path.stem)

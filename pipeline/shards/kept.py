@@ -98,8 +98,11 @@ def run_and_keep(function: Callable[[J], R], entry: Entry[J]) -> R:
         result = function(replace(entry.job, folder=files) if entry.job.folder else entry.job)  # type: ignore[type-var]
         payload = pickle.dumps((result, _sums(files)))
         (draft / "result").write_bytes(_seal(payload) + payload)
-        if not entry.path.exists():
+        try:
             draft.rename(entry.path)
+        except OSError:
+            if not entry.path.exists():  # else another worker was first
+                raise
     finally:
         remove(draft)
     return result

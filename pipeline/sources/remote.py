@@ -91,8 +91,7 @@ def _reaching(uri: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise ValueError(
-            f"{uri}: the package for such addresses is not installed ({error}); "
-            "for s3:// run `pip install 'mamba2-pipeline[cloud]'`"
+            f"{uri}: the package for such addresses is not installed ({error}); for s3:// run `pip install '.[cloud]'`"
         ) from None
     except FileNotFoundError:
         raise ValueError(f"{uri}: there is no such object") from None

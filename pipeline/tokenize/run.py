@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.chat.fast import is_installed
 from pipeline.chat.template import ChatTemplate, template_for
-from pipeline.chat.tokenizer import CHAT_TEMPLATE_FILE, TOKENIZER_FILE, Tokenizer, load_tokenizer
+from pipeline.chat.tokenizer import CHAT_TEMPLATE_FILE, COMPANIONS, TOKENIZER_FILE, Tokenizer, load_tokenizer
 from pipeline.params import EMBEDDED, TokenizeParams
 from pipeline.shards import Executor, Kept, Local, read_manifest, run_shards, write_manifest
 from pipeline.shards.tables import CONVERSATIONS, DOCUMENTS, KINDS, SPLITS
@@ -24,6 +23,7 @@ from pipeline.tokenize.encoded import Encoded
 from pipeline.tokenize.fast import SAMPLE_BYTES, why_not_fast
 from pipeline.tokenize.foreign import take_tokenizer
 from pipeline.tokenize.formats import ROW_FILES
+from pipeline.tokenize.from_tiktoken import ENCODING_FILE
 from pipeline.tokenize.pack import pack
 from pipeline.work import WorkFolder, link_tree, publish_directory
 
@@ -36,6 +36,8 @@ class Provision:
     """The tokenizer `given`, or one that is trained on the shards of `training`."""
 
     given: Path | None
+    files: dict[str, Path]
+    """The given file and what belongs to it, by their names, which say how it is read."""
     training: list[Path]
     vocab_size: int
     chat_template: Path | None
@@ -66,14 +68,14 @@ def tokenize(
     kept = Kept.of(work)
     training = [clean / name for kind in KINDS for name in shards.get((kind, "train"), [])]
     chat_template = None if params.chat_template == EMBEDDED else Path(params.chat_template)
-    provision = Provision(given, training, params.vocab_size, chat_template, work.scratch / "tokenizer")
+    provision = Provision(given, _files(given), training, params.vocab_size, chat_template, work.scratch / "tokenizer")
     run_shards(provide, [provision], title="tokenizer", executor=Local(), kept=kept)
     tokenizer = load_tokenizer(provision.folder)
     template = template_for(tokenizer)
     if any(kind == CONVERSATIONS for kind, _ in shards) and template.without_mask:
         raise ValueError(template.without_mask)
     sources = [clean / name for group in shards.values() for name in group]
-    fast = params.fast and is_installed() and _may_be_fast(tokenizer, sources)
+    fast = params.fast and _may_be_fast(tokenizer, sources)
     encoded = work.scratch / "encoded"
     jobs = [EncodeJob(source, encoded / source.relative_to(clean), provision.folder, fast) for source in sources]
     run_shards(encode_shard, jobs, title="tokenize", executor=executor, kept=kept)
@@ -110,6 +112,13 @@ def clean_shards(clean: Path) -> Shards:
             "and why, preprocess.validation_fraction and preprocess.test_fraction say how much is held out"
         )
     return shards
+
+
+def _files(given: Path | None) -> dict[str, Path]:
+    if given is None or given.is_dir():
+        return {}
+    names = (given.name, *COMPANIONS, ENCODING_FILE)
+    return {name: file for name in names if (file := given.with_name(name)).is_file()}
 
 
 def provide(job: Provision) -> None:

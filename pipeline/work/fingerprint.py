@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.dvcfile import StageDefinition, param_values, read_params
 from pipeline.hashing import content_sha256, text_sha256
 
-CODE = ("pipeline/", "model")
+CODE = ("pipeline/", "model/")
 LOCK = "requirements.lock"
 
 
@@ -32,7 +32,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 def code_digest(deps: dict[str, str], root: Path = Path()) -> str:
     """Of the code among the dependencies that `depends_on` has, and of the versions of the libraries."""
-    code = {path: content for path, content in deps.items() if path.startswith(CODE)}
+    code = {path: content for path, content in deps.items() if f"{path}/".startswith(CODE)}
     return digest(code | {LOCK: content_sha256(root / LOCK)})
 
 

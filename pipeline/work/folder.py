@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from pipeline.work.lock import locked
 from pipeline.work.publish import link_tree, publish_directory, write_whole
 from pipeline.work.root import work_root
 from pipeline.work.seal import SEAL, DamagedError, check_seal, seal
-from pipeline.work.shards import SHARDS
+from pipeline.work.shards import SHARDS, forget_shards
 
 
 class WorkFolder:
@@ -39,6 +40,7 @@ class WorkFolder:
         self.code = code
         """The hash of the stage's code."""
         self._changed = changed
+        self._since = time.time()
         self.scratch = path / "scratch"
         self.out = path / "done" / "out"
         self.told = path / "done" / "run.jsonl"
@@ -73,10 +75,13 @@ class WorkFolder:
     def check_unchanged(self, stage: str) -> None:
         """Make sure that what is made here is what DVC will take it for: it looks at the dependencies afterwards.
 
+        If it is not, the results of shards that were made meanwhile go: their keys name what was there before.
+
         Raises:
             ValueError: a parameter, a file or code of the stage has changed since the fingerprint was taken.
         """
         if names := self._changed():
+            forget_shards(self.shards, self._since)
             raise ValueError(
                 f"{', '.join(names)} changed while {stage} ran; run `dvc repro` again for the present state"
             )

@@ -54,6 +54,14 @@ def prune_shards(root: Path, *, everything: bool = False) -> list[ShardResults]:
     return gone
 
 
+def forget_shards(folder: Path, since: float) -> None:
+    """Remove what was made since a moment: of something that has changed meanwhile, perhaps."""
+    for entry in folder.glob("[!.]*"):
+        with suppress(FileNotFoundError):
+            if (entry / "result").stat().st_mtime >= since - 1:  # a file system's clock may be a little behind
+                _remove(entry)
+
+
 def _sum(folder: Path, entries: list[Path]) -> ShardResults:
     files = [status for entry in entries for status in _files(entry)]
     return ShardResults(

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from pipeline import hashing
-from pipeline.hashing import content_sha256, file_sha256
+from pipeline.hashing import MANIFEST, content_sha256, file_sha256
 
 OLD = time.time_ns() - 3600 * 10**9
 
@@ -56,3 +56,12 @@ def test_a_change_that_leaves_size_and_time_is_seen(tmp_path, monkeypatch, reads
         os.utime(file, ns=(OLD, OLD))
         time.sleep(0.05)
         assert file_sha256(file) == hashlib.sha256(content).hexdigest()
+
+
+def test_a_manifest_of_somebody_else_hides_nothing(tmp_path):
+    for content in ('{"version": 1}', '{"files": {}}', "[]", "not JSON"):
+        (tmp_path / MANIFEST).write_text(content)
+        (tmp_path / "weights").write_text("one")
+        before = content_sha256(tmp_path)
+        (tmp_path / "weights").write_text("two")
+        assert content_sha256(tmp_path) != before

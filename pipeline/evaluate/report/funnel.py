@@ -66,7 +66,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Funnel:
-    """All of it. What ingest left out was never a record, so it is of no kind."""
+    """All of it. What ingest left out, or put into quarantine, was never a record of a kind."""
 
     left_out: Reasons
     flows: list[Flow]
@@ -104,7 +104,8 @@ def read_funnel(ingested: Path, clean: Path, tokens: Path) -> Funnel:
         for kind, found in source["records"].items()
         if found
     ]
-    return Funnel(source["left_out"], flows, splits)
+    put_aside = {f"in_quarantine:_{reason}": count for reason, count in source["quarantined"].items()}
+    return Funnel(source["left_out"] | put_aside, flows, splits)
 
 
 def _split(kind: str, split: str, facts: dict[str, Any]) -> Split:

@@ -83,7 +83,7 @@ def _empty() -> pl.DataFrame:
 def _texts(file: Path) -> Iterator[str]:
     if file.suffix == ".parquet":
         try:
-            rows = pl.read_parquet(file).iter_rows()
+            rows = pl.read_parquet(file, glob=False).iter_rows()
         except PolarsError as error:
             raise ValueError(f"{file}: not a readable Parquet file: {error}") from error
         yield from ("\n".join(_strings(list(row))) for row in rows)
@@ -98,13 +98,13 @@ def _texts(file: Path) -> Iterator[str]:
     for number, line in enumerate(text.split("\n"), start=1):
         try:
             yield "\n".join(_strings(json.loads(line))) if line.strip() else ""
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{file}:{number}: not JSON: {error}; each line must be one whole JSON value") from error
 
 
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        yield value
+        yield value.encode("utf-8", "replace").decode()  # half of a surrogate pair
     elif isinstance(value, dict | list):
         for member in value.values() if isinstance(value, dict) else value:
             yield from _strings(member)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from pipeline.params import EMBEDDED, PreprocessParams
 from pipeline.preprocess.annotate import Annotate
 from pipeline.preprocess.contamination.evaluation import Collect, collect, file_ngrams
 from pipeline.preprocess.contamination.scan import HITS, Scan, scan
@@ -17,9 +18,6 @@ from pipeline.preprocess.splitting import TRAIN
 from pipeline.shards import Executor, Kept, run_shards
 from pipeline.shards.tables import write_table
 from pipeline.work import WorkFolder
-
-if TYPE_CHECKING:
-    from pipeline.params import PreprocessParams
 
 CONTAMINATED = "contaminated"
 
@@ -46,7 +44,7 @@ def find_hits(
     collects = [Collect(shard.path, shard.kind, shard.preparation, rows, n) for shard, rows in held_out]
     kept = Kept.of(work)
     tables = run_shards(collect, collects, title="preprocess: evaluation n-grams", executor=executor, kept=kept)
-    if params.evaluation_sets != "embedded":
+    if params.evaluation_sets != EMBEDDED:
         tables.append(file_ngrams(Path(params.evaluation_sets), n))
     evaluation = work.scratch / "evaluation.parquet"
     write_table(pl.concat(tables).unique("hash", keep="first", maintain_order=True).sort("hash"), evaluation)

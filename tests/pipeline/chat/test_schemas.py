@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.chat.schemas import FIELDS, SCHEMAS, as_messages, parse_record
+from pipeline.chat.schemas import FIELDS, SCHEMAS, Message, as_messages, find_schema
 
 TURNS = [
     {"role": "system", "content": "s"},
@@ -16,6 +16,10 @@ SHAREGPT = [
     {"from": "human", "value": "p", "weight": 1},
     {"from": "gpt", "value": "r"},
 ]
+
+
+def parse_record(record: dict[str, Any]) -> str | list[Message]:
+    return find_schema(record).convert(record)
 
 
 @pytest.mark.parametrize(

@@ -54,11 +54,11 @@ def project(params, tmp_path, monkeypatch) -> Path:
     backend.save(str(MODEL / "tokenizer.json"))
     manifests = {
         "ingested": {"records": {"documents": 0, "conversations": 1500}},
-        "clean": {"records_in": 1500, "records_out": 1490},
+        "clean": {"records_in": 1500, "records_out": 1490, "repeated": {"documents": 0}},
         "tokens": {"conversations": {"train": SPLIT, "test": SPLIT}},
     }
     for name, manifest in manifests.items():
-        write(Path("data") / name / "manifest.json", manifest)
+        write(Path("data") / name / "manifest.json", manifest | {"files": {"shard": {"records": 1, "sha256": "0"}}})
     both = {"base": {"response_loss": 5.25, "chrf": 3.0}, "finetuned": {"response_loss": 3.5, "chrf": 9.0}}
     write(Path("artifacts/evaluate/metrics.json"), both | {"bigram": {"bits_per_byte": 1.75}})
     write(Path("artifacts/finetune/metrics.json"), {"steps": 40, "tokens": 40960, "validation_loss": 3.25})

@@ -15,8 +15,9 @@ SIZES = {"a": 1000, "b": 3000, "c": 6000}
 
 
 def test_shares() -> None:
-    assert shares(SIZES, {}, 1.0) == {"a": 0.1, "b": 0.3, "c": 0.6}
-    assert shares(SIZES, {"a": 6.0, "c": 0.0}, 1.0) == {"a": 6 / 9, "b": 3 / 9, "c": 0}
+    assert shares(SIZES, {}, 1.0) == pytest.approx({"a": 0.1, "b": 0.3, "c": 0.6})
+    assert shares(SIZES, {"a": 6.0, "c": 0.0}, 1.0) == pytest.approx({"a": 6 / 9, "b": 3 / 9, "c": 0})
+    assert shares({"a": 10**9, "b": 10**6}, {}, 0.02) == {"a": 1.0, "b": pytest.approx(0)}
     flat = shares(SIZES, {}, 1e9)
     assert max(abs(share - 1 / 3) for share in flat.values()) < 1e-6
     square_roots = {name: (size * 2.0 ** (name == "b")) ** 0.5 for name, size in SIZES.items()}

@@ -93,3 +93,12 @@ def test_words_that_the_fast_encoder_does_not_know_are_a_warning(
 ) -> None:
     run(tmp_path, random_clean(), replace(PARAMS, fast=True))
     assert "the text is encoded by `tokenizers`, which takes longer" in capsys.readouterr().err
+
+
+def test_what_lies_beside_a_tokenizer_counts(tmp_path: Path, chatml: TokenizeParams) -> None:
+    clean = {"conversations": random_clean()["conversations"]}
+    beside = tmp_path / "chat_template.jinja"
+    for words in ("", "{# another #}"):
+        beside.write_text(CHATML + words)
+        tokens, _ = run(tmp_path, clean, replace(chatml, chat_template="embedded"))
+        assert (tokens / "tokenizer" / "chat_template.jinja").read_text() == beside.read_text()

@@ -31,7 +31,7 @@ def project(tmp_path, monkeypatch) -> Path:
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "make.py").write_text("print(1)")
     (tmp_path / "data" / "given").mkdir(parents=True)
-    (tmp_path / "data" / "given" / "manifest.json").write_text("{}")
+    (tmp_path / "data" / "given" / "manifest.json").write_text('{"files": {"shard": {"sha256": "0"}}}')
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -240,3 +240,15 @@ def test_bytes_that_an_output_holds_anyway_are_not_counted(project):
         work.publish(Path("data/made"))
     (after,) = list_work(Path("work"))
     assert before.bytes - after.bytes == 1_000_000
+
+
+def test_what_was_made_of_something_that_changed_meanwhile_is_not_kept(tmp_path):
+    shards = tmp_path / "shards"
+    for name, age in (("before", 60), ("meanwhile", 0)):
+        (shards / name).mkdir(parents=True)
+        (shards / name / "result").write_bytes(b"")
+        os.utime(shards / name / "result", (time.time() - age,) * 2)
+    work = WorkFolder(tmp_path, lambda: ["input.txt"], shards=shards)
+    with pytest.raises(ValueError, match=r"input\.txt changed while make ran"):
+        work.check_unchanged("make")
+    assert [entry.name for entry in shards.iterdir()] == ["before"]

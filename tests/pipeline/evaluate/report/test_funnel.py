@@ -25,7 +25,12 @@ def write(directory: Path, manifest: dict) -> Path:
 
 def read(tmp_path: Path) -> Funnel:
     ingested = write(
-        tmp_path / "ingested", {"records": {"documents": 10, "conversations": 30}, "left_out": {"no_body": 4}}
+        tmp_path / "ingested",
+        {
+            "records": {"documents": 10, "conversations": 30},
+            "left_out": {"no_body": 4},
+            "quarantined": {"not_json": 2},
+        },
     )
     clean = write(tmp_path / "clean", {"repeated": {"documents": 3, "conversations": 0}})
     dropped = [("documents", "too_short")] * 2 + [("conversations", "duplicate")] * 5
@@ -58,6 +63,7 @@ def test_the_steps_name_each_reason_once_and_in_order(tmp_path):
     steps = [(step.stage, step.outcome, step.records) for step in read(tmp_path).steps()]
     assert steps == [
         ("ingest", "left out: no body", {"": 4}),
+        ("ingest", "left out: in quarantine: not json", {"": 2}),
         ("ingest", "handed on", {"documents": 10, "conversations": 30}),
         ("preprocess", "dropped: duplicate", {"documents": 0, "conversations": 5}),
         ("preprocess", "dropped: too short", {"documents": 2, "conversations": 0}),
