@@ -79,7 +79,8 @@ class TestQueue:
 
     def test_ctrl_c_cancels_the_array(self, tmp_path: Path) -> None:
         code = (
-            "import sys\nfrom pipeline.shards import Slurm\nfrom tests.pipeline.shards.jobs import numbers, sleep\n"
+            "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job has none
+            "from pipeline.shards import Slurm\nfrom tests.pipeline.shards.jobs import numbers, sleep\n"
             "list(Slurm(2).run(sleep, numbers(4, sys.argv[1])))\n"
         )
         command = [sys.executable, "-c", code, str(tmp_path)]
