@@ -61,8 +61,8 @@ def test_a_worker_that_dies_again_is_an_error_that_names_the_shard(tmp_path: Pat
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_their_caller(tmp_path: Path, signal_number: int) -> None:
-    code = (
-        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job has none
+    code = (  # where the tests run in the background, SIGINT is ignored
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from pipeline.shards import Local\nfrom tests.pipeline.shards.jobs import numbers, sleep\n"
         "if __name__ == '__main__': list(Local(2).run(sleep, numbers(2, sys.argv[1])))\n"
     )

@@ -78,8 +78,8 @@ class TestQueue:
         assert there == run_stages(write_inputs(tmp_path / "here"), Local(1))
 
     def test_ctrl_c_cancels_the_array(self, tmp_path: Path) -> None:
-        code = (
-            "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job has none
+        code = (  # where the tests run in the background, SIGINT is ignored
+            "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "from pipeline.shards import Slurm\nfrom tests.pipeline.shards.jobs import numbers, sleep\n"
             "list(Slurm(2).run(sleep, numbers(4, sys.argv[1])))\n"
         )
