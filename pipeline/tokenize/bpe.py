@@ -12,7 +12,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from pipeline.chat.tokenizer import SPECIAL_TOKENS
 from pipeline.params import MIN_VOCAB_SIZE
 
-SAMPLE_BYTES = 64 * 10**6
+TRAINING_BYTES = 64 * 10**6
 """Of a larger corpus, evenly spaced records of about this size in all are read: more text hardly moves the merges."""
 
 WORDS = "|".join(
@@ -59,7 +59,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def sample_texts(shards: Sequence[Path], sample_bytes: int = SAMPLE_BYTES) -> Iterator[str]:
+def sample_texts(shards: Sequence[Path], sample_bytes: int = TRAINING_BYTES) -> Iterator[str]:
     """The texts of `shards` (documents and conversations), or of every n-th record if that is above `sample_bytes`."""
     total = sum(int(_texts(pl.read_parquet(shard)).str.len_bytes().sum()) for shard in shards)
     stride = max(1, -(-total // sample_bytes))

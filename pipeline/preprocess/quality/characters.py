@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline.preprocess.hashes import mix
+
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 Bits = np.ndarray[Any, np.dtype[np.uint8]]
@@ -39,7 +41,6 @@ _KNOWN = np.zeros(0x110000, dtype=bool)
 """What each code point is, and for which that is known: those met so far."""
 
 _MULTIPLIER = 0x9E3779B97F4A7C15
-_MIX = np.uint64(0xD6E8FEB86659FD93)
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,6 @@ def batches(texts: pl.Series) -> Iterator[pl.Series]:
         end = max(start + 1, int(sizes.search_sorted(done + BATCH, side="right")))
         yield texts[start:end]
         start, done = end, int(sizes[end - 1])
-
-
-def mix(hashes: Hashes) -> Hashes:
-    """Spread what differs in any bit over all 64."""
-    spread = (hashes ^ (hashes >> np.uint64(32))) * _MIX
-    return spread ^ (spread >> np.uint64(32))
 
 
 def _classify(codes: np.ndarray[Any, np.dtype[np.uint32]]) -> None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.preprocess.quality.characters import Hashes, Ints, mix
+from pipeline.preprocess.hashes import mix
+from pipeline.preprocess.quality.characters import Hashes, Ints
 from pipeline.preprocess.quality.words import Tokens
 
 TOP = (2, 3, 4)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.preprocess.quality.characters import NEWLINE, Characters, Flags, Ints, mix
+from pipeline.preprocess.hashes import mix
+from pipeline.preprocess.quality.characters import NEWLINE, Characters, Flags, Ints
 
 
 @dataclass(frozen=True)
