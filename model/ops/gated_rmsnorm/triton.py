@@ -10,10 +10,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 4096
-"""Elements at once, of as many rows as that is."""
+TILE, OF_THREAD = 4096, 16
+"""Elements at once, of as many rows as that is; and of each thread."""
 
-PROGRAMS = 512
+TILE_BACKWARD, OF_THREAD_BACKWARD = 1024, 32
+"""Likewise of the gated backward, whose programs then are a few warps each: many of them wait for memory at once, and
+a group of 1024 is summed within a warp."""
+
+PROGRAMS = 1056
 """Of a backward, at most: a constant, since the number of sums is part of the rounding."""
 
 LEAST_TILES = 2
@@ -23,16 +27,16 @@ LEAST_TILES = 2
 class Plan:
     """Sizes of a call: a function of shapes alone, so that results are."""
 
-    def __init__(self, rows: int, d: int, group_size: int) -> None:
+    def __init__(self, rows: int, d: int, group_size: int, tile: int = TILE, of_thread: int = OF_THREAD) -> None:
         self.groups = d // group_size
         block = triton.next_power_of_2(group_size)
-        tile_rows = max(1, min(TILE // block, triton.next_power_of_2(rows)))
+        tile_rows = max(1, min(tile // block, triton.next_power_of_2(rows)))
         tiles = -(-rows // tile_rows)
         self.forward_grid = (tiles * self.groups,)
         self.tiles_of_program = max(LEAST_TILES, -(-tiles // max(1, PROGRAMS // self.groups)))
         self.parts = -(-tiles // self.tiles_of_program)
         self.backward_grid = (self.parts * self.groups,)
-        warps = min(16, max(1, block * tile_rows // 512))
+        warps = min(16, max(1, block * tile_rows // (32 * of_thread)))
         self.options = {"group_size": group_size, "R": tile_rows, "BLOCK": block, "num_warps": warps}
 
 
@@ -70,7 +74,7 @@ def backward(
     """Gradients of x, weight and gate (empty without one)."""
     rows, grads = as_rows(x), as_rows(grad_y)
     gates = rows if gate is None else as_rows(gate)
-    plan = Plan(len(rows), rows.shape[1], group_size)
+    plan = Plan(len(rows), rows.shape[1], group_size, TILE_BACKWARD, OF_THREAD_BACKWARD)
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     d_gate = x.new_empty(0) if gate is None else torch.empty(x.shape, dtype=gate.dtype, device=x.device)
     d_weight = x.new_empty((plan.parts, len(weight)), dtype=torch.float32)
