@@ -42,6 +42,12 @@ class RopeScaling:
     def __post_init__(self) -> None:
         if self.kind not in ("linear", "llama3", "yarn"):
             raise ValueError(f"rope scaling {self.kind!r} is not known: choose 'linear', 'llama3' or 'yarn'")
+        for field in dataclasses.fields(self)[1:]:
+            value = getattr(self, field.name)
+            fits = isinstance(value, bool) if field.name == "truncate" else type(value) in (int, float)
+            if not fits and not (field.name == "attention_factor" and value is None):
+                kind = "true or false" if field.name == "truncate" else "a number"
+                raise ValueError(f"{field.name} of the rope scaling is {value!r}: it must be {kind}")
         if not self.factor > 0:
             raise ValueError(f"the factor of the rope scaling is {self.factor}: it must be positive")
         if self.kind != "linear" and self.original_context <= 0:
@@ -89,6 +95,8 @@ class HybridConfig:
         logits_scaling: what the logits are divided by.
         residual_in_fp32: keep the residual stream in fp32 whatever the weights' dtype.
         initializer_range: standard deviation of the weights at initialisation.
+        max_position_embeddings: the longest context that the checkpoint's maker states; travels along for servers,
+            without effect here.
     """
 
     pattern: str
@@ -126,6 +134,7 @@ class HybridConfig:
     logits_scaling: float = 1.0
     residual_in_fp32: bool = True
     initializer_range: float = 0.02
+    max_position_embeddings: int | None = None
 
     def __post_init__(self) -> None:
         self._check_types()

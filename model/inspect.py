@@ -116,7 +116,11 @@ def main() -> None:
     for name in ("batch", "context", "tensor_parallel", "data_parallel"):
         if not 1 <= getattr(arguments, name) <= LARGEST:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, and at most {LARGEST:,}")
+    if arguments.batch * arguments.context > LARGEST:
+        parser.error(f"--batch times --context must be at most {LARGEST:,}")
     known = arguments.model in PRESETS and not Path(arguments.model).exists()
+    if not known and not Path(arguments.model).exists():
+        parser.error(f"{arguments.model} is neither a directory nor one of {', '.join(PRESETS)}")
     try:
         config = HybridConfig.preset(arguments.model) if known else load_config(arguments.model)
         text = describe(config, arguments.batch, arguments.context, arguments.tensor_parallel, arguments.data_parallel)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+COLDEST = 1e-30
+"""But for 0: fp32 can still divide by it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -23,8 +26,8 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature is {self.temperature}: 0 is greedy, above 0 samples")
+        if self.temperature != 0 and not COLDEST <= self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}: 0 is greedy, from {COLDEST} on it samples")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k is {self.top_k}: it must be at least 1")
         for name in ("top_p", "min_p"):

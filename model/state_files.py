@@ -24,6 +24,8 @@ def save_state(model: HybridLM, state: DecodeState, path: str | Path) -> None:
         OSError: it cannot be written.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path}: cannot be written: it is no file")
     tensors = {"ids": state.ids}
     for i, layer in enumerate(state.layers):
         tensors |= {f"layers.{i}.{name}": tensor for name, tensor in _named_tensors(layer).items()}

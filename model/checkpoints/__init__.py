@@ -43,9 +43,12 @@ def load_pretrained(
         The model, in training mode.
 
     Raises:
-        ValueError: an unknown format, or files that do not fit; the message names file, key and shapes.
+        ValueError: an unknown format, integers for a dtype, or files that do not fit; the message names file, key and
+            shapes.
     """
     directory = Path(path)
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dtype is {dtype}: weights are floating-point numbers, such as torch.bfloat16")
     format, config = _read_config(directory)
     source = format.open(directory)
     model = _without_memory(directory, config)

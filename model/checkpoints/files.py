@@ -14,6 +14,8 @@ from torch import Tensor
 CONFIG = "config.json"
 TENSORS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+LONGEST_NAME = 200
+"""Of a file that an index names: systems take 255 bytes."""
 PICKLED = "pytorch_model.bin"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -244,7 +246,8 @@ def _shards(directory: Path, single: str, index: str) -> list[Path]:
             f"{directory / index}: 'weight_map' is missing or no map to file names: it is damaged, fetch it again"
         )
     for name in sorted(set(names.values())):
-        if name != os.path.basename(name) or name in ("", ".", ".."):  # a stranger's index may not point elsewhere
+        plain = name == os.path.basename(name) and name not in ("", ".", "..") and len(name) <= LONGEST_NAME
+        if not plain:  # a stranger's index may not point elsewhere
             raise ValueError(f"{directory / index}: {name!r} is no name of a file in this directory: it is refused")
         if not (directory / name).is_file():
             raise ValueError(f"{directory / index}: {name} is missing: fetch it too")

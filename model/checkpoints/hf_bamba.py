@@ -77,7 +77,7 @@ def _read(fields: Fields) -> HybridConfig:
         dt_limit=limits(fields.get("time_step_limit", (0.0, math.inf))),
         **{"tie_embeddings": False} | {ours: fields[theirs] for theirs, ours in _OPTIONAL.items() if theirs in fields},
         **{ours: fields[theirs] for theirs, ours in _FIELDS.items()},
-        **read_rope(fields, partial_by_default=0.5),
+        **read_rope(fields, partial=0.5),
     )
 
 

@@ -93,13 +93,14 @@ def _rope(fields: Fields) -> dict[str, Any]:
     found = read_rope(fields)
     if found["rope_scaling"] is not None and found["partial_rotary_factor"] != 1.0:
         raise ValueError(
-            f"partial_rotary_factor is {found['partial_rotary_factor']} beside a scaling of the frequencies"
+            f"partial_rotary_factor is {found['partial_rotary_factor']} beside a scaling of the frequencies: "
+            "hf-granite has the one or the other"
         )
     return found | {"partial_rotary_factor": 1.0}
 
 
 def _write(config: HybridConfig) -> Fields:
-    kinds = {"M": "linear_attention", "*": "full_attention"}
+    kinds = {"M": "mamba", "*": "attention"}  # the names that servers know, and transformers of any age
     mixers = mixers_of_pairs(config)
     rotary = config.rope_theta is not None
     scale = config.attention_multiplier

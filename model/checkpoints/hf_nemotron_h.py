@@ -118,7 +118,6 @@ def _pattern(fields: Fields) -> str:
 
 
 def _write(config: HybridConfig) -> Fields:
-    kinds = {"M": "linear_attention", "*": "full_attention", "-": "mlp"}
     activations = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}
     if "-" in config.layers and config.mlp_activation not in activations:
         raise ValueError(f"mlp_activation is {config.mlp_activation!r}, which hf-nemotron-h cannot express")
@@ -127,7 +126,6 @@ def _write(config: HybridConfig) -> Fields:
     return {
         "architectures": ["NemotronHForCausalLM"],
         "hybrid_override_pattern": config.layers,
-        "layers_block_type": [kinds[symbol] for symbol in config.layers],
         "num_hidden_layers": config.n_layers,
         "head_dim": config.attention_head_dim,
         "mamba_hidden_act": "silu",

@@ -1,6 +1,7 @@
 """What the formats of transformers share: config.json with a `model_type`, safetensors, and their manner of fields."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ WITHOUT_EFFECT = {
     "is_encoder_decoder",
     "label2id",
     "logits_to_keep",
-    "max_position_embeddings",
     "num_logits_to_keep",
     "output_attentions",
     "output_hidden_states",
@@ -40,6 +40,8 @@ WITHOUT_EFFECT = {
     "use_cache",
     "use_mamba_kernels",
 }
+
+_LONGEST = "max_position_embeddings"
 
 _ROPE = {
     "linear": {"factor": "factor"},
@@ -68,7 +70,7 @@ def huggingface_format(
     entries: Callable[[HybridLM], Iterable[Entry]],
     rename: Rename = str,
 ) -> Format:
-    """A format that its `model_type` tells.
+    """A format that its `model_type` tells. `max_position_embeddings` travels along where there is attention.
 
     Args:
         read_fields, write_fields: config.json without `model_type` <-> the configuration.
@@ -76,9 +78,17 @@ def huggingface_format(
     """
 
     def read_config(directory: Path) -> HybridConfig:
-        fields = read_json(directory / CONFIG)
-        fields.pop("model_type", None)
-        return read_fields(fields)
+        return reread(read_json(directory / CONFIG))
+
+    def reread(fields: Fields) -> HybridConfig:
+        apart = ("model_type", _LONGEST)
+        config = read_fields({name: value for name, value in fields.items() if name not in apart})
+        return replace(config, max_position_embeddings=fields.get(_LONGEST))
+
+    def write_config(config: HybridConfig) -> Fields:
+        longest = config.max_position_embeddings if "*" in config.layers else None
+        stated = {} if longest is None else {_LONGEST: longest}
+        return {"model_type": model_type, **stated, **write_fields(config)}
 
     def write(directory: Path, model: HybridLM, fields: Fields) -> None:
         write_safetensors(directory, fields, plan(model, entries(model)))
@@ -86,8 +96,8 @@ def huggingface_format(
     return Format(
         recognises=lambda directory, fields: fields is not None and fields.get("model_type") == model_type,
         read_config=read_config,
-        write_config=lambda config: {"model_type": model_type, **write_fields(config)},
-        reread=lambda fields: read_fields({key: value for key, value in fields.items() if key != "model_type"}),
+        write_config=write_config,
+        reread=reread,
         open=lambda directory: TensorFiles(directory, rename),
         entries=entries,
         write=write,
@@ -185,17 +195,22 @@ def layer_kinds(names: Any) -> str:
     return "".join(symbols[name] for name in names)
 
 
-def read_rope(fields: Fields, partial_by_default: float = 1.0) -> dict[str, Any]:
+def read_rope(fields: Fields, partial: float | None = None) -> dict[str, Any]:
     """rope_parameters, or rope_theta and rope_scaling of before transformers 5, as fields of our configuration.
+
+    As transformers does: rope_scaling goes before rope_parameters, what these say before fields of their own.
+
+    Args:
+        partial: what the model type takes for `partial_rotary_factor`, whatever the field of that name says.
 
     Raises:
         ValueError: a scaling that is not supported.
     """
-    given = dict(fields.get("rope_parameters") or {})
-    older = dict(fields.get("rope_scaling") or {})
+    given = dict(fields.get("rope_scaling") or fields.get("rope_parameters") or {})
     theta = given.pop("rope_theta", fields.get("rope_theta", 10000.0))
-    partial = given.pop("partial_rotary_factor", fields.get("partial_rotary_factor", partial_by_default))
-    given = given or older
+    partial = fields.get("partial_rotary_factor", 1.0) if partial is None else partial
+    partial = given.pop("partial_rotary_factor", partial)
+    given = {name: value for name, value in given.items() if value is not None}  # as if it were not there
     kind = given.pop("rope_type", given.pop("type", "default"))
     given.pop("type", None)
     scaling = None

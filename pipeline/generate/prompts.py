@@ -23,7 +23,7 @@ def read_prompts(path: Path) -> list[str]:
     numbered = [(number, line.rstrip("\r")) for number, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
         raise ValueError(f"{path}: it holds no prompt; write one per line")
-    if path.suffix != ".jsonl":
+    if path.suffix.lower() != ".jsonl":
         return [line for _, line in numbered]
     return [_from_json(line, f"{path}:{number}") for number, line in numbered]
 

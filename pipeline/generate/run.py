@@ -116,7 +116,9 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ValueError("--save-state keeps the state after one prompt read from its start; leave the others out")
         if not arguments.prompt and arguments.system is None and sys.stdin.isatty():
             raise ValueError("--save-state has nothing to read; give a prompt or --system")
-        if not arguments.save_state.parent.is_dir() or arguments.save_state.is_dir():
+        if not arguments.save_state.parent.is_dir() or (
+            arguments.save_state.exists() and not arguments.save_state.is_file()
+        ):
             raise ValueError(
                 f"--save-state: {arguments.save_state} cannot be a file; give one in a folder that is there"
             )

@@ -71,6 +71,7 @@ def test_no_new_tokens(model: HybridLM, prompt: Tensor) -> None:
     [
         ({"max_new_tokens": -1}, "max_new_tokens is -1"),
         ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"temperature": 1e-320}, "temperature is 1e-320"),
         ({"top_k": 0}, "top_k is 0"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"min_p": 1.5}, "min_p is 1.5"),

@@ -1,6 +1,7 @@
 """Decode states: copies, batches, files."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,15 @@ def test_a_failed_write_leaves_what_was_there(model: HybridLM, ids: Tensor, tmp_
         save_state(model, prefill(model, ids[:, :5]), path)
     assert path.read_bytes() == before
     assert [found.name for found in tmp_path.iterdir()] == ["state.safetensors"]
+
+
+def test_what_is_no_file_is_not_replaced(model: HybridLM, ids: Tensor, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="pipe: cannot be written: it is no file"):
+        save_state(model, prefill(model, ids), pipe)
+    assert pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_a_state_of_another_model_is_refused(model: HybridLM, ids: Tensor, tmp_path: Path) -> None:

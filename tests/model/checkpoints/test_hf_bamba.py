@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from model import HybridConfig, HybridLM, load_pretrained, save_pretrained
 from tests.model.checkpoints import oracle
+from tests.model.compare import assert_agree
 
 SIZES = {
     "vocab_size": 97,
@@ -47,9 +49,29 @@ def test_same_greedy_tokens(variant: str, tmp_path: Path) -> None:
     oracle.assert_same_greedy_tokens(oracle.make("Bamba", **SIZES | VARIANTS[variant]), tmp_path)
 
 
+EDITS: dict[str, dict[str, Any]] = {
+    "a part of its own": {"partial_rotary_factor": 1.0},
+    "the older manner": {"rope_parameters": None, "rope_theta": 50.0, "partial_rotary_factor": 0.25},
+    "both manners": {"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_theta": 50.0},
+    "yarn with nothing for something": {"rope_parameters": oracle.YARN | {"beta_fast": None}},
+}
+"""Of config.json, as people make them by hand."""
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edited_configuration_is_what_they_read(edit: str, tmp_path: Path) -> None:
+    oracle.make("Bamba", **SIZES).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | EDITS[edit]))
+    input_ids = torch.randint(0, SIZES["vocab_size"], (1, 50))
+    expected = oracle.read("Bamba", tmp_path)(input_ids).logits
+    assert_agree([load_pretrained(tmp_path)(input_ids).logits], [expected], 1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"rope_parameters": {"rope_type": "linear", "factor": "4"}}, "factor of the rope scaling is '4'"),
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope_type 'dynamic' is not supported"),
         ({"rope_parameters": oracle.YARN | {"mscale": 2.0}}, r"rope parameters \['mscale'\]"),
         ({"mamba_d_head": 4}, "8 heads of 4 do not make"),

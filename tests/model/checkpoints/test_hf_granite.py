@@ -1,12 +1,13 @@
 """transformers' GraniteMoeHybridForCausalLM, without experts, is the oracle: same files, same function."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from model import load_pretrained
+from model import HybridLM, load_pretrained, save_pretrained
 from tests.model.checkpoints import oracle
 
 SIZES = {
@@ -24,6 +25,7 @@ SIZES = {
     "mamba_n_groups": 2,
     "mamba_chunk_size": 16,
 }
+PLAIN = {"embedding_multiplier": 1.0, "residual_multiplier": 1.0, "attention_multiplier": None, "logits_scaling": 1.0}
 MULTIPLIERS = {
     "embedding_multiplier": 12.0,
     "residual_multiplier": 0.22,
@@ -48,6 +50,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "step limits": {"time_step_limit": (0.05, 0.2), "rms_norm_eps": 1e-3, "mamba_n_groups": 8},
 }
+
+
+@pytest.mark.parametrize("format", ["native", "hf-granite", "hf-bamba", "hf-nemotron-h"])
+def test_the_longest_context_and_names_of_layers_travel(format: str, tmp_path: Path) -> None:
+    rotary = {"position_embedding_type": "rope"} if format == "hf-bamba" else {}
+    theirs = oracle.make("GraniteMoeHybrid", **SIZES, **rotary, max_position_embeddings=12345)
+    theirs.save_pretrained(tmp_path / "theirs")
+    model = load_pretrained(tmp_path / "theirs")
+    assert model.config.max_position_embeddings == 12345
+    if format == "hf-nemotron-h":  # whose MLPs have no gate
+        model = HybridLM(dataclasses.replace(model.config, mlp_activation="relu2", **PLAIN))
+    elif format == "hf-bamba":
+        model = HybridLM(dataclasses.replace(model.config, **PLAIN))
+    save_pretrained(model, tmp_path / "out", format=format)
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written["max_position_embeddings"] == 12345
+    if format == "hf-granite":
+        assert written["layer_types"] == ["mamba", "attention", "mamba"]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
