@@ -57,7 +57,7 @@ def annotate(job: Annotate) -> Annotated:
     """Write what decisions need of a shard."""
     table, masked = prepare(job.path, job.kind, job.preparation)
     texts = whole_texts(table, job.kind)
-    groups = content_names("group", (group.encode() for group in table["group"]))
+    groups = content_names("group", (group.encode() for group in table["group"].to_list()))
     columns = [table.select("id", "source", "group", "split").with_columns(group_hash=groups[0])]
     columns.append(bounds(table, job.kind))
     if job.kind == DOCUMENTS and job.preparation.quality:
@@ -76,5 +76,5 @@ def annotate(job: Annotate) -> Annotated:
 def contents(table: pl.DataFrame, kind: str) -> Iterator[bytes]:
     """What makes two records of a kind exact duplicates: a document's text, a conversation's roles and words."""
     if kind == DOCUMENTS:
-        return (text.encode() for text in table["text"])
+        return (text.encode() for text in table["text"].to_list())
     return (json.dumps(messages).encode() for messages in table["messages"].to_list())

@@ -27,16 +27,23 @@ def repair(texts: pl.Series) -> pl.Series:
     """The texts in Unicode NFC with mojibake undone: what ftfy's `fix_text` gives with its other repairs off.
 
     Nothing but the encoding is repaired: quotes stay curled, ligatures and HTML entities stay as they are. ftfy sees
-    only the texts in which it would find something; the others it would give back.
+    only the texts in which it would find something; the others, among them all of ASCII alone, it would give back.
     """
-    composed = _replace(texts, _COMPOSABLE, lambda found: found.str.normalize("NFC"))
-    return _replace(composed, _SUSPECT, lambda found: pl.Series([fix_text(text, _ENCODING_ONLY) for text in found]))
+    is_beyond_ascii = texts.str.len_bytes() > texts.str.len_chars()
+    return change(texts, is_beyond_ascii, _repair)
 
 
-def _replace(texts: pl.Series, pattern: str, change: Callable[[pl.Series], pl.Series]) -> pl.Series:
-    """The texts with those that the pattern is found in changed."""
-    rows = texts.str.contains(pattern).fill_null(False).arg_true()
-    return texts.clone().scatter(rows, change(texts.gather(rows))) if len(rows) else texts
+def _repair(texts: pl.Series) -> pl.Series:
+    texts = change(texts, texts.str.contains(_COMPOSABLE), lambda found: found.str.normalize("NFC"))
+    return change(
+        texts, texts.str.contains(_SUSPECT), lambda found: pl.Series([fix_text(text, _ENCODING_ONLY) for text in found])
+    )
+
+
+def change(texts: pl.Series, chosen: pl.Series, function: Callable[[pl.Series], pl.Series]) -> pl.Series:
+    """The texts with those that are chosen changed, by one call of the function on all of them."""
+    rows = chosen.fill_null(False).arg_true()
+    return texts.clone().scatter(rows, function(texts.gather(rows))) if len(rows) else texts
 
 
 def _suspect() -> str:

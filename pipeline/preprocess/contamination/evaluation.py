@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
+from pipeline.preprocess.ngrams import ngram_hashes
 from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
-from pipeline.preprocess.words import ngram_hashes, words
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
 
@@ -71,7 +71,7 @@ def file_ngrams(path: Path, n: int) -> pl.DataFrame:
 
 
 def _ngrams(ids: pl.Series, texts: pl.Series, n: int) -> pl.DataFrame:
-    hashes, offsets = ngram_hashes(words(texts), n, whole=False)
+    hashes, offsets = ngram_hashes(texts, n, whole=False)
     owners = np.repeat(np.arange(len(ids)), np.diff(offsets))
     return _empty().vstack(pl.DataFrame({"hash": hashes, "evaluation": ids.gather(owners)}))
 

@@ -22,7 +22,7 @@ from pipeline.preprocess.quality.segments import (
     first_and_last,
 )
 from pipeline.preprocess.quality.shares import share
-from pipeline.preprocess.quality.words import Tokens, hash_word
+from pipeline.preprocess.quality.tokens import Tokens, hash_word
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 _BULLETS = [ord(mark) for mark in "•-"]
