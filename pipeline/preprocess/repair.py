@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 
 import polars as pl
-from ftfy import TextFixerConfig, fix_text
-from ftfy.badness import BADNESS_RE
 
-_ENCODING_ONLY = TextFixerConfig(
-    unescape_html=False,
-    remove_terminal_escapes=False,
-    fix_latin_ligatures=False,
-    fix_character_width=False,
-    uncurl_quotes=False,
-    fix_line_breaks=False,
-    fix_surrogates=False,
-    remove_control_chars=False,
-    normalization="NFC",
-    explain=False,
-)
+_COMPOSABLE = r"[\x{300}-\x{10FFFF}]"
+"""NFC leaves a text without any of these as it is."""
 
 
 def repair(texts: pl.Series) -> pl.Series:
@@ -35,9 +24,25 @@ def repair(texts: pl.Series) -> pl.Series:
 
 def _repair(texts: pl.Series) -> pl.Series:
     texts = change(texts, texts.str.contains(_COMPOSABLE), lambda found: found.str.normalize("NFC"))
-    return change(
-        texts, texts.str.contains(_SUSPECT), lambda found: pl.Series([fix_text(text, _ENCODING_ONLY) for text in found])
+    return change(texts, texts.str.contains(suspect()), _fix)
+
+
+def _fix(texts: pl.Series) -> pl.Series:
+    from ftfy import TextFixerConfig, fix_text  # takes a while, which ASCII does without
+
+    encoding_only = TextFixerConfig(
+        unescape_html=False,
+        remove_terminal_escapes=False,
+        fix_latin_ligatures=False,
+        fix_character_width=False,
+        uncurl_quotes=False,
+        fix_line_breaks=False,
+        fix_surrogates=False,
+        remove_control_chars=False,
+        normalization="NFC",
+        explain=False,
     )
+    return pl.Series([fix_text(text, encoding_only) for text in texts])
 
 
 def change(texts: pl.Series, chosen: pl.Series, function: Callable[[pl.Series], pl.Series]) -> pl.Series:
@@ -46,18 +51,16 @@ def change(texts: pl.Series, chosen: pl.Series, function: Callable[[pl.Series], 
     return texts.clone().scatter(rows, function(texts.gather(rows))) if len(rows) else texts
 
 
-def _suspect() -> str:
+@cache
+def suspect() -> str:
     """ftfy's pattern of mojibake, a little wider, in the syntax of Polars.
 
     ftfy judges line by line, and writes its pattern with spaces and comments, which count in Python's character
     classes but not in Rust's. Control characters are spaces in Python, and numerals are word characters.
     """
+    from ftfy.badness import BADNESS_RE
+
     pattern = re.sub(r"(?m)#.*$", "", BADNESS_RE.pattern)
     pieces = re.findall(r"\[(?:\\.|[^\]\\])*\]|\\.|\S", pattern)
     wider = {r"\s": r"[\s\x1c-\x1f]", r"\w": r"[\w\p{N}]"}
     return "(?m)" + "".join(wider.get(piece, piece) for piece in pieces)
-
-
-_SUSPECT = _suspect()
-_COMPOSABLE = r"[\x{300}-\x{10FFFF}]"
-"""NFC leaves a text without any of these as it is."""

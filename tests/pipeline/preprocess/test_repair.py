@@ -10,7 +10,7 @@ from ftfy.badness import BADNESS_RE, MOJIBAKE_CATEGORIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.preprocess.repair import _SUSPECT, repair
+from pipeline.preprocess.repair import repair, suspect
 
 ONLY_ENCODING = TextFixerConfig(
     **{
@@ -64,7 +64,7 @@ def test_the_same_as_ftfy_on_every_text(texts: list[str]) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(TEXTS, min_size=15, max_size=30))
 def test_ftfy_is_asked_about_all_that_it_finds_bad_and_about_no_ascii(texts: list[str]) -> None:
-    for text, suspected in zip(texts, pl.Series(texts).str.contains(_SUSPECT), strict=True):
+    for text, suspected in zip(texts, pl.Series(texts).str.contains(suspect()), strict=True):
         assert suspected or not any(BADNESS_RE.search(line) for line in text.split("\n"))
         assert not (suspected and text.isascii())
 
