@@ -69,6 +69,12 @@ def test_ftfy_is_asked_about_all_that_it_finds_bad_and_about_no_ascii(texts: lis
         assert not (suspected and text.isascii())
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(max_codepoint=0x7F)))
+def test_ascii_is_nothing_to_repair(text: str) -> None:
+    assert fix_text(unicodedata.normalize("NFC", text), ONLY_ENCODING) == text
+
+
 def test_the_texts_given_are_left_alone() -> None:
     texts = pl.Series(["Ã©", "e\u0301"])
     repair(texts)
