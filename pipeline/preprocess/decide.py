@@ -138,8 +138,7 @@ def _enter(
 
 
 def _codes(values: pl.Series, known: Sequence[str], null: int = 0) -> np.ndarray[Any, Any]:
-    codes = {name: code for code, name in enumerate(known)}
-    return values.replace_strict(codes, default=null, return_dtype=pl.UInt16).fill_null(null).to_numpy()
+    return values.cast(pl.Enum(known)).to_physical().fill_null(null).to_numpy()
 
 
 def _write_tables(

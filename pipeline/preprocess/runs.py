@@ -92,7 +92,7 @@ _GLOBAL = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])
 
 def _slices(job: Match, taking_part: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
     for path, start in zip(job.runs, job.starts, strict=True):
-        run = np.load(path, mmap_mode="r")
+        run = np.asarray(np.load(path, mmap_mode="r"))  # a memmap is slow to look up single entries in
         part = run[bisect_left(run["high"], job.low) : bisect_right(run["high"], job.high)]
         entries = part.astype(_GLOBAL)
         entries["row"] += start
