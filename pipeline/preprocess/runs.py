@@ -23,7 +23,7 @@ ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<u4")])
 """A name (its two halves) and the row of its shard that bears it."""
 
 RANGE_BYTES = 256 * 2**20
-"""Entries that a range has at most, if names are spread evenly; matching takes about five times that in memory."""
+"""Entries that a range has at most, if names are spread evenly; matching takes about three times that in memory."""
 
 PAIRS = "pairs.npy"
 
