@@ -8,8 +8,14 @@ from functools import cache
 
 import polars as pl
 
-_COMPOSABLE = r"[\x{300}-\x{10FFFF}]"
-"""NFC leaves a text without any of these as it is."""
+_SETTLED = (
+    r"\x{388}-\x{482}\x{48A}-\x{590}"  # Greek, Cyrillic, Armenian
+    r"\x{2002}-\x{20CF}\x{2100}-\x{2125}\x{2190}-\x{2328}\x{232B}-\x{2ADB}"  # punctuation, symbols
+    r"\x{3001}-\x{3029}\x{3030}-\x{3098}\x{309B}-\x{A48F}\x{AC00}-\x{D7A3}"  # Kana, Han, Hangul
+    r"\x{1F000}-\x{1FAFF}"  # emoji
+)
+_COMPOSABLE = rf"[\x{{300}}-\x{{10FFFF}}--[{_SETTLED}]]"
+"""NFC leaves a text without any of these as it is: what is below and what is settled neither changes nor joins."""
 
 
 def repair(texts: pl.Series) -> pl.Series:

@@ -46,7 +46,7 @@ def words(texts: pl.Series) -> pl.Series:
 def word_hashes(texts: pl.Series) -> tuple[U64, Ints]:
     """A hash of each word of all texts, equal where the words are, and how many words each text has, (texts,).
 
-    All texts are looked at as one array of bytes, which a byte for each takes some 3 of beside the 24 for each word.
+    The texts are looked at as one array of bytes; a few more arrays are as long, some others have 8 bytes a word.
 
     Args:
         texts: String without nulls.

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.preprocess.quality.characters import CORE, LETTER, Characters, Ints
-from pipeline.preprocess.quality.ngrams import (
+from pipeline.preprocess.quality.repetition import (
     DUPLICATE,
     TOP,
     duplicate_ngram_chars,
