@@ -1,5 +1,7 @@
 """What makes records exact duplicates."""
 
+import json
+
 import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +19,6 @@ MESSAGE = st.fixed_dictionaries(
 def test_conversations_are_the_same_with_the_same_roles_and_words_alone(conversations: list) -> None:
     table = pl.DataFrame({"messages": pl.Series(conversations, dtype=MESSAGES)})
     found = list(contents(table, "conversations"))
-    spelled = [str(messages) for messages in conversations]
+    spelled = [json.dumps(messages, sort_keys=True) for messages in conversations]
     assert len(found) == len(spelled)
     assert len(set(found)) == len(set(spelled)) == len(set(zip(found, spelled, strict=True)))
