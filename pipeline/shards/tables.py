@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def write_table(table: pl.DataFrame, path: Path) -> None:
     table.rechunk().write_parquet(path, **_PARQUET)
 
 
-def join_tables(parts: Sequence[Path], path: Path) -> None:
+def join_tables(parts: list[Path], path: Path) -> None:
     """Write what `write_table` would of the parts' rows, one part after the other, without holding them all."""
     pl.scan_parquet(parts, glob=False).sink_parquet(path, **_PARQUET)
 
