@@ -53,12 +53,11 @@ def word_hashes(texts: pl.Series) -> tuple[U64, Ints]:
     """
     lower = texts.str.to_lowercase()
     joined = lower.str.join("\n").item().encode() if len(lower) else b""
-    ends = np.cumsum(lower.str.len_bytes().to_numpy().astype(np.int64) + 1)
+    text_ends = np.cumsum(lower.str.len_bytes().to_numpy().astype(np.int64) + 1)
     text = np.frombuffer(bytearray(b"\n" + joined + b"\n" * _LOAD).translate(_BLANKED), dtype=np.uint8)
-    cuts = _blank_beyond_ascii(text)
-    starts, ends_of_words = _bounds(text, cuts)
-    counts = np.diff(np.searchsorted(starts, ends, side="right"), prepend=0)
-    return _hash(text, starts, ends_of_words - starts), counts
+    starts, ends = _bounds(text, _blank_beyond_ascii(text))
+    counts = np.diff(np.searchsorted(starts, text_ends, side="right"), prepend=0)
+    return _hash(text, starts, ends - starts), counts
 
 
 def _blank_beyond_ascii(text: np.ndarray[Any, np.dtype[np.uint8]]) -> Ints:
