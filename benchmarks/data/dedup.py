@@ -5,7 +5,8 @@
 Both read the same Parquet shards of generated prose with as many processes and write what stays, as Parquet with zstd.
 Ours is the whole stage preprocess (cleaning, exact keys, splits, manifest, hashes of every file); datatrove's is its
 exact deduplication (3 steps) or MinHash (4 steps, word 5-grams, 14 x 8, English words). Times are of the whole
-command, start and imports included.
+command, start and imports included. `near alone` is what near deduplication adds: our stage with it less the stage
+without, and datatrove's MinHash less its reading the shards twice and writing them once.
 
 Of a planted pair of copies, `found` means that not both stay. `wrong` are documents that are gone though no copy of
 them, nor an original, was planted.
@@ -23,10 +24,7 @@ import polars as pl
 
 from benchmarks.data.corpus import prose, write_shards
 from benchmarks.data.peers import Cost, environment, run_measured, run_script
-from pipeline.params import load_params
-from pipeline.preprocess.run import preprocess
-from pipeline.shards import Local
-from pipeline.work import WorkFolder
+from benchmarks.machine import machine
 
 READ = 'ParquetReader(source, glob_pattern="documents-*.parquet")'
 WRITE = 'ParquetWriter(f"{work}/out", output_filename="${rank}.parquet", compression="zstd")'
@@ -59,6 +57,10 @@ MINHASH = f"""{START}
     run("3", [MinhashDedupCluster(f"{{work}}/buckets", f"{{work}}/remove")], 1)
     run("4", [{READ}, MinhashDedupFilter(f"{{work}}/remove"), {WRITE}], tasks)
 """
+COPY = f"""{START}
+    run("1", [{READ}], tasks)
+    run("2", [{READ}, {WRITE}], tasks)
+"""
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,6 @@ def judge(kept: pl.Series, documents: pl.Series, planted: pl.DataFrame) -> Found
     return Found(len(gone), shares["exact"], shares["near"], int((~gone.is_in(involved.implode())).sum()))
 
 
-def stage(source: Path, work: Path, near: bool, workers: int) -> None:
-    """Run preprocess with the parameters of params.yaml but for `near_duplicates`."""
-    params = replace(load_params().preprocess, near_duplicates=near)
-    preprocess(source, WorkFolder(work), params, executor=Local(workers))
-
-
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,34 +91,38 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=16)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--skip-peer", action="store_true")
-    parser.add_argument("--stage", nargs=3, metavar=("SOURCE", "WORK", "exact|near"), help="run ours alone")
     args = parser.parse_args()
-    if args.stage:
-        stage(Path(args.stage[0]), Path(args.stage[1]), args.stage[2] == "near", args.workers)
-        return
-    from benchmarks.machine import machine  # torch, which the stage's processes do without
-
     if not args.skip_peer:
         environment()
     with tempfile.TemporaryDirectory(prefix="dedup-") as folder:
         place = Path(folder)
         table, planted = prose(args.mb)
         write_shards(table, place / "in", args.shards)
+        counts = [str(args.shards), str(args.workers)]
         megabytes = table["text"].str.len_bytes().sum() / 1e6
         print(f"{machine()}; {table.height:,} documents, {megabytes:.1f} MB, {args.workers} workers")
         print(
-            f"{'':18} {'s':>7} {'cpu-s':>7} {'MB/s':>7} {'MB/cpu-s':>9} {'peak MB':>8} {'gone':>7} exact  near  wrong"
+            f"{'':20} {'s':>7} {'cpu-s':>7} {'MB/s':>7} {'MB/cpu-s':>9} {'peak MB':>8} {'gone':>7} exact  near  wrong"
         )
+        costs = {}
         for name, script in (("exact", EXACT), ("near", MINHASH)):
             work = place / f"ours-{name}"
-            options = ["--stage", str(place / "in"), str(work), name, "--workers", str(args.workers)]
-            cost = run_measured([sys.executable, "-m", "benchmarks.data.dedup", *options])
-            _print(f"ours {name}", cost, megabytes, _found(work / "done" / "out" / "*", table, planted))
+            options = [str(place / "in"), str(work), name, str(args.workers)]
+            costs[f"ours {name}"] = run_measured([sys.executable, "-m", "benchmarks.data.deduplicate", *options])
+            found = _found(work / "done" / "out" / "*", table, planted)
+            _print(f"ours {name}", costs[f"ours {name}"], megabytes, found)
             if not args.skip_peer:
                 work = place / f"theirs-{name}"
-                counts = [str(args.shards), str(args.workers)]
-                cost = run_script(script, place / "in", work, *counts)
-                _print(f"datatrove {name}", cost, megabytes, _found(work / "out", table, planted))
+                costs[f"datatrove {name}"] = run_script(script, place / "in", work, *counts)
+                _print(f"datatrove {name}", costs[f"datatrove {name}"], megabytes, _found(work / "out", table, planted))
+        _print("ours near alone", _difference(costs["ours near"], costs["ours exact"]), megabytes)
+        if not args.skip_peer:
+            copy = run_script(COPY, place / "in", place / "theirs-copy", *counts)
+            _print("datatrove near alone", _difference(costs["datatrove near"], copy), megabytes)
+
+
+def _difference(whole: Cost, part: Cost) -> Cost:
+    return replace(whole, seconds=whole.seconds - part.seconds, cpu_seconds=whole.cpu_seconds - part.cpu_seconds)
 
 
 def _found(folder: Path, table: pl.DataFrame, planted: pl.DataFrame) -> Found:
@@ -131,11 +131,11 @@ def _found(folder: Path, table: pl.DataFrame, planted: pl.DataFrame) -> Found:
     return judge(kept, table["id"], planted)
 
 
-def _print(name: str, cost: Cost, megabytes: float, found: Found) -> None:
+def _print(name: str, cost: Cost, megabytes: float, found: Found | None = None) -> None:
+    planted = f"{found.gone:7,} {found.exact:5.1%} {found.near:5.1%} {found.wrong:5}" if found else ""
     print(
-        f"{name:18} {cost.seconds:7.1f} {cost.cpu_seconds:7.1f} {megabytes / cost.seconds:7.2f}"
-        f" {megabytes / cost.cpu_seconds:9.2f} {cost.peak_mb:8.0f} {found.gone:7,}"
-        f" {found.exact:5.1%} {found.near:5.1%} {found.wrong:5}",
+        f"{name:20} {cost.seconds:7.1f} {cost.cpu_seconds:7.1f} {megabytes / cost.seconds:7.2f}"
+        f" {megabytes / cost.cpu_seconds:9.2f} {cost.peak_mb:8.0f} {planted}",
         flush=True,
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.preprocess.quality import decide, measure, rewrite
-from pipeline.shards import run_shards
+from pipeline.shards import Local
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def main() -> None:
     """Judge a folder."""
     folder, preset, workers = sys.argv[1:]
     jobs = [Shard(path, preset) for path in sorted(Path(folder).glob("documents-*.parquet"))]
-    total = sum(run_shards(judge_shard, jobs, title="quality", workers=int(workers)), Counter())
+    total = sum((verdicts for _, verdicts in Local(int(workers)).run(judge_shard, jobs)), Counter())
     print(json.dumps(total))
 
 

@@ -6,7 +6,6 @@ one needs no second look.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +56,7 @@ def annotate(job: Annotate) -> Annotated:
     """Write what decisions need of a shard."""
     table, masked = prepare(job.path, job.kind, job.preparation)
     texts = whole_texts(table, job.kind)
-    groups = content_names("group", (group.encode() for group in table["group"]))
+    groups = content_names("group", (group.encode() for group in table["group"].to_list()))
     columns = [table.select("id", "source", "group", "split").with_columns(group_hash=groups[0])]
     columns.append(bounds(table, job.kind))
     if job.kind == DOCUMENTS and job.preparation.quality:
@@ -74,7 +73,13 @@ def annotate(job: Annotate) -> Annotated:
 
 
 def contents(table: pl.DataFrame, kind: str) -> Iterator[bytes]:
-    """What makes two records of a kind exact duplicates: a document's text, a conversation's roles and words."""
+    """What makes two records of a kind exact duplicates: a document's text, a conversation's roles and words.
+
+    A NUL parts roles and words; cleaned texts have none.
+    """
     if kind == DOCUMENTS:
-        return (text.encode() for text in table["text"])
-    return (json.dumps(messages).encode() for messages in table["messages"].to_list())
+        texts = table["text"]
+    else:
+        message = pl.concat_str(pl.element().struct.field("role", "content"), separator="\0")
+        texts = table.select(text=pl.col("messages").list.eval(message).list.join("\0"))["text"]
+    return (text.encode() for text in texts.to_list())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import polars as pl
 
-from pipeline.preprocess.repair import repair
+from pipeline.preprocess.repair import change, repair
 from pipeline.shards.tables import DOCUMENTS, characters
 
 
@@ -65,6 +65,10 @@ def judge(bounds: pl.DataFrame, kind: str, min_chars: int, max_chars: int) -> pl
 
 
 def _clean_text(texts: pl.Series) -> pl.Series:
+    return change(texts, texts.str.contains_any(["\r", "\0"]), _without_returns_and_nuls)
+
+
+def _without_returns_and_nuls(texts: pl.Series) -> pl.Series:
     newlines = texts.str.replace_all("\r\n", "\n", literal=True).str.replace_all("\r", "\n", literal=True)
     return newlines.str.replace_all("\0", "", literal=True)
 

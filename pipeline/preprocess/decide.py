@@ -138,55 +138,54 @@ def _enter(
 
 
 def _codes(values: pl.Series, known: Sequence[str], null: int = 0) -> np.ndarray[Any, Any]:
-    codes = {name: code for code, name in enumerate(known)}
-    return values.replace_strict(codes, default=null, return_dtype=pl.UInt16).fill_null(null).to_numpy()
+    return values.cast(pl.Enum(known)).to_physical().fill_null(null).to_numpy()
 
 
 def _write_tables(
     ledger: Ledger, shards: Sequence[Annotate], hits: pl.DataFrame, folder: Path, params: PreprocessParams
 ) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    causes = _ids(ledger, shards, np.unique(ledger["cause"][np.asarray(ledger["cause"]) >= 0]))
+    causes = np.unique(ledger["cause"][np.asarray(ledger["cause"]) >= 0])
+    ids = _ids(ledger, shards, causes)
     evaluations = hits.group_by("row", maintain_order=True).first().select("row", evaluation="evaluation")
+    reasons, splits = pl.Series([None, *ledger.reasons[1:]], dtype=pl.String), pl.Series([*SPLIT_CODES, None])
     paths = []
     for index, shard in enumerate(shards):
         records, rows = pl.read_parquet(shard.folder / RECORDS), ledger.shard(index)
+        cause = np.asarray(ledger["cause"][rows])
+        place = pl.Series(np.searchsorted(causes, cause)).scatter(np.flatnonzero(cause < 0), None)
         table = pl.DataFrame(
             {
                 "row": np.arange(rows.start, rows.stop),
-                "cause": ledger["cause"][rows],
-                "reason": pl.Series(ledger.reasons).gather(ledger["reason"][rows]),
-                "split": pl.Series([*SPLIT_CODES, None], dtype=pl.String).gather(ledger["split"][rows]),
                 "copies": ledger["copies"][rows],
+                "reason": reasons.gather(ledger["reason"][rows]),
+                "split": splits.gather(ledger["split"][rows]),
                 "own": own_reasons(records, shard.kind, params)["detail"],
+                "cause": ids.gather(place),
                 "group": records["group"],
                 "source": records["source"],
             }
-        )
-        table = table.join(causes, on="cause", how="left", maintain_order="left")
-        table = table.join(evaluations, on="row", how="left", maintain_order="left")
-        reason = pl.when(pl.col("reason") != "none").then("reason")
+        ).join(evaluations, on="row", how="left", maintain_order="left")
         detail = (
-            pl.when(reason == GROUP_OF_HELD_OUT)
+            pl.when(pl.col("reason") == GROUP_OF_HELD_OUT)
             .then(pl.format("group {}", "group"))
-            .when(reason == CONTAMINATED)
+            .when(pl.col("reason") == CONTAMINATED)
             .then("evaluation")
-            .when(reason == MIXED_OUT)
+            .when(pl.col("reason") == MIXED_OUT)
             .then(pl.format("source {}", "source"))
-            .otherwise(pl.coalesce("own", "cause_id"))
+            .otherwise(pl.coalesce("own", "cause"))
         )
         paths.append(folder / f"{shard.path.stem}.parquet")
-        write_table(table.select("copies", reason=reason, detail=detail, split="split"), paths[-1])
+        write_table(table.select("copies", "reason", detail=detail, split="split"), paths[-1])
     return paths
 
 
-def _ids(ledger: Ledger, shards: Sequence[Annotate], rows: I64) -> pl.DataFrame:
-    """`cause` and `cause_id` of the given records: what a detail names."""
-    parts = [pl.Series("cause_id", [], dtype=pl.String)]
+def _ids(ledger: Ledger, shards: Sequence[Annotate], rows: I64) -> pl.Series:
+    """The ids of the given records, which ascend: what a detail names."""
+    parts = [pl.Series([], dtype=pl.String)]
     for index, shard in enumerate(shards):
         own = ledger.shard(index)
         wanted = rows[np.searchsorted(rows, own.start) : np.searchsorted(rows, own.stop)] - own.start
         if wanted.size:
-            ids = pl.read_parquet(shard.folder / RECORDS, columns=["id"])["id"]
-            parts.append(ids.gather(wanted).alias("cause_id"))
-    return pl.DataFrame([pl.Series("cause", rows), pl.concat(parts)])
+            parts.append(pl.read_parquet(shard.folder / RECORDS, columns=["id"])["id"].gather(wanted))
+    return pl.concat(parts)

@@ -20,26 +20,37 @@ def string_hashes(strings: pl.Series) -> U64:
 
 def content_names(kind: str, contents: Iterable[bytes]) -> tuple[U64, U64]:
     """BLAKE2b (128 bits, in halves) of each content, apart for each `kind` (at most 16 bytes of UTF-8)."""
-    digests = [hashlib.blake2b(content, digest_size=16, person=kind.encode()).digest() for content in contents]
+    person = kind.encode()
+    digests = [hashlib.blake2b(content, digest_size=16, person=person).digest() for content in contents]
     halves = np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
     return halves[:, 0], halves[:, 1]
 
 
-def tuple_names(kind: str, members: U64) -> tuple[U64, U64]:
-    """128 bits (in halves) for each row of `members`, (n, k) uint64, apart for each `kind`."""
+def tuple_names(kind: str, tuples: np.ndarray[Any, np.dtype[np.uint32]]) -> tuple[U64, U64]:
+    """128 bits (in halves) for each of `tuples`, (n, places, k) uint32, apart for each `kind` and each place.
+
+    Returns:
+        The halves, (n, places) each.
+    """
+    tuples = np.pad(tuples, ((0, 0), (0, 0), (0, tuples.shape[2] % 2)))
+    members = np.moveaxis(np.ascontiguousarray(tuples).view(np.uint64), 2, 0)
     seed = int.from_bytes(hashlib.blake2b(kind.encode(), digest_size=8).digest(), "little")
     halves = []
     for half in range(2):
-        total = np.full(len(members), (seed + half) % 2**64, dtype=np.uint64)
-        for column in members.T:
-            total = mix(total ^ column)
-        halves.append(total)
+        places = np.arange(tuples.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(half)
+        names = np.broadcast_to(mix(places + np.uint64(seed)), tuples.shape[:2])
+        for member in members:
+            names = mix(names ^ member)
+        halves.append(names)
     return halves[0], halves[1]
 
 
 def mix(values: U64) -> U64:
     """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): a bijection that makes every bit hang on all."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    mixed = values + np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(30)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from pipeline.params import EMBEDDED, PreprocessParams
 from pipeline.preprocess.annotate import Annotate, annotate
@@ -21,7 +20,7 @@ from pipeline.preprocess.prepare import Preparation
 from pipeline.preprocess.statistics import statistics, write_statistics
 from pipeline.preprocess.write import DROPPED, FileFigures, Write, write_shard
 from pipeline.shards import Executor, Kept, run_shards, verify_manifest, write_manifest
-from pipeline.shards.tables import KINDS, columns, describe, write_table
+from pipeline.shards.tables import KINDS, columns, describe, join_tables, write_table
 from pipeline.work import WorkFolder, link_or_copy, publish_directory
 
 CONTAMINATION = "contamination.parquet"
@@ -62,11 +61,10 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, exec
             for split in shard:
                 (building / split).mkdir(exist_ok=True)
                 link_or_copy(job.folder / f"{split}.parquet", building / split / job.name)
-        dropped = pl.concat(pl.read_parquet(job.folder / DROPPED) for job in jobs)
-        write_table(dropped, building / DROPPED)
+        join_tables([job.folder / DROPPED for job in jobs], building / DROPPED)
         write_table(decisions.hits.drop("row"), building / CONTAMINATION)
         tables = statistics(shards, annotated, decisions)
-        records |= {DROPPED: dropped.height, CONTAMINATION: decisions.hits.height}
+        records |= {DROPPED: sum(facts["dropped"].values()), CONTAMINATION: decisions.hits.height}
         records |= write_statistics(tables, building / "statistics")
         write_manifest(building, records, facts)
     return _summary(facts)

@@ -1,9 +1,9 @@
 """What records share, out of core: names of 128 bits, a sorted run of them per shard, matched range by range.
 
 A name stands for a content, a group or a band of a MinHash signature; records with the same name belong together.
-Each shard writes its names once, sorted (a *run*); where they fall is as good as random, so that an even cut of the
-range cuts all runs into even parts. One range is matched at a time, by a job of its own, in memory that the number of
-ranges bounds. Nothing is shuffled over the network: a range reads its slice of every run.
+Each shard writes its names once, sorted by their high halves (a *run*); where they fall is as good as random, so that
+an even cut of the range cuts all runs into even parts. One range is matched at a time, by a job of its own, in memory
+that the number of ranges bounds. Nothing is shuffled over the network: a range reads its slice of every run.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<u4")])
 """A name (its two halves) and the row of its shard that bears it."""
 
 RANGE_BYTES = 256 * 2**20
-"""Entries that a range has at most, if names are spread evenly; matching takes about five times that in memory."""
+"""Entries that a range has at most, if names are spread evenly; matching takes about three times that in memory."""
 
 PAIRS = "pairs.npy"
 
 
 def write_run(path: Path, high: U64, low: U64, rows: np.ndarray[Any, Any]) -> None:
     """Write the names of one shard: each has the row that bears it; a row may bear several."""
+    order = np.argsort(high)
     run = np.empty(len(rows), dtype=ENTRY)
-    run["high"], run["low"], run["row"] = high, low, rows
-    np.save(path, run[np.lexsort((rows, low, high))])
+    run["high"], run["low"], run["row"] = high[order], low[order], rows[order]
+    np.save(path, run)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def matches(runs: Sequence[Path], starts: Sequence[int], taking_part: Path, fold
 def match(job: Match) -> None:
     """Pair each record with the first that has the same name: (n, 2) int64 record numbers, the first one first."""
     taking_part = np.load(job.taking_part, mmap_mode="r")
-    entries = np.concatenate([*_slices(job, taking_part), np.empty(0, dtype=_GLOBAL)])
+    entries = _sharing(np.concatenate([*_slices(job, taking_part), np.empty(0, dtype=_GLOBAL)]))
     entries = entries[np.lexsort((entries["row"], entries["low"], entries["high"]))]
     is_new = np.ones(len(entries), dtype=bool)
     is_new[1:] = (entries["high"][1:] != entries["high"][:-1]) | (entries["low"][1:] != entries["low"][:-1])
@@ -76,12 +77,22 @@ def match(job: Match) -> None:
     np.save(job.folder / PAIRS, np.stack([first[~is_new], entries["row"][~is_new]], axis=1))
 
 
+def _sharing(entries: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The entries whose high half another one has, too: most have no other, and only these need be put in order."""
+    order = np.argsort(entries["high"])
+    high = entries["high"][order]
+    is_shared = np.zeros(len(entries), dtype=bool)
+    is_shared[1:] = high[1:] == high[:-1]
+    is_shared[:-1] |= is_shared[1:]
+    return entries[order[is_shared]]
+
+
 _GLOBAL = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])
 
 
 def _slices(job: Match, taking_part: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
     for path, start in zip(job.runs, job.starts, strict=True):
-        run = np.load(path, mmap_mode="r")
+        run = np.asarray(np.load(path, mmap_mode="r"))  # a memmap is slow to look up single entries in
         part = run[bisect_left(run["high"], job.low) : bisect_right(run["high"], job.high)]
         entries = part.astype(_GLOBAL)
         entries["row"] += start

@@ -1,7 +1,8 @@
-"""The words of a text and the hashes of its n-grams, for near duplicates and for decontamination.
+"""The words that near duplicates and decontamination compare, spelled and as hashes.
 
 A word is a run of letters, digits, marks and underscores, in lower case; where a script has no spaces between words
-(Chinese, Japanese, Thai, ...) each of its characters is one. Punctuation and spacing do not count.
+(Chinese, Japanese, Thai, ...) each of its characters is one. Punctuation and spacing do not count. (The tokens of the
+quality rules are others: quality/tokens.py.)
 """
 
 from __future__ import annotations
@@ -12,13 +13,29 @@ import numpy as np
 import polars as pl
 
 from pipeline.preprocess.hashes import U64, mix, string_hashes
+from pipeline.preprocess.unicode import CharacterClasses
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = rf"[{_UNSPACED}]|[\w--{_UNSPACED}]+"
-_BASE = np.uint64(0xD1342543DE82EF95)  # odd, so that it has an inverse modulo 2^64
-_INVERSE = np.uint64(pow(int(_BASE), -1, 2**64))
 
-Offsets = np.ndarray[Any, np.dtype[np.int64]]
+_PART, _ALONE = 1, 2
+_CLASSES = CharacterClasses({_PART: rf"[\w--{_UNSPACED}]", _ALONE: rf"[{_UNSPACED}]"})
+"""What is part of a word, and what is a word alone."""
+
+_BLANK, _BEYOND_ASCII = 0, 0x80
+_BLANKED = bytes(code if chr(code).isalnum() or chr(code) == "_" else _BLANK for code in range(_BEYOND_ASCII)) + bytes(
+    range(_BEYOND_ASCII, 256)
+)
+"""Blank for each byte that is an ASCII character of no word."""
+
+_LOAD = 8
+"""Bytes of a word that are hashed at once."""
+_FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(_LOAD + 1)], dtype=np.uint64)
+"""Of a load, the mask of its first 0, 1, ... bytes."""
+_LONG = 64
+"""Longer words (in bytes) are hashed one by one."""
 
 
 def words(texts: pl.Series) -> pl.Series:
@@ -26,34 +43,60 @@ def words(texts: pl.Series) -> pl.Series:
     return texts.str.to_lowercase().str.extract_all(_WORD)
 
 
-def ngram_hashes(lists: pl.Series, n: int, *, whole: bool) -> tuple[U64, Offsets]:
-    """The hash of each n-gram of the lists of words, in their order.
+def word_hashes(texts: pl.Series) -> tuple[U64, Ints]:
+    """A hash of each word of all texts, equal where the words are, and how many words each text has, (texts,).
 
-    An n-gram's hash is a polynomial in its words' hashes modulo 2^64, mixed: by differences of prefix sums it costs
-    the same for any n.
+    The texts are looked at as one array of bytes; a few more arrays are as long, some others have 8 bytes a word.
 
     Args:
-        lists: as `words` gives them.
-        n: the words of an n-gram.
-        whole: whether a list of fewer than `n` words, but at least one, counts as one n-gram.
-
-    Returns:
-        The hashes of all lists, one after the other, and where each list's begin and the last's end, (len + 1,).
+        texts: String without nulls.
     """
-    lengths = lists.list.len().to_numpy().astype(np.int64)
-    ends = np.cumsum(lengths)
-    hashes = string_hashes(lists.explode(empty_as_null=False))
-    sums = np.zeros(len(hashes) + 1, dtype=np.uint64)
-    np.cumsum(hashes * _powers(_BASE, len(hashes)), out=sums[1:])
-    counts = np.maximum(lengths - n + 1, (lengths > 0) & whole)
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    first = np.repeat(ends - lengths - offsets[:-1], counts) + np.arange(offsets[-1])
-    last = np.minimum(first + n, np.repeat(ends, counts))
-    values = (sums[last] - sums[first]) * _powers(_INVERSE, len(hashes) + 1)[first]
-    return mix(values), offsets
+    lower = texts.str.to_lowercase()
+    joined = lower.str.join("\n").item().encode() if len(lower) else b""
+    text_ends = np.cumsum(lower.str.len_bytes().to_numpy().astype(np.int64) + 1)
+    text = np.frombuffer(bytearray(b"\n" + joined + b"\n" * _LOAD).translate(_BLANKED), dtype=np.uint8)
+    starts, ends = _bounds(text, _blank_beyond_ascii(text))
+    counts = np.diff(np.searchsorted(starts, text_ends, side="right"), prepend=0)
+    return _hash(text, starts, ends - starts), counts
 
 
-def _powers(base: np.uint64, count: int) -> U64:
-    factors = np.full(count, base, dtype=np.uint64)
-    factors[:1] = 1
-    return np.multiply.accumulate(factors)
+def _blank_beyond_ascii(text: np.ndarray[Any, np.dtype[np.uint8]]) -> Ints:
+    """Blank the characters beyond ASCII that are of no word; where the words that are characters start and end."""
+    places = np.flatnonzero(text >= _BEYOND_ASCII)
+    if not len(places):
+        return places
+    codes = np.frombuffer(text[places].tobytes().decode().encode("utf-32-le"), dtype=np.uint32)
+    kinds = _CLASSES.of(codes)
+    sizes = 2 + (codes >= 0x800) + (codes >= 0x10000)  # bytes of each in UTF-8
+    text[places[np.repeat(kinds == 0, sizes)]] = _BLANK
+    last = np.cumsum(sizes) - 1
+    is_alone = kinds == _ALONE
+    return np.unique(np.concatenate([places[(last - sizes + 1)[is_alone]], places[last[is_alone]] + 1]))
+
+
+def _bounds(text: np.ndarray[Any, np.dtype[np.uint8]], cuts: Ints) -> tuple[Ints, Ints]:
+    """Where the words start and end: runs that are not blank, cut where `cuts` says."""
+    filled = text != _BLANK
+    edges = np.flatnonzero(filled[1:] != filled[:-1]) + 1
+    if len(cuts):
+        inner = cuts[filled[cuts] & filled[cuts - 1]]
+        edges = np.sort(np.concatenate([edges, inner, inner]))
+    return edges[::2], edges[1::2]
+
+
+def _hash(text: np.ndarray[Any, np.dtype[np.uint8]], starts: Ints, lengths: Ints) -> U64:
+    """A word's bytes are loaded eight at a time; up to eight make a number that no other word makes."""
+    loads = np.ndarray((len(text) - _LOAD + 1,), dtype="<u8", buffer=text, strides=(1,))
+    hashes = mix(loads[starts] & _FIRST_BYTES[np.minimum(lengths, _LOAD)])
+    left = np.flatnonzero((lengths > _LOAD) & (lengths <= _LONG))
+    done = _LOAD
+    while len(left):
+        load = loads[starts[left] + done] & _FIRST_BYTES[np.minimum(lengths[left] - done, _LOAD)]
+        hashes[left] = mix(hashes[left] ^ load)
+        done += _LOAD
+        left = left[lengths[left] > done]
+    long = np.flatnonzero(lengths > _LONG)
+    if len(long):
+        spelled = [text[starts[word] : starts[word] + lengths[word]].tobytes().decode() for word in long]
+        hashes[long] = string_hashes(pl.Series(spelled))
+    return hashes

@@ -57,6 +57,8 @@ def write_shard(job: Write) -> dict[str, FileFigures]:
 
 def _repeated(part: pl.DataFrame) -> pl.DataFrame:
     """The rows as often as `copies` says, one after the other; all but the first have their number in the id."""
+    if (part["copies"] == 1).all():
+        return part
     copy = pl.col("copy")
     numbered = part.with_columns(copy=pl.int_ranges(1, pl.col("copies").cast(pl.Int64) + 1)).explode("copy")
     return numbered.with_columns(id=pl.when(copy > 1).then(pl.format("{}#{}", "id", "copy")).otherwise("id"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -13,6 +14,13 @@ SPLITS = ("train", "validation", "test")
 
 MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 """The type of a conversation's `messages`."""
+
+_PARQUET: dict[str, Any] = {
+    "compression": "zstd",
+    "compression_level": 3,
+    "statistics": False,
+    "row_group_size": 1 << 16,
+}
 
 
 def columns(kind: str, *, split: bool) -> pl.Schema:
@@ -36,9 +44,12 @@ def shard_file(kind: str, index: int) -> str:
 
 def write_table(table: pl.DataFrame, path: Path) -> None:
     """Write Parquet: equal tables give equal bytes."""
-    table.rechunk().write_parquet(
-        path, compression="zstd", compression_level=3, statistics=False, row_group_size=1 << 16
-    )
+    table.rechunk().write_parquet(path, **_PARQUET)
+
+
+def join_tables(parts: list[Path], path: Path) -> None:
+    """Write what `write_table` would of the parts' rows, one part after the other, without holding them all."""
+    pl.scan_parquet(parts, glob=False).sink_parquet(path, **_PARQUET)
 
 
 def characters(kind: str) -> pl.Expr:

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
+from pipeline.preprocess.ngrams import ngram_hashes
 from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
-from pipeline.preprocess.words import ngram_hashes, words
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
 
@@ -56,7 +56,7 @@ def file_ngrams(path: Path, n: int) -> pl.DataFrame:
     else:
         found = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
         files = {name: found[name] for name in sorted(found) if not name.rpartition("/")[2].startswith(".")}
-    tables = [_empty()]
+    tables = [no_ngrams()]
     for name, file in files.items():
         if file.suffix not in SUFFIXES:
             if name == "README.md":
@@ -71,12 +71,13 @@ def file_ngrams(path: Path, n: int) -> pl.DataFrame:
 
 
 def _ngrams(ids: pl.Series, texts: pl.Series, n: int) -> pl.DataFrame:
-    hashes, offsets = ngram_hashes(words(texts), n, whole=False)
+    hashes, offsets = ngram_hashes(texts, n, whole=False)
     owners = np.repeat(np.arange(len(ids)), np.diff(offsets))
-    return _empty().vstack(pl.DataFrame({"hash": hashes, "evaluation": ids.gather(owners)}))
+    return no_ngrams().vstack(pl.DataFrame({"hash": hashes, "evaluation": ids.gather(owners)}))
 
 
-def _empty() -> pl.DataFrame:
+def no_ngrams() -> pl.DataFrame:
+    """A table of what `collect` gives, without rows."""
     return pl.DataFrame(schema={"hash": pl.UInt64, "evaluation": pl.String})
 
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from pipeline.params import EMBEDDED, PreprocessParams
 from pipeline.preprocess.annotate import Annotate
-from pipeline.preprocess.contamination.evaluation import Collect, collect, file_ngrams
+from pipeline.preprocess.contamination.evaluation import Collect, collect, file_ngrams, no_ngrams
 from pipeline.preprocess.contamination.scan import HITS, Scan, scan
 from pipeline.preprocess.ledger import Ledger
 from pipeline.preprocess.splitting import TRAIN
@@ -43,15 +43,16 @@ def find_hits(
     )
     collects = [Collect(shard.path, shard.kind, shard.preparation, rows, n) for shard, rows in held_out]
     kept = Kept.of(work)
-    tables = run_shards(collect, collects, title="preprocess: evaluation n-grams", executor=executor, kept=kept)
+    found = run_shards(collect, collects, title="preprocess: evaluation n-grams", executor=executor, kept=kept)
+    tables = [no_ngrams(), *found]
     if params.evaluation_sets != EMBEDDED:
         tables.append(file_ngrams(Path(params.evaluation_sets), n))
     evaluation = work.scratch / "evaluation.parquet"
     write_table(pl.concat(tables).unique("hash", keep="first", maintain_order=True).sort("hash"), evaluation)
     scans = [Scan(shard.path, shard.kind, shard.preparation, rows, evaluation, n) for shard, rows in train]
-    found = run_shards(scan, scans, title="preprocess: decontaminate", executor=executor, kept=kept)
+    hit = run_shards(scan, scans, title="preprocess: decontaminate", executor=executor, kept=kept)
     starts = {shard.path: start for shard, start in zip(shards, ledger.starts, strict=True)}
-    numbered = [hits.with_columns(pl.col("row") + starts[job.path]) for job, hits in zip(scans, found, strict=True)]
+    numbered = [hits.with_columns(pl.col("row") + starts[job.path]) for job, hits in zip(scans, hit, strict=True)]
     hits = pl.concat([HITS.to_frame(), *numbered])
     ledger.drop(hits["row"].unique().to_numpy(), CONTAMINATED)
     return hits

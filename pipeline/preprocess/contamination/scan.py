@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from pipeline.preprocess.ngrams import ngram_hashes
 from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
-from pipeline.preprocess.words import ngram_hashes, words
+from pipeline.preprocess.words import words
 
 HITS = pl.Schema(
     {"row": pl.Int64(), "id": pl.String(), "evaluation": pl.String(), "ngrams": pl.Int64(), "ngram": pl.String()}
@@ -46,8 +47,8 @@ def scan(job: Scan) -> pl.DataFrame:
     table, _ = prepare(job.path, job.kind, job.preparation)
     rows = np.array(job.rows, dtype=np.int64)
     table = table[rows]
-    lists = words(whole_texts(table, job.kind))
-    hashes, offsets = ngram_hashes(lists, job.n, whole=False)
+    texts = whole_texts(table, job.kind)
+    hashes, offsets = ngram_hashes(texts, job.n, whole=False)
     places = np.minimum(np.searchsorted(known, hashes), max(len(known) - 1, 0))
     hits = np.flatnonzero(known[places] == hashes) if len(known) else np.empty(0, dtype=np.int64)
     owners = np.searchsorted(offsets, hits, side="right") - 1
@@ -57,16 +58,13 @@ def scan(job: Scan) -> pl.DataFrame:
             "id": table["id"].gather(owners),
             "evaluation": evaluation["evaluation"].gather(places[hits]),
             "place": hits - offsets[owners],
-            "list": lists.gather(owners),
+            "text": texts.gather(owners),
         }
     )
-    ngram = pl.col("list").list.slice("place", job.n).list.join(" ")
-    return (
-        found.lazy()
-        .group_by("row", "id", "evaluation")
-        .agg(pl.len().cast(pl.Int64).alias("ngrams"), pl.col("place", "list").sort_by("place").first())
-        .with_columns(ngram=ngram)
+    first = (
+        found.group_by("row", "id", "evaluation")
+        .agg(pl.len().cast(pl.Int64).alias("ngrams"), pl.col("place", "text").sort_by("place").first())
         .sort("row", "evaluation")
-        .select(HITS.names())
-        .collect()
     )
+    ngram = pl.col("words").list.slice("place", job.n).list.join(" ")
+    return first.with_columns(words=words(first["text"])).with_columns(ngram=ngram).select(HITS.names())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -11,34 +10,33 @@ import numpy as np
 import polars as pl
 
 from pipeline.preprocess.hashes import mix
+from pipeline.preprocess.unicode import Bits, CharacterClasses
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
-Bits = np.ndarray[Any, np.dtype[np.uint8]]
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 SPACE, LETTER, NUMBER, TERMINAL, CORE, STICKY, INFIX, APOSTROPHE = (1 << bit for bit in range(8))
 """What a character is: white space; letter; number; punctuation that ends a sentence; neither space nor mark
 (punctuation, symbol, control); mark that stays with the word that it begins or ends; mark that parts words inside;
-apostrophe. From the Unicode tables of Polars, which the lock pins."""
+apostrophe."""
 
 NEWLINE = 10
 BATCH = 1 << 20
-"""Characters that are looked at together; a longer text is alone."""
+"""Characters that are looked at together, about."""
 
-_PATTERNS = {
-    SPACE: r"\p{White_Space}",
-    LETTER: r"\p{L}",
-    NUMBER: r"\p{N}",
-    TERMINAL: r"\p{Sentence_Terminal}",
-    CORE: r"[^\p{P}\p{S}\p{Cc}\p{White_Space}]",
-    STICKY: r"[\-@/\\~^|]",
-    INFIX: r"[\-\u{2013}\u{2014},:/=<>]",
-    APOSTROPHE: r"['\u{2019}]",
-}
-_BITS = np.zeros(0x110000, dtype=np.uint8)
-_KNOWN = np.zeros(0x110000, dtype=bool)
-"""What each code point is, and for which that is known: those met so far."""
+_CLASSES = CharacterClasses(
+    {
+        SPACE: r"\p{White_Space}",
+        LETTER: r"\p{L}",
+        NUMBER: r"\p{N}",
+        TERMINAL: r"\p{Sentence_Terminal}",
+        CORE: r"[^\p{P}\p{S}\p{Cc}\p{White_Space}]",
+        STICKY: r"[\-@/\\~^|]",
+        INFIX: r"[\-\u{2013}\u{2014},:/=<>]",
+        APOSTROPHE: r"['\u{2019}]",
+    }
+)
 
 _MULTIPLIER = 0x9E3779B97F4A7C15
 
@@ -77,10 +75,7 @@ class Characters:
     @cached_property
     def bits(self) -> Bits:
         """(chars,) what each character is."""
-        unknown = self.codes[~_KNOWN[self.codes]]
-        if len(unknown):
-            _classify(np.unique(unknown))
-        return _BITS[self.codes]
+        return _CLASSES.of(self.codes)
 
     @cached_property
     def filled(self) -> Ints:
@@ -106,24 +101,6 @@ class Characters:
     def owners(self, places: Ints) -> Ints:
         """(n,) the text that each of the places, which ascend, lies in."""
         return np.repeat(np.arange(self.texts), self.count(places))
-
-
-def batches(texts: pl.Series) -> Iterator[pl.Series]:
-    """Consecutive parts of the texts of about BATCH characters."""
-    sizes = texts.str.len_chars().cum_sum().cast(pl.Int64)
-    start = done = 0
-    while start < len(texts):
-        end = max(start + 1, int(sizes.search_sorted(done + BATCH, side="right")))
-        yield texts[start:end]
-        start, done = end, int(sizes[end - 1])
-
-
-def _classify(codes: np.ndarray[Any, np.dtype[np.uint32]]) -> None:
-    """Enter what these code points are into the tables."""
-    characters = pl.Series(list(map(chr, codes)))
-    for bit, pattern in _PATTERNS.items():
-        _BITS[codes] |= characters.str.contains(pattern).to_numpy().astype(np.uint8) * np.uint8(bit)
-    _KNOWN[codes] = True
 
 
 def _powers(count: int, *, inverse: bool) -> Hashes:

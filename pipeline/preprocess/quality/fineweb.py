@@ -8,7 +8,7 @@ import polars as pl
 from pipeline.preprocess.quality.characters import TERMINAL, Characters
 from pipeline.preprocess.quality.segments import Segments, count_newlines, count_repeats, first_and_last
 from pipeline.preprocess.quality.shares import share
-from pipeline.preprocess.quality.words import Tokens
+from pipeline.preprocess.quality.tokens import Tokens
 
 SHORT = 30
 """Characters of a short line, at most."""

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.preprocess.quality.characters import CORE, LETTER, Characters, Ints
-from pipeline.preprocess.quality.ngrams import (
+from pipeline.preprocess.quality.repetition import (
     DUPLICATE,
     TOP,
     duplicate_ngram_chars,
@@ -22,7 +22,7 @@ from pipeline.preprocess.quality.segments import (
     first_and_last,
 )
 from pipeline.preprocess.quality.shares import share
-from pipeline.preprocess.quality.words import Tokens, hash_word
+from pipeline.preprocess.quality.tokens import Tokens, hash_word
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 _BULLETS = [ord(mark) for mark in "•-"]

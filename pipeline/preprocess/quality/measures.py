@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from pipeline.preprocess.batches import batches
 from pipeline.preprocess.quality.c4 import keep_lines, measure_c4
-from pipeline.preprocess.quality.characters import Characters, batches
+from pipeline.preprocess.quality.characters import BATCH, Characters
 from pipeline.preprocess.quality.code import measure_code
 from pipeline.preprocess.quality.fineweb import measure_fineweb
 from pipeline.preprocess.quality.gopher import measure_quality, measure_repetition
 from pipeline.preprocess.quality.segments import find_lines
-from pipeline.preprocess.quality.words import tokenize
+from pipeline.preprocess.quality.tokens import tokenize
 from pipeline.rules import select_rules
 
 
@@ -37,7 +38,7 @@ def measure(texts: pl.Series, presets: Sequence[str]) -> pl.DataFrame:
         Int64 counts and Float64 shares, null where a share has no whole (a text without lines, words, ...).
     """
     wanted = list(dict.fromkeys(rule.measure for rule in select_rules(presets, {})))
-    parts = [_measure_batch(batch, presets) for batch in batches(texts)]
+    parts = [_measure_batch(batch, presets) for batch in batches(texts, BATCH)]
     parts = parts or [_measure_batch(texts, presets)]
     return pl.concat(parts).select(wanted)
 

@@ -206,6 +206,13 @@ def test_damaged_work_is_named_and_done_again(tmp_path: Path, capfd: pytest.Capt
     verify_manifest(work.out)
 
 
+@pytest.mark.parametrize("contamination_words", [0, 3])
+def test_when_every_record_is_dropped_the_error_says_so(tmp_path: Path, contamination_words: int) -> None:
+    wanted = params(min_chars=1000, max_chars=0, contamination_words=contamination_words)
+    with pytest.raises(ValueError, match="every record was dropped"):
+        preprocess(write_ingested(tmp_path / "in"), WorkFolder(tmp_path), wanted, executor=Local(1))
+
+
 def test_input_that_is_not_whole_is_an_error(tmp_path: Path) -> None:
     source = write_ingested(tmp_path / "in")
     (source / "documents-00001.parquet").unlink()

@@ -10,7 +10,7 @@ from ftfy.badness import BADNESS_RE, MOJIBAKE_CATEGORIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.preprocess.repair import _SUSPECT, repair
+from pipeline.preprocess.repair import _COMPOSABLE, repair, suspect
 
 ONLY_ENCODING = TextFixerConfig(
     **{
@@ -64,9 +64,32 @@ def test_the_same_as_ftfy_on_every_text(texts: list[str]) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(TEXTS, min_size=15, max_size=30))
 def test_ftfy_is_asked_about_all_that_it_finds_bad_and_about_no_ascii(texts: list[str]) -> None:
-    for text, suspected in zip(texts, pl.Series(texts).str.contains(_SUSPECT), strict=True):
+    for text, suspected in zip(texts, pl.Series(texts).str.contains(suspect()), strict=True):
         assert suspected or not any(BADNESS_RE.search(line) for line in text.split("\n"))
         assert not (suspected and text.isascii())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(max_codepoint=0x7F)))
+def test_ascii_is_nothing_to_repair(text: str) -> None:
+    assert fix_text(unicodedata.normalize("NFC", text), ONLY_ENCODING) == text
+
+
+def test_what_is_taken_for_composed_neither_changes_nor_joins() -> None:
+    points = [point for point in range(0x110000) if not 0xD800 <= point < 0xE000]
+    texts = pl.Series(list(map(chr, points)))
+    settled = set(texts.filter(~texts.str.contains(_COMPOSABLE)))
+    assert {"a", "é", "“", "—", "…", "я", "ή", "世", "の", "한", "😀"} <= settled
+    seconds = set()
+    for character in texts:
+        parts = unicodedata.decomposition(character).split()
+        if parts and not parts[0].startswith("<"):
+            assert character not in settled or len(parts) == 2, "a singleton changes"
+            seconds.update(chr(int(part, 16)) for part in parts[1:])
+    assert not settled & seconds
+    assert not settled & set(map(chr, range(0x1100, 0x1200))), "Jamo join by rule"
+    assert not any(unicodedata.combining(character) for character in settled)
+    assert all(unicodedata.is_normalized("NFC", character) for character in settled)
 
 
 def test_the_texts_given_are_left_alone() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.preprocess.quality import characters, measure, rewrite
+from pipeline.preprocess.quality import measure, measures, rewrite
 from tests.pipeline.preprocess.quality import oracle
 
 PIECES = [
@@ -146,7 +146,7 @@ def test_a_text_measures_the_same_in_any_company(monkeypatch: pytest.MonkeyPatch
     texts = pl.Series(ODD + phrases())
     presets = ["gopher", "c4", "fineweb", "code"]
     together = measure(texts, presets)
-    monkeypatch.setattr(characters, "BATCH", 50)
+    monkeypatch.setattr(measures, "BATCH", 50)
     assert measure(texts, presets).equals(together)
     alone = pl.concat([measure(texts[i : i + 1], presets) for i in range(len(texts))])
     assert alone.equals(together)

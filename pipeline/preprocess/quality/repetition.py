@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.preprocess.hashes import mix
 from pipeline.preprocess.quality.characters import Hashes, Ints
-from pipeline.preprocess.quality.words import Tokens
+from pipeline.preprocess.quality.tokens import Tokens
 
 TOP = (2, 3, 4)
 DUPLICATE = (5, 6, 7, 8, 9, 10)

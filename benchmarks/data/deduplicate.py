@@ -1,0 +1,29 @@
+"""Run preprocess with the parameters of params.yaml but for `near_duplicates`.
+
+    python -m benchmarks.data.deduplicate SOURCE WORK exact|near WORKERS
+
+SOURCE is as ingest writes it; the outputs are in WORK/done/out.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run it; the imports are here, because worker processes import this module, too."""
+    from dataclasses import replace
+    from pathlib import Path
+
+    from pipeline.params import load_params
+    from pipeline.preprocess.run import preprocess
+    from pipeline.shards import Local
+    from pipeline.work import WorkFolder
+
+    source, work, kind, workers = sys.argv[1:]
+    params = replace(load_params().preprocess, near_duplicates=kind == "near")
+    preprocess(Path(source), WorkFolder(Path(work)), params, executor=Local(int(workers)))
+
+
+if __name__ == "__main__":
+    main()
