@@ -75,7 +75,7 @@ def write_clean(table: pl.DataFrame, folder: Path) -> Path:
     records = {}
     for index, (start, stop) in enumerate(pairwise(np.linspace(0, table.height, SHARDS + 1).astype(int).tolist())):
         name = f"train/{shard_file(DOCUMENTS, index)}"
-        write_table(table[start:stop].with_columns(group="id").select(schema.names()), folder / name)
+        write_table(table[start:stop].with_columns(source=pl.lit("generated"), group="id").select(schema.names()), folder / name)
         records[name] = stop - start
     write_manifest(folder, records, {})
     return folder
