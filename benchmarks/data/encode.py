@@ -12,31 +12,29 @@ def main() -> None:
     """Fill OUT; heavy imports inside, as in the command of a stage: its workers import this module too."""
     from pathlib import Path
 
-    from pipeline.shards import Local
+    from pipeline.shards import Kept, Local
+    from pipeline.work import WorkFolder
 
     part, clean, tokenizer, out, fast, workers, seqlen = sys.argv[1:]
-    executor = Local(int(workers))
+    executor, work, given = Local(int(workers)), WorkFolder(Path(out)), Path(tokenizer)
     if part == "encode":
-        from pipeline.tokenize.encode import EncodeJob, encode_shard
+        from pipeline.tokenize.encoding import encode_shards
 
-        jobs = []
-        for source in sorted(Path(clean, "train").glob("*.parquet")):
-            folder = Path(out, source.name)
-            folder.mkdir(parents=True)
-            jobs.append(EncodeJob(source, folder, Path(tokenizer).parent, fast == "fast"))
-        for _ in executor.run(encode_shard, jobs):
-            pass
+        sources = sorted(Path(clean, "train").glob("*.parquet"))
+        encoded = work.scratch / "encoded"
+        encode_shards(
+            sources, Path(clean), encoded, given.parent, fast=fast == "fast", executor=executor, kept=Kept.of(work)
+        )
         return
     from dataclasses import replace
 
     from pipeline.params import EMBEDDED, load_params
     from pipeline.tokenize.run import tokenize
-    from pipeline.work import WorkFolder
 
     params = replace(
         load_params().tokenize, tokenizer=tokenizer, chat_template=EMBEDDED, seqlen=int(seqlen), fast=fast == "fast"
     )
-    tokenize(Path(clean), WorkFolder(Path(out)), params, checkpoint=EMBEDDED, executor=executor)
+    tokenize(Path(clean), work, params, checkpoint=EMBEDDED, executor=executor)
 
 
 if __name__ == "__main__":

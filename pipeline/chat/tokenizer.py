@@ -75,6 +75,10 @@ class Tokenizer:
         """
         return replace(self, fast=FastEncoder(self.backend.to_str()))
 
+    def plain(self) -> Tokenizer:
+        """The same without `fast`."""
+        return replace(self, fast=None)
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, control tokens left out."""
         return self.backend.decode(list(ids), skip_special_tokens=True)

@@ -19,6 +19,7 @@ from pipeline.chat.schemas import Message
 from pipeline.chat.template import ChatTemplate, template_for
 from pipeline.chat.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from pipeline.rows import CONTEXT, NEVER, RESPONSE, smallest_uint
+from pipeline.tokenize.fast import why_not_for
 
 RECORDS_AT_A_TIME = 256
 
@@ -42,8 +43,12 @@ class EncodeJob:
         return f"{self.source.parent.name}/{self.source.name}"
 
 
-def encode_shard(job: EncodeJob) -> None:
-    """Tokenize one shard; see the module for what it writes."""
+def encode_shard(job: EncodeJob) -> str | None:
+    """Tokenize one shard; see the module for what it writes.
+
+    Returns:
+        Why it is not to be done by gigatoken, if it was and a sample has other ids.
+    """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share out the cores, one each
     table = pl.read_parquet(job.source)
     changed = (job.tokenizer / TOKENIZER_FILE).stat().st_mtime_ns
@@ -51,11 +56,13 @@ def encode_shard(job: EncodeJob) -> None:
     dtype = smallest_uint(tokenizer.vocab_size)
     if "text" in table.columns:
         batches = [_documents(part["text"].to_list(), tokenizer, dtype) for part in _parts(table)]
+        texts = table["text"]
         text_bytes = pl.col("text").str.len_bytes()
     else:
         template = template_for(tokenizer)
         batches = [_conversations(part["messages"].to_list(), template, dtype) for part in _parts(table)]
         content = pl.element().struct.field("content")
+        texts = table["messages"].explode().struct.field("content")
         text_bytes = pl.col("messages").list.eval(content.str.len_bytes()).list.sum()
     ids, mask, lengths = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
     np.save(job.folder / "ids.npy", ids)
@@ -63,6 +70,7 @@ def encode_shard(job: EncodeJob) -> None:
     np.save(job.folder / "lengths.npy", lengths)
     np.save(job.folder / "first_response.npy", _first_responses(mask, lengths))
     np.save(job.folder / "text_bytes.npy", table.select(text_bytes.cast(pl.Int64)).to_series().to_numpy())
+    return why_not_for(tokenizer, texts) if job.fast else None
 
 
 @lru_cache(maxsize=1)
