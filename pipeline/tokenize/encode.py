@@ -19,7 +19,7 @@ from pipeline.chat.schemas import Message
 from pipeline.chat.template import ChatTemplate, template_for
 from pipeline.chat.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from pipeline.rows import CONTEXT, NEVER, RESPONSE, smallest_uint
-from pipeline.tokenize.fast import why_not_for
+from pipeline.tokenize.fast import sampled_text_that_differs
 
 RECORDS_AT_A_TIME = 256
 
@@ -47,12 +47,11 @@ def encode_shard(job: EncodeJob) -> str | None:
     """Tokenize one shard; see the module for what it writes.
 
     Returns:
-        Why it is not to be done by gigatoken, if it was and a sample has other ids.
+        After gigatoken, a text of which it makes other ids than `tokenizers`, if a sample has one.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share out the cores, one each
     table = pl.read_parquet(job.source)
-    changed = (job.tokenizer / TOKENIZER_FILE).stat().st_mtime_ns
-    tokenizer = _load(job.tokenizer, changed, job.fast)
+    tokenizer = load_encoder(job.tokenizer, fast=job.fast)
     dtype = smallest_uint(tokenizer.vocab_size)
     if "text" in table.columns:
         batches = [_documents(part["text"].to_list(), tokenizer, dtype) for part in _parts(table)]
@@ -70,14 +69,22 @@ def encode_shard(job: EncodeJob) -> str | None:
     np.save(job.folder / "lengths.npy", lengths)
     np.save(job.folder / "first_response.npy", _first_responses(mask, lengths))
     np.save(job.folder / "text_bytes.npy", table.select(text_bytes.cast(pl.Int64)).to_series().to_numpy())
-    return why_not_for(tokenizer, texts) if job.fast else None
+    return sampled_text_that_differs(tokenizer, texts) if job.fast else None
 
 
-@lru_cache(maxsize=1)
-def _load(tokenizer: Path, changed: int, fast: bool) -> Tokenizer:
-    """Kept from shard to shard: loading takes longer than a shard by gigatoken. `changed` tells versions apart."""
-    loaded = load_tokenizer(tokenizer)
-    return loaded.accelerated() if fast else loaded
+def load_encoder(directory: Path, *, fast: bool) -> Tokenizer:
+    """The tokenizer in `directory`, kept from shard to shard: loading takes longer than a shard by gigatoken.
+
+    Raises:
+        ValueError: `fast`, and gigatoken is not installed or does not take it.
+    """
+    return _load(directory, (directory / TOKENIZER_FILE).stat().st_mtime_ns, fast)
+
+
+@lru_cache(maxsize=2)
+def _load(directory: Path, changed: int, fast: bool) -> Tokenizer:
+    """`changed` tells versions apart."""
+    return _load(directory, changed, False).accelerated() if fast else load_tokenizer(directory)
 
 
 def _parts(table: pl.DataFrame) -> Iterator[pl.DataFrame]:

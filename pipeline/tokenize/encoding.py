@@ -6,10 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.chat.tokenizer import load_tokenizer
 from pipeline.shards import Executor, Kept, Local, run_shards
-from pipeline.tokenize.encode import EncodeJob, encode_shard
-from pipeline.tokenize.fast import why_not_fast
+from pipeline.tokenize.encode import EncodeJob, encode_shard, load_encoder
+from pipeline.tokenize.fast import awkward_text_that_differs
 
 ENCODED_MEANWHILE = 64 * 10**6
 """Bytes of shards that gigatoken encodes while processes start: up to so many it does not wait for them."""
@@ -31,14 +30,22 @@ def encode_shards(
         return run_shards(encode_shard, jobs, title="tokenize", executor=executor, kept=kept)
 
     if fast:
-        reason = why_not_fast(load_tokenizer(tokenizer))
-        if reason is None:
+        try:
+            encoder = load_encoder(tokenizer, fast=True)
+        except ValueError as error:
+            print(f"encoding by `tokenizers`: {error}", flush=True)
+        else:
             print("encoding by gigatoken", flush=True)
-            few = sum(source.stat().st_size for source in sources) <= ENCODED_MEANWHILE
-            reason = next(filter(None, run(True, Local(1) if few else executor)), None)
-        if reason is None:
-            return
-        print(
-            f"warning: {reason}; the text is encoded by `tokenizers`, which takes longer", file=sys.stderr, flush=True
-        )
+            other = awkward_text_that_differs(encoder)
+            if other is None:
+                few = sum(source.stat().st_size for source in sources) <= ENCODED_MEANWHILE
+                other = next((text for text in run(True, Local(1) if few else executor) if text is not None), None)
+            if other is None:
+                return
+            print(
+                f"warning: gigatoken makes other ids of {other[:60]!r}: all is encoded by `tokenizers`, "
+                "which takes longer",
+                file=sys.stderr,
+                flush=True,
+            )
     run(False, executor)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.chat.template import ChatTemplate, template_for
-from pipeline.chat.tokenizer import CHAT_TEMPLATE_FILE, COMPANIONS, TOKENIZER_FILE, Tokenizer, load_tokenizer
+from pipeline.chat.tokenizer import CHAT_TEMPLATE_FILE, COMPANIONS, TOKENIZER_FILE, Tokenizer
 from pipeline.params import EMBEDDED, TokenizeParams
 from pipeline.shards import Executor, Kept, Local, read_manifest, run_shards, write_manifest
 from pipeline.shards.tables import CONVERSATIONS, DOCUMENTS, KINDS, SPLITS
 from pipeline.tokenize.bpe import sample_texts, train_bpe
 from pipeline.tokenize.choice import given_tokenizer
+from pipeline.tokenize.encode import load_encoder
 from pipeline.tokenize.encoded import Encoded
 from pipeline.tokenize.encoding import encode_shards
 from pipeline.tokenize.foreign import PROOF_BYTES, take_tokenizer
@@ -67,7 +68,7 @@ def tokenize(
     chat_template = None if params.chat_template == EMBEDDED else Path(params.chat_template)
     provision = Provision(given, _files(given), training, params.vocab_size, chat_template, work.scratch / "tokenizer")
     run_shards(provide, [provision], title="tokenizer", executor=Local(), kept=kept)
-    tokenizer = load_tokenizer(provision.folder)
+    tokenizer = load_encoder(provision.folder, fast=False)
     template = template_for(tokenizer)
     if any(kind == CONVERSATIONS for kind, _ in shards) and template.without_mask:
         raise ValueError(template.without_mask)
