@@ -64,10 +64,11 @@ def encode_shard(job: EncodeJob) -> str | None:
         texts = table["messages"].explode().struct.field("content")
         text_bytes = pl.col("messages").list.eval(content.str.len_bytes()).list.sum()
     ids, mask, lengths = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+    first_response = _first_responses(mask, lengths) if "messages" in table.columns else np.ones_like(lengths)
     np.save(job.folder / "ids.npy", ids)
     np.save(job.folder / "mask.npy", mask)
     np.save(job.folder / "lengths.npy", lengths)
-    np.save(job.folder / "first_response.npy", _first_responses(mask, lengths))
+    np.save(job.folder / "first_response.npy", first_response)
     np.save(job.folder / "text_bytes.npy", table.select(text_bytes.cast(pl.Int64)).to_series().to_numpy())
     return sampled_text_that_differs(tokenizer, texts) if job.fast else None
 

@@ -10,9 +10,9 @@ import polars as pl
 from pipeline.chat.tokenizer import Tokenizer
 from pipeline.tokenize.converted import AWKWARD
 
-ONE_IN = 128
-"""Texts of a shard, the first of which is the sample, as far as `CHARACTERS` go."""
-CHARACTERS = 1 << 14
+ONE_IN = 256
+"""The first of so many texts of a shard is in the sample, as far as `CHARACTERS` go."""
+CHARACTERS = 1 << 13
 
 
 def awkward_text_that_differs(fast: Tokenizer) -> str | None:
