@@ -2,10 +2,11 @@
 
     python -m benchmarks.data.tokenize [--corpora prose code] [--mb 64] [--vocab-size 32000]
 
-Both read the same Parquet shards with two processes and the same tokenizer, a byte-level BPE with GPT-2's words that is
-trained on the corpus first. `stage` is all that tokenize does: encode, pack into rows, write ids, mask and boundaries;
-`encode` is the first part of it. datatrove encodes and writes the ids of its documents, shuffled. Times are of the
-whole command, start and imports included, in turn.
+Both read the same Parquet shards and have two processes (gigatoken does without where it is done before they start)
+and the same tokenizer, which is trained on the corpus first as tokenize trains it. `stage` is all that tokenize does:
+encode, pack into rows, write ids, mask and boundaries; `encode` is the first part of it, with the check of gigatoken.
+datatrove encodes and writes the ids of its documents, shuffled. Times are of the whole command, start and imports
+included, in turn.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from benchmarks.data import corpus
 from benchmarks.data.peers import Cost, environment, run_measured, run_script
 from benchmarks.machine import machine
-from pipeline.chat.tokenizer import SPECIAL_TOKENS, load_tokenizer
+from pipeline.chat.tokenizer import load_tokenizer
 from pipeline.shards import write_manifest
 from pipeline.shards.tables import DOCUMENTS, columns, shard_file, write_table
+from pipeline.tokenize.bpe import train_bpe
 
 WORKERS = 2
 SHARDS = 16
@@ -48,21 +49,6 @@ if __name__ == "__main__":
         tasks=int(workers), workers=int(workers), logging_dir=out + "/logs",
     ).run()
 """
-
-
-def train(texts: pl.Series, vocab_size: int) -> Tokenizer:
-    """A byte-level BPE with the words of GPT-2."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
 
 
 def write_clean(table: pl.DataFrame, folder: Path) -> Path:
@@ -106,7 +92,7 @@ def compare(table: pl.DataFrame, vocab_size: int, folder: Path) -> None:
     mb = float(table["text"].str.len_bytes().sum()) / 1e6
     clean, tokenizer = write_clean(table, folder / "clean"), folder / "tokenizer" / "tokenizer.json"
     tokenizer.parent.mkdir()
-    train(table["text"][: max(1, int(table.height * 16 / max(mb, 16)))], vocab_size).save(str(tokenizer))
+    train_bpe(table["text"][: max(1, int(table.height * 16 / max(mb, 16)))], vocab_size).save(str(tokenizer))
     assert load_tokenizer(tokenizer).vocab_size <= 2**16
     costs: dict[str, Cost] = {}
     module = [sys.executable, "-m", "benchmarks.data.encode"]
