@@ -2,10 +2,11 @@
 
     python -m benchmarks.data.tokenize [--corpora prose code] [--mb 64] [--vocab-size 32000]
 
-Both read the same Parquet shards with two processes and the same tokenizer, a byte-level BPE with GPT-2's words that is
-trained on the corpus first. `stage` is all that tokenize does: encode, pack into rows, write ids, mask and boundaries;
-`encode` is the first part of it. datatrove encodes and writes the ids of its documents, shuffled. Times are of the
-whole command, start and imports included, in turn.
+Both read the same Parquet shards and have two processes (gigatoken does without where it is done before they start)
+and the same tokenizer, which is trained on the corpus first as tokenize trains it. `stage` is all that tokenize does:
+encode, pack into rows, write ids, mask and boundaries; `encode` is the first part of it, with the check of gigatoken.
+datatrove encodes and writes the ids of its documents, shuffled. Times are of the whole command, start and imports
+included, in turn.
 """
 
 from __future__ import annotations
@@ -19,17 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from benchmarks.data import corpus
-from benchmarks.data.peers import Cost, run_measured, run_script
-from pipeline.chat.tokenizer import SPECIAL_TOKENS, load_tokenizer
-from pipeline.params import EMBEDDED, load_params
-from pipeline.shards import Local, write_manifest
+from benchmarks.data.peers import Cost, environment, run_measured, run_script
+from benchmarks.machine import machine
+from pipeline.chat.tokenizer import load_tokenizer
+from pipeline.shards import write_manifest
 from pipeline.shards.tables import DOCUMENTS, columns, shard_file, write_table
-from pipeline.tokenize.encode import EncodeJob, encode_shard
-from pipeline.tokenize.run import tokenize
-from pipeline.work import WorkFolder
+from pipeline.tokenize.bpe import train_bpe
 
 WORKERS = 2
 SHARDS = 16
@@ -53,21 +51,6 @@ if __name__ == "__main__":
 """
 
 
-def train(texts: pl.Series, vocab_size: int) -> Tokenizer:
-    """A byte-level BPE with the words of GPT-2."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
-
-
 def write_clean(table: pl.DataFrame, folder: Path) -> Path:
     """The documents as preprocess leaves them, all for training."""
     schema = columns(DOCUMENTS, split=False)
@@ -75,39 +58,19 @@ def write_clean(table: pl.DataFrame, folder: Path) -> Path:
     records = {}
     for index, (start, stop) in enumerate(pairwise(np.linspace(0, table.height, SHARDS + 1).astype(int).tolist())):
         name = f"train/{shard_file(DOCUMENTS, index)}"
-        write_table(table[start:stop].with_columns(group="id").select(schema.names()), folder / name)
+        write_table(
+            table[start:stop].with_columns(source=pl.lit("generated"), group="id").select(schema.names()), folder / name
+        )
         records[name] = stop - start
     write_manifest(folder, records, {})
     return folder
-
-
-def ours(part: str, clean: Path, tokenizer: Path, out: Path, fast: bool) -> None:
-    """Run the stage, or its first part."""
-    if part == "stage":
-        params = load_params().tokenize
-        values = {
-            **vars(params),
-            "tokenizer": str(tokenizer),
-            "chat_template": EMBEDDED,
-            "seqlen": SEQLEN,
-            "fast": fast,
-        }
-        tokenize(clean, WorkFolder(out), type(params)(**values), checkpoint=EMBEDDED, executor=Local(WORKERS))
-        return
-    jobs = []
-    for source in sorted((clean / "train").glob("*.parquet")):
-        folder = out / source.name
-        folder.mkdir(parents=True)
-        jobs.append(EncodeJob(source, folder, tokenizer.parent, fast))
-    for _ in Local(WORKERS).run(encode_shard, jobs):
-        pass
 
 
 def our_documents(out: Path) -> tuple[Counter[bytes], int]:
     """The ids of each document, as bytes, and the tokens in all."""
     documents: Counter[bytes] = Counter()
     tokens = 0
-    for folder in sorted(out.iterdir()):
+    for folder in sorted((out / "scratch" / "encoded" / "train").iterdir()):
         ids, lengths = np.load(folder / "ids.npy").astype(np.uint16), np.load(folder / "lengths.npy")
         tokens += len(ids)
         stops = np.cumsum(lengths).tolist()
@@ -129,15 +92,15 @@ def compare(table: pl.DataFrame, vocab_size: int, folder: Path) -> None:
     mb = float(table["text"].str.len_bytes().sum()) / 1e6
     clean, tokenizer = write_clean(table, folder / "clean"), folder / "tokenizer" / "tokenizer.json"
     tokenizer.parent.mkdir()
-    train(table["text"][: max(1, int(table.height * 16 / max(mb, 16)))], vocab_size).save(str(tokenizer))
+    train_bpe(table["text"][: max(1, int(table.height * 16 / max(mb, 16)))], vocab_size).save(str(tokenizer))
     assert load_tokenizer(tokenizer).vocab_size <= 2**16
     costs: dict[str, Cost] = {}
-    module = [sys.executable, "-m", "benchmarks.data.tokenize"]
+    module = [sys.executable, "-m", "benchmarks.data.encode"]
     for fast in ("fast", "plain"):
         for part in ("encode", "stage"):
             name = f"{part}, {fast}"
-            command = [*module, "--run", part, str(clean), str(tokenizer), str(folder / name), fast]
-            costs[name] = run_measured(command)
+            options = [str(clean), str(tokenizer), str(folder / name), fast, str(WORKERS), str(SEQLEN)]
+            costs[name] = run_measured([*module, part, *options])
     costs["datatrove"] = run_script(THEIRS, clean / "train", tokenizer, folder / "theirs", str(WORKERS))
     documents, tokens = our_documents(folder / "encode, fast")
     for name, cost in costs.items():
@@ -161,13 +124,8 @@ def main() -> None:
     parser.add_argument("--corpora", nargs="+", choices=("prose", "code"), default=["prose", "code"])
     parser.add_argument("--mb", type=float, default=64)
     parser.add_argument("--vocab-size", type=int, default=32000)
-    parser.add_argument("--run", nargs=5, metavar=("PART", "CLEAN", "TOKENIZER", "OUT", "FAST"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.run:
-        part, clean, tokenizer, out, fast = args.run
-        return ours(part, Path(clean), Path(tokenizer), Path(out), fast == "fast")
-    from benchmarks.machine import machine  # takes torch, which the workers would import too
-
+    environment()
     print(f"{machine()}, {WORKERS} processes")
     for kind in args.corpora:
         with tempfile.TemporaryDirectory(prefix="tokenize-") as temporary:

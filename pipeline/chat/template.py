@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pipeline.chat.jinja import JinjaTemplate
+from typing import TYPE_CHECKING, TypeAlias
+
 from pipeline.chat.tokenizer import Tokenizer
 from pipeline.chat.turns import TurnTemplate
 
-ChatTemplate = JinjaTemplate | TurnTemplate
+if TYPE_CHECKING:
+    from pipeline.chat.jinja import JinjaTemplate
+
+ChatTemplate: TypeAlias = "JinjaTemplate | TurnTemplate"
 
 
 def template_for(tokenizer: Tokenizer) -> ChatTemplate:
@@ -15,4 +19,8 @@ def template_for(tokenizer: Tokenizer) -> ChatTemplate:
     Raises:
         ValueError: its own is not valid Jinja, or does not render a plain conversation.
     """
-    return TurnTemplate.for_tokenizer(tokenizer) if tokenizer.chat_template is None else JinjaTemplate(tokenizer)
+    if tokenizer.chat_template is None:
+        return TurnTemplate.for_tokenizer(tokenizer)
+    from pipeline.chat.jinja import JinjaTemplate  # every process that encodes would wait for Jinja
+
+    return JinjaTemplate(tokenizer)

@@ -73,7 +73,11 @@ class Tokenizer:
         Raises:
             ValueError: gigatoken is not installed, or does not take this tokenizer.
         """
-        return replace(self, fast=FastEncoder(self.backend.to_str()))
+        return replace(self, fast=FastEncoder(self.backend))
+
+    def plain(self) -> Tokenizer:
+        """The same without `fast`."""
+        return replace(self, fast=None)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, control tokens left out."""

@@ -65,7 +65,8 @@ class TurnTemplate:
     def encode_batch(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[np.ndarray, np.ndarray]]:
         """`encode` of each conversation, in one call of the tokenizer."""
         turns = [turn for messages in conversations for turn in messages]
-        words = iter(self.tokenizer.encode([turn["content"] for turn in turns]))
+        ids, counts = self.tokenizer.encode_flat([turn["content"] for turn in turns])
+        words = iter(np.split(ids, np.cumsum(counts)))
         return [self._assemble(messages, words) for messages in conversations]
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
@@ -88,13 +89,14 @@ class TurnTemplate:
         """What goes on from a closed turn: the user says `text`, and the assistant's answer begins."""
         return self.encode_prompt([{"role": "user", "content": text}])[1:]
 
-    def _assemble(self, messages: Sequence[Message], words: Iterator[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-        ids, mask = [self.tokenizer.bos_id], [False]
+    def _assemble(self, messages: Sequence[Message], words: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        parts: list[Sequence[int] | np.ndarray] = [[self.tokenizer.bos_id]]
+        learned = [False]
         for message in messages:
             role = message["role"]
             if role not in self.openings:
                 raise ValueError(f"a message has the role {role!r}; known roles are {', '.join(ROLES)}")
-            said = [*next(words), *self.closings[role]]
-            ids += self.openings[role] + said
-            mask += [False] * len(self.openings[role]) + [role == "assistant"] * len(said)
-        return np.array(ids), np.array(mask)
+            parts += [self.openings[role], next(words), self.closings[role]]
+            learned += [False, role == "assistant", role == "assistant"]
+        ids = np.concatenate(parts, dtype=np.int64, casting="unsafe")  # an empty list has no integer type
+        return ids, np.repeat(learned, [len(part) for part in parts])

@@ -19,6 +19,7 @@ from pipeline.chat.schemas import Message
 from pipeline.chat.template import ChatTemplate, template_for
 from pipeline.chat.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from pipeline.rows import CONTEXT, NEVER, RESPONSE, smallest_uint
+from pipeline.tokenize.fast import sampled_text_that_differs
 
 RECORDS_AT_A_TIME = 256
 
@@ -42,34 +43,49 @@ class EncodeJob:
         return f"{self.source.parent.name}/{self.source.name}"
 
 
-def encode_shard(job: EncodeJob) -> None:
-    """Tokenize one shard; see the module for what it writes."""
+def encode_shard(job: EncodeJob) -> str | None:
+    """Tokenize one shard; see the module for what it writes.
+
+    Returns:
+        After gigatoken, a text of which it makes other ids than `tokenizers`, if a sample has one.
+    """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share out the cores, one each
     table = pl.read_parquet(job.source)
-    changed = (job.tokenizer / TOKENIZER_FILE).stat().st_mtime_ns
-    tokenizer = _load(job.tokenizer, changed, job.fast)
+    tokenizer = load_encoder(job.tokenizer, fast=job.fast)
     dtype = smallest_uint(tokenizer.vocab_size)
     if "text" in table.columns:
         batches = [_documents(part["text"].to_list(), tokenizer, dtype) for part in _parts(table)]
+        texts = table["text"]
         text_bytes = pl.col("text").str.len_bytes()
     else:
         template = template_for(tokenizer)
         batches = [_conversations(part["messages"].to_list(), template, dtype) for part in _parts(table)]
         content = pl.element().struct.field("content")
+        texts = table["messages"].explode().struct.field("content")
         text_bytes = pl.col("messages").list.eval(content.str.len_bytes()).list.sum()
     ids, mask, lengths = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+    first_response = _first_responses(mask, lengths) if "messages" in table.columns else np.ones_like(lengths)
     np.save(job.folder / "ids.npy", ids)
     np.save(job.folder / "mask.npy", mask)
     np.save(job.folder / "lengths.npy", lengths)
-    np.save(job.folder / "first_response.npy", _first_responses(mask, lengths))
+    np.save(job.folder / "first_response.npy", first_response)
     np.save(job.folder / "text_bytes.npy", table.select(text_bytes.cast(pl.Int64)).to_series().to_numpy())
+    return sampled_text_that_differs(tokenizer, texts) if job.fast else None
 
 
-@lru_cache(maxsize=1)
-def _load(tokenizer: Path, changed: int, fast: bool) -> Tokenizer:
-    """Kept from shard to shard: loading takes longer than a shard by gigatoken. `changed` tells versions apart."""
-    loaded = load_tokenizer(tokenizer)
-    return loaded.accelerated() if fast else loaded
+def load_encoder(directory: Path, *, fast: bool) -> Tokenizer:
+    """The tokenizer in `directory`, kept from shard to shard: loading takes longer than a shard by gigatoken.
+
+    Raises:
+        ValueError: `fast`, and gigatoken is not installed or does not take it.
+    """
+    return _load(directory, (directory / TOKENIZER_FILE).stat().st_mtime_ns, fast)
+
+
+@lru_cache(maxsize=2)
+def _load(directory: Path, changed: int, fast: bool) -> Tokenizer:
+    """`changed` tells versions apart."""
+    return _load(directory, changed, False).accelerated() if fast else load_tokenizer(directory)
 
 
 def _parts(table: pl.DataFrame) -> Iterator[pl.DataFrame]:

@@ -1,30 +1,33 @@
-"""Whether the fast encoder may be used: only if it makes the ids of Hugging Face's `tokenizers`."""
+"""Whether gigatoken makes the ids of Hugging Face's `tokenizers`, which is what it takes to be used."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import chain
+
+import polars as pl
 
 from pipeline.chat.tokenizer import Tokenizer
 from pipeline.tokenize.converted import AWKWARD
 
-SAMPLE_BYTES = 10**6
-"""Evenly spaced records of about this size in all are encoded twice."""
+ONE_IN = 256
+"""The first of so many texts of a shard is in the sample, as far as `CHARACTERS` go."""
+CHARACTERS = 1 << 13
 
 
-def why_not_fast(tokenizer: Tokenizer, texts: Iterable[str]) -> str | None:
-    """Why the ids are to be made by `tokenizers`; None where gigatoken makes the same.
+def awkward_text_that_differs(fast: Tokenizer) -> str | None:
+    """Of the awkward texts and the names of the control tokens, the first of which it makes other ids."""
+    names = [token.content for token in fast.backend.get_added_tokens_decoder().values()]
+    return _first_that_differs(fast, list(chain(AWKWARD, (f"a {name} b{name}" for name in names))))
 
-    Args:
-        texts: a sample of what is to be encoded; the names of the tokenizer's control tokens are tried besides.
-    """
-    try:
-        fast = tokenizer.accelerated()
-    except ValueError as error:
-        return str(error)
-    names = [token.content for token in tokenizer.backend.get_added_tokens_decoder().values()]
-    sample = list(chain(AWKWARD, (f"a {name} b{name}" for name in names), texts))
-    for text, ours, theirs in zip(sample, fast.encode(sample), tokenizer.encode(sample), strict=True):
+
+def sampled_text_that_differs(fast: Tokenizer, texts: pl.Series) -> str | None:
+    """The same of a sample of the texts of a shard."""
+    return _first_that_differs(fast, texts.gather_every(ONE_IN).str.head(CHARACTERS).to_list())
+
+
+def _first_that_differs(fast: Tokenizer, texts: Sequence[str]) -> str | None:
+    for text, ours, theirs in zip(texts, fast.encode(texts), fast.plain().encode(texts), strict=True):
         if ours != theirs:
-            return f"gigatoken makes other ids of {text[:60]!r}"
+            return text
     return None

@@ -28,6 +28,9 @@ from pipeline.chat.tokenizer import (
 from pipeline.tokenize import from_sentencepiece, from_tiktoken
 from pipeline.tokenize.converted import AWKWARD, Converted
 
+PROOF_BYTES = 10**6
+"""Of the training text, that a conversion is proven with."""
+
 READERS = {".model": from_sentencepiece.read, ".tiktoken": from_tiktoken.read}
 
 

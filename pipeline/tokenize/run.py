@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from pipeline.chat.template import ChatTemplate, template_for
-from pipeline.chat.tokenizer import CHAT_TEMPLATE_FILE, COMPANIONS, TOKENIZER_FILE, Tokenizer, load_tokenizer
+from pipeline.chat.tokenizer import CHAT_TEMPLATE_FILE, COMPANIONS, TOKENIZER_FILE, Tokenizer
 from pipeline.params import EMBEDDED, TokenizeParams
 from pipeline.shards import Executor, Kept, Local, read_manifest, run_shards, write_manifest
 from pipeline.shards.tables import CONVERSATIONS, DOCUMENTS, KINDS, SPLITS
 from pipeline.tokenize.bpe import sample_texts, train_bpe
 from pipeline.tokenize.choice import given_tokenizer
-from pipeline.tokenize.encode import EncodeJob, encode_shard
+from pipeline.tokenize.encode import load_encoder
 from pipeline.tokenize.encoded import Encoded
-from pipeline.tokenize.fast import SAMPLE_BYTES, why_not_fast
-from pipeline.tokenize.foreign import take_tokenizer
+from pipeline.tokenize.encoding import encode_shards
+from pipeline.tokenize.foreign import PROOF_BYTES, take_tokenizer
 from pipeline.tokenize.formats import ROW_FILES
 from pipeline.tokenize.from_tiktoken import ENCODING_FILE
 from pipeline.tokenize.pack import pack
@@ -70,15 +68,13 @@ def tokenize(
     chat_template = None if params.chat_template == EMBEDDED else Path(params.chat_template)
     provision = Provision(given, _files(given), training, params.vocab_size, chat_template, work.scratch / "tokenizer")
     run_shards(provide, [provision], title="tokenizer", executor=Local(), kept=kept)
-    tokenizer = load_tokenizer(provision.folder)
+    tokenizer = load_encoder(provision.folder, fast=False)
     template = template_for(tokenizer)
     if any(kind == CONVERSATIONS for kind, _ in shards) and template.without_mask:
         raise ValueError(template.without_mask)
     sources = [clean / name for group in shards.values() for name in group]
-    fast = params.fast and _may_be_fast(tokenizer, sources)
     encoded = work.scratch / "encoded"
-    jobs = [EncodeJob(source, encoded / source.relative_to(clean), provision.folder, fast) for source in sources]
-    run_shards(encode_shard, jobs, title="tokenize", executor=executor, kept=kept)
+    encode_shards(sources, clean, encoded, provision.folder, fast=params.fast, executor=executor, kept=kept)
     with publish_directory(work.out) as building:
         link_tree(provision.folder, building / "tokenizer")
         figures = _pack(encoded, building, shards, tokenizer, params)
@@ -124,23 +120,13 @@ def _files(given: Path | None) -> dict[str, Path]:
 def provide(job: Provision) -> None:
     """Copy, convert or train the tokenizer, and put the chat template that is given beside it."""
     if job.given:
-        take_tokenizer(job.given, job.folder, sample_texts(job.training, SAMPLE_BYTES))
+        take_tokenizer(job.given, job.folder, sample_texts(job.training, PROOF_BYTES))
     else:
         size = sum(shard.stat().st_size for shard in job.training) / 1e6
         print(f"training a byte-level BPE of {job.vocab_size:,} tokens on {size:,.1f} MB of shards", flush=True)
         train_bpe(sample_texts(job.training), job.vocab_size).save(str(job.folder / TOKENIZER_FILE))
     if job.chat_template:
         shutil.copyfile(job.chat_template, job.folder / CHAT_TEMPLATE_FILE)
-
-
-def _may_be_fast(tokenizer: Tokenizer, sources: Sequence[Path]) -> bool:
-    """Whether gigatoken stands the test; says so if not."""
-    reason = why_not_fast(tokenizer, sample_texts(sources, SAMPLE_BYTES))
-    if reason:
-        print(
-            f"warning: {reason}; the text is encoded by `tokenizers`, which takes longer", file=sys.stderr, flush=True
-        )
-    return reason is None
 
 
 def _pack(

@@ -17,7 +17,7 @@ from tests.project import write_jsonl
 
 PARAMS = load_params(Path(__file__).parents[3] / "params.yaml")
 PREPROCESS = {"min_chars": 3, "max_chars": 10_000, "validation_fraction": 0.2, "test_fraction": 0.2}
-TOKENIZE = {"vocab_size": 300, "seqlen": 64}
+TOKENIZE = {"vocab_size": 300, "seqlen": 64, "fast": False}  # what is fast is done without the executor
 
 
 def write_inputs(root: Path) -> Path:

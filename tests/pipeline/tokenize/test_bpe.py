@@ -37,7 +37,15 @@ def test_equal_texts_give_equal_tokenizers_for_any_thread_count(monkeypatch: pyt
 
 def test_indentation_is_one_token_and_numbers_are_digits() -> None:
     tokenizer = train_bpe(python_source(), 1000)
-    assert tokenizer.encode("\n        return 123").tokens == ["ĊĠĠĠĠĠĠĠ", "Ġreturn", "Ġ", "1", "2", "3"]
+    tokens = tokenizer.encode("):\n        return 123").tokens
+    assert tokens == ["):Ċ", "ĠĠĠĠĠĠĠ", "Ġreturn", "Ġ", "1", "2", "3"]
+
+
+def test_the_fast_encoder_takes_it(tmp_path: Path) -> None:
+    pytest.importorskip("gigatoken")
+    train_bpe(python_source(), 1000).save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.accelerated().encode(python_source()) == tokenizer.encode(python_source())
 
 
 def test_a_vocabulary_without_room() -> None:

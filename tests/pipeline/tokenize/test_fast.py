@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from pipeline.chat.fast import FastEncoder
 from pipeline.chat.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer
-from pipeline.tokenize.fast import why_not_fast
+from pipeline.tokenize.fast import ONE_IN, awkward_text_that_differs, sampled_text_that_differs
 
 pytest.importorskip("gigatoken")
 
@@ -64,17 +66,21 @@ def test_the_ids_are_the_same(tokenizer: Tokenizer, texts: list[str]) -> None:
 
 
 def test_it_is_used_where_it_agrees(tokenizer: Tokenizer) -> None:
-    assert why_not_fast(tokenizer, ["the cat", "don't"]) is None
+    assert awkward_text_that_differs(tokenizer.accelerated()) is None
+    assert sampled_text_that_differs(tokenizer.accelerated(), pl.Series(["the cat", "don't"] * 200)) is None
 
 
 def test_a_single_other_id_is_found(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     def off_by_one(self: FastEncoder, texts: list[str]) -> Any:
-        return [[token + (text == "the last") for token in ids] for text, ids in zip(texts, right(self, texts))]  # noqa: B905
+        return [[token + (text in wrong) for token in ids] for text, ids in zip(texts, right(self, texts), strict=True)]
 
     right = FastEncoder.encode
+    wrong = {"the last", "a <|user|> b<|user|>"}
     monkeypatch.setattr(FastEncoder, "encode", off_by_one)
-    assert why_not_fast(tokenizer, ["the cat"]) is None
-    assert why_not_fast(tokenizer, ["the cat", "the last"]) == "gigatoken makes other ids of 'the last'"
+    assert awkward_text_that_differs(tokenizer.accelerated()) == "a <|user|> b<|user|>"
+    texts = pl.Series(["the cat"] * ONE_IN + ["the last"])
+    assert sampled_text_that_differs(tokenizer.accelerated(), texts) == "the last"
+    assert sampled_text_that_differs(tokenizer.accelerated(), texts[:-1]) is None
 
 
 def test_a_tokenizer_that_it_does_not_know(tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -82,6 +88,13 @@ def test_a_tokenizer_that_it_does_not_know(tmp_path: Path, tokenizer: Tokenizer)
     split = {"type": "Split", "pattern": {"Regex": r"\p{Lu}\p{Ll}*|."}, "behavior": "Isolated", "invert": False}
     content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, content["pre_tokenizer"]]}
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    reason = why_not_fast(load_tokenizer(tmp_path), [])
-    assert reason is not None
-    assert reason.startswith("gigatoken does not take this tokenizer: ")
+    with pytest.raises(ValueError, match="gigatoken does not take this tokenizer: "):
+        load_tokenizer(tmp_path).accelerated()
+
+
+def test_every_character_between_others(tokenizer: Tokenizer) -> None:
+    characters = [chr(code) for code in chain(range(0xD800), range(0xE000, 0x20000), range(0x20000, 0x110000, 64))]
+    texts = [f"a{char}b {char} 1{char}2\n{char}!{char}'s{char}\n " for char in characters]
+    fast = tokenizer.accelerated()
+    for char, ours, theirs in zip(characters, fast.encode(texts), tokenizer.encode(texts), strict=True):
+        assert ours == theirs, f"U+{ord(char):04X}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken
 
+from pipeline.chat.fast import FastEncoder
 from pipeline.chat.jinja import JinjaTemplate
 from pipeline.chat.template import template_for
 from pipeline.chat.tokenizer import load_tokenizer
 from pipeline.params import TokenizeParams
 from pipeline.rows import CONTEXT, NEVER, RESPONSE
 from pipeline.shards import Local
-from pipeline.tokenize import bpe
+from pipeline.tokenize import bpe, encoding
 from tests.pipeline.chat.test_jinja import CHATML, WITHOUT
 from tests.pipeline.tokenize.test_foreign import KINDS, sentencepiece_model
 from tests.pipeline.tokenize.test_tokenize import PARAMS, failing, flat, random_clean, run, sequences
@@ -72,27 +74,52 @@ def test_a_sentencepiece_model_is_converted(tmp_path: Path) -> None:
         assert file.read_bytes() == (again / file.relative_to(tokens)).read_bytes()
 
 
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("processes", [False, True])
 def test_the_bytes_are_the_same_with_the_fast_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], processes: bool
+) -> None:
+    pytest.importorskip("gigatoken")
+    if processes:
+        monkeypatch.setattr(encoding, "ENCODED_MEANWHILE", 0)
+    plain, _ = run(tmp_path / "plain", random_clean())
+    fast, _ = run(tmp_path / "fast", random_clean(), replace(PARAMS, fast=True), executor=Local(2))
+    assert contents(fast) == contents(plain)
+    told = capsys.readouterr()
+    assert "encoding by gigatoken" in told.out
+    assert "warning" not in told.err
+
+
+def test_the_fast_encoder_is_refused_where_one_shard_shows_other_ids(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("gigatoken")
-    words = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # GPT-2's, which it knows
-    monkeypatch.setattr(bpe, "WORDS", words)
-    found = []
-    for fast in (True, False):
-        target, _ = run(
-            tmp_path / str(fast), random_clean(), replace(PARAMS, fast=fast), executor=Local(2 if fast else 1)
-        )
-        found.append({str(p.relative_to(target)): p.read_bytes() for p in target.rglob("*") if p.is_file()})
-    assert found[0] == found[1]
-    assert "warning" not in capsys.readouterr().err
+    clean = random_clean()
+    clean["documents"]["test"][1][0] = "a rare text"
+    plain, _ = run(tmp_path / "plain", clean)
+
+    def without_rare(texts: Sequence[str]) -> list[str]:
+        return [text.replace("rare", "raw") for text in texts]
+
+    encode, flat = FastEncoder.encode, FastEncoder.encode_flat
+    monkeypatch.setattr(FastEncoder, "encode", lambda self, texts: encode(self, without_rare(texts)))
+    monkeypatch.setattr(FastEncoder, "encode_flat", lambda self, texts: flat(self, without_rare(texts)))
+    fast, _ = run(tmp_path / "fast", clean, replace(PARAMS, fast=True))
+    assert contents(fast) == contents(plain)
+    assert "warning: gigatoken makes other ids of 'a rare text': all is encoded by" in capsys.readouterr().err
 
 
-def test_words_that_the_fast_encoder_does_not_know_are_a_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_tokenizer_that_the_fast_encoder_does_not_take_is_a_line_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(bpe, "WORDS", r"\p{Lu}\p{Ll}*|.")
     run(tmp_path, random_clean(), replace(PARAMS, fast=True))
-    assert "the text is encoded by `tokenizers`, which takes longer" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "encoding by `tokenizers`: gigatoken " in told.out  # does not take it, or cannot be imported
+    assert not told.err
 
 
 def test_what_lies_beside_a_tokenizer_counts(tmp_path: Path, chatml: TokenizeParams) -> None:

@@ -1,0 +1,51 @@
+"""All shards of clean records -> their tokens: by which encoder, and where."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.shards import Executor, Kept, Local, run_shards
+from pipeline.tokenize.encode import EncodeJob, encode_shard, load_encoder
+from pipeline.tokenize.fast import awkward_text_that_differs
+
+ENCODED_MEANWHILE = 64 * 10**6
+"""Bytes of shards that gigatoken encodes while processes start: up to so many it does not wait for them."""
+
+
+def encode_shards(
+    sources: Sequence[Path], clean: Path, encoded: Path, tokenizer: Path, *, fast: bool, executor: Executor, kept: Kept
+) -> None:
+    """Encode `sources`, each into the directory of its place in `clean` below `encoded` (`pipeline.tokenize.encode`).
+
+    Args:
+        tokenizer: its directory.
+        fast: by gigatoken, if it makes the same ids; one line says what is used, and why.
+        executor: where to run. The bytes depend neither on it nor on `fast`.
+    """
+
+    def run(fast: bool, executor: Executor) -> list[str | None]:
+        jobs = [EncodeJob(source, encoded / source.relative_to(clean), tokenizer, fast) for source in sources]
+        return run_shards(encode_shard, jobs, title="tokenize", executor=executor, kept=kept)
+
+    if fast:
+        try:
+            encoder = load_encoder(tokenizer, fast=True)
+        except ValueError as error:
+            print(f"encoding by `tokenizers`: {error}", flush=True)
+        else:
+            print("encoding by gigatoken", flush=True)
+            other = awkward_text_that_differs(encoder)
+            if other is None:
+                few = sum(source.stat().st_size for source in sources) <= ENCODED_MEANWHILE
+                other = next((text for text in run(True, Local(1) if few else executor) if text is not None), None)
+            if other is None:
+                return
+            print(
+                f"warning: gigatoken makes other ids of {other[:60]!r}: all is encoded by `tokenizers`, "
+                "which takes longer",
+                file=sys.stderr,
+                flush=True,
+            )
+    run(False, executor)
