@@ -9,11 +9,11 @@ from model.ops.ssd.triton.parts import documents, dot, load_tile, store_tile
 @triton.jit
 def scan_kernel(
     x, decays, plane, B, C, D, seq_idx, start, local, decay, y, starts, final,
-    seqlen, nheads, ngroups, nsegments, parts, chunks_of_part, nchunks,
+    seqlen, nheads, ngroups, nsegments, parts, chunks_of_part, nchunks, chunks_of_start, nstarts,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     SKIP: tl.constexpr, DOCUMENTS: tl.constexpr, START: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A segment's outputs, its start state for the backward, and from the last segment the final state.
+    """A segment's outputs, every `chunks_of_start` a state for the backward, and from the last segment the final state.
 
     Outputs are made transposed, (headdim, positions): the state then multiplies C from registers, and x out of shared
     memory as it was loaded.
@@ -36,12 +36,14 @@ def scan_kernel(
     for i in range(0, s * parts):
         other = (b * (nsegments - 1) * parts + i) * nheads + h
         state = state * tl.load(decay + other) + tl.load(local + other * size + square, mask=inside, other=0.0)
-    tl.store(starts + ((b * nsegments + s) * nheads + h) * size + square, state, mask=inside)
 
     first_chunk = s * parts * chunks_of_part
     ends = of_head + plane + Q - 1
     ahead = tl.load(ends + first_chunk * Q)
     for c in range(first_chunk, tl.minimum(first_chunk + parts * chunks_of_part, nchunks)):
+        if c % chunks_of_start == 0:
+            place = starts + ((b * nstarts + c // chunks_of_start) * nheads + h) * size
+            tl.store(place + square, state, mask=inside)
         first, left = b.to(tl.int64) * seqlen + c * Q, seqlen - c * Q
         step, through = tl.load(of_head + c * Q + positions), tl.load(of_head + plane + c * Q + positions)
         from_start, weight = tl.exp2(through), tl.load(of_head + 3 * plane + c * Q + positions)
