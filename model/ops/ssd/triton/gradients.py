@@ -152,7 +152,7 @@ def _inter_gradients(
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     FIRST: tl.constexpr, DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Of the FIRST chunk of a pair, which the state is before, or of the second, which the state's gradient is after."""
+    """Of the FIRST chunk of a pair, which the states are before, or of the second, which their gradients are after."""
     own_chunk, b = tl.program_id(0), tl.program_id(2)
     c = first_chunk + own_chunk
     g, split = tl.program_id(1) // nsplits, tl.program_id(1) % nsplits
