@@ -1,16 +1,16 @@
 """The SSD in Triton: three launches forward, four and more backward, and no atomic additions.
 
-The sequence is cut into chunks (of Q positions, within which the scan is a masked matrix product), chunks are in pairs,
-and into segments of several pairs (one program each, so that a long sequence fills the GPU). A state stays in registers
-along its segment. The backward goes through slices of the sequence, the last first, so that what it holds of the states
-between pairs does not grow with the sequence.
+The sequence is cut into chunks (of Q positions, within which the scan is a masked matrix product) and into segments of
+several chunks (one program each, so that a long sequence fills the GPU). A state stays in registers along its segment;
+what crosses memory is one state per segment, and in the backward also the states between chunks, in the inputs'
+precision. The backward goes through slices of the sequence, the last first, and holds the states of one at a time.
 
     forward   decays  step sizes and sums of decays
               parts   what each part of a segment contributes to the state after it
               scan    outputs, chunk by chunk, from the state that the segments before leave
     backward, slice by slice
               parts   what each part of a segment contributes to the gradient of the state before it
-              states  the state before each pair of chunks, the gradient of the state after each
+              states  the state before each chunk, the gradient of the state after it
               intra_gradients  of x, and of C B^T summed over the heads of a group, chunk by chunk
               inter_gradients  of B and C: of that sum, and through the states, the heads of a group in turn
     and then  step_gradients   of the step sizes, from what the others say of the decays
@@ -20,7 +20,7 @@ chunk. Decays are sums of a = dt A, in fp32: of a chunk only, and with a at leas
 resolves), so that the difference of two sums keeps what lies between them.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -44,7 +44,9 @@ LEAST_CHUNKS = 4
 """Of a segment."""
 
 SLICE = 2**27
-"""Bytes of states between pairs of chunks, and of their gradients, that the backward holds at a time."""
+MOST_SLICES = 8
+"""Bytes of states between chunks, and of their gradients, that the backward holds at a time, unless that takes more
+slices than so many: each costs launches, and the end of each an idle part of the GPU."""
 
 HEADS = 16
 """That one program makes decays for."""
@@ -56,34 +58,6 @@ MORE_STAGES = 3
 """Of the kernels that have room for it: `parts`, `states` and `intra_gradients`, with states of up to 64 x 128."""
 
 
-class Cut(NamedTuple):
-    """How some chunks are shared out."""
-
-    nsegments: int
-    parts: int
-    chunks_of_part: int
-
-    @classmethod
-    def of(cls, nchunks: int, rows: int) -> "Cut":
-        """So many chunks of so many independent rows, each part an even number of chunks."""
-        most = max(1, nchunks // LEAST_CHUNKS)
-        chunks = -(-nchunks // min(max(1, PROGRAMS // rows), most, MOST_SEGMENTS))
-        before_last = max(1, -(-nchunks // chunks) - 1)
-        parts = min(max(1, PART_PROGRAMS // (rows * before_last)), max(1, chunks // LEAST_CHUNKS))
-        pairs = -(-chunks // (2 * parts))
-        return cls(-(-nchunks // (parts * 2 * pairs)), parts, 2 * pairs)
-
-    @property
-    def chunks(self) -> int:
-        """Of a segment."""
-        return self.parts * self.chunks_of_part
-
-    @property
-    def nparts(self) -> int:
-        """Of all segments but one, which nobody follows."""
-        return (self.nsegments - 1) * self.parts
-
-
 class Plan:
     """Sizes of a call: a function of shapes and dtypes alone, so that results are."""
 
@@ -92,15 +66,9 @@ class Plan:
         self.ngroups, self.dstate = B.shape[2:]
         self.Q = 64 if x.dtype is torch.bfloat16 else 32
         self.P, self.N = (max(16, triton.next_power_of_2(size)) for size in (self.headdim, self.dstate))
-        self.nchunks = 2 * -(-self.seqlen // (2 * self.Q))
-        rows = self.batch * self.nheads
-        self.forward = Cut.of(self.nchunks, rows)
+        self.nchunks = -(-self.seqlen // self.Q)
         self.state_dtype = torch.bfloat16 if x.dtype is torch.bfloat16 else torch.float32
-        state_bytes = rows * self.nchunks * self.headdim * self.dstate * self.state_dtype.itemsize
-        slices = min(self.nchunks // 2, -(-state_bytes // SLICE))
-        self.slice = Cut.of(2 * -(-self.nchunks // (2 * slices)), 2 * rows)
-        self.chunks_of_slice = min(self.nchunks, self.slice.nsegments * self.slice.chunks)
-        self.nslices = -(-self.nchunks // self.chunks_of_slice)
+        self._cut(self.batch * self.nheads)
         heads = self.nheads // self.ngroups
         self.nsplits = min(heads, max(1, PROGRAMS // (self.batch * self.chunks_of_slice * self.ngroups)))
         self.nsplits = -(-heads // -(-heads // self.nsplits))
@@ -119,6 +87,28 @@ class Plan:
             "num_stages": STAGES if x.dtype is torch.bfloat16 else 1,
         }
 
+    def _cut(self, rows: int) -> None:
+        """Chunks into the forward's segments; those into the backward's, which start where a state is saved, and these
+        into slices. Of a segment's parts there are as many in both.
+        """
+        chunks = -(-self.nchunks // min(max(1, PROGRAMS // rows), max(1, self.nchunks // LEAST_CHUNKS), MOST_SEGMENTS))
+        segments = -(-self.nchunks // chunks)
+        states = 2 * rows * self.nchunks * self.headdim * self.dstate * self.state_dtype.itemsize
+        slices = min(MOST_SLICES, -(-states // SLICE))
+        saved = min(-(-slices // segments), max(1, chunks // LEAST_CHUNKS))
+        of_segment = chunks // saved
+        parts = min(max(1, PART_PROGRAMS // (rows * max(1, segments - 1))), max(1, of_segment // LEAST_CHUNKS))
+        of_part = -(-chunks // (saved * parts))
+        self.chunks_of_segment = parts * of_part
+        self.nsegments = -(-self.nchunks // (saved * self.chunks_of_segment))
+        self.forward_cut = (self.nsegments, parts, saved * of_part)
+        in_all = -(-self.nchunks // self.chunks_of_segment)
+        self.segments_of_slice = -(-in_all // slices)
+        self.backward_cut = (self.segments_of_slice, parts, of_part)
+        self.chunks_of_slice = min(self.nchunks, self.segments_of_slice * self.chunks_of_segment)
+        self.nslices = -(-self.nchunks // self.chunks_of_slice)
+        self.parts = parts
+
 
 def saved(x: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     """Empty tensors of the shapes that `forward` keeps for `backward`."""
@@ -126,16 +116,16 @@ def saved(x: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _saved(x: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
-    states = (plan.batch, plan.nslices * plan.slice.nsegments, plan.nheads, plan.headdim, plan.dstate)
+    states = (plan.batch, plan.nslices * plan.segments_of_slice, plan.nheads, plan.headdim, plan.dstate)
     decays = (4, plan.batch, plan.nheads, plan.nchunks * plan.Q)
     return x.new_empty(states, dtype=torch.float32), x.new_empty(decays, dtype=torch.float32)
 
 
-def _of_parts(starts: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
-    """Empty tensors for what `parts` makes: states (b, k, h, p, n), and decays across them (b, k, h)."""
+def _of_parts(starts: Tensor, segments: int, parts: int) -> tuple[Tensor, Tensor]:
+    """Empty tensors for what `parts` makes of all segments but one: states (b, k, h, p, n), and decays (b, k, h)."""
     batch, _, nheads, *state = starts.shape
-    parts = (batch, cut.nparts, nheads)
-    return starts.new_empty((*parts, *state)), starts.new_empty(parts)
+    found = (batch, (segments - 1) * parts, nheads)
+    return starts.new_empty((*found, *state)), starts.new_empty(found)
 
 
 def forward(
@@ -157,7 +147,7 @@ def forward(
     plan = Plan(x, B)
     x, dt, A, B, C = _laid_out(x, dt, A, B, C)
     y, (starts, decays) = torch.empty_like(x), _saved(x, plan)
-    final, (local, decay) = torch.empty_like(starts[:, 0]), _of_parts(starts, plan.forward)
+    final, (local, decay) = torch.empty_like(starts[:, 0]), _of_parts(starts, plan.nsegments, plan.parts)
     options = {"DOCUMENTS": seq_idx is not None, "num_warps": plan.warps, **plan.dots}
     documents, start = _given(seq_idx, A), _given(initial_state, A)
     with torch.cuda.device_of(x):
@@ -166,14 +156,14 @@ def forward(
             Q=plan.Q, H=HEADS, SOFTPLUS=dt_softplus, BIAS=dt_bias is not None,
         )  # fmt: skip
         inputs = (x, decays, decays.stride(0), B)
-        if plan.forward.nsegments > 1:
-            parts_kernel[(plan.nheads, plan.batch * plan.forward.nparts)](
-                *(*inputs, documents, local, decay, *plan.sizes, *plan.forward, 0, plan.nchunks),
+        if plan.nsegments > 1:
+            parts_kernel[(plan.nheads, local.shape[0] * local.shape[1])](
+                *(*inputs, documents, local, decay, *plan.sizes, *plan.forward_cut, 0, plan.nchunks),
                 REVERSE=False, **options | plan.prefetch,
             )  # fmt: skip
-        scan_kernel[(plan.nheads, plan.batch * plan.forward.nsegments)](
+        scan_kernel[(plan.nheads, plan.batch * plan.nsegments)](
             *(*inputs, C, _given(D, A), documents, start, local, decay, y, starts, final),
-            *(*plan.sizes, *plan.forward, plan.nchunks, plan.slice.chunks, starts.shape[1]),
+            *(*plan.sizes, *plan.forward_cut, plan.nchunks, plan.chunks_of_segment, starts.shape[1]),
             SKIP=D is not None, START=initial_state is not None, **options,
         )  # fmt: skip
     return y, final, starts, decays
@@ -200,9 +190,9 @@ def backward(
     x, dt, A, B, C = _laid_out(x, dt, A, B, C)
     dy = torch.zeros_like(x) if grad_y is None else grad_y.contiguous()
     d_start = torch.zeros_like(starts[:, 0]) if grad_final_state is None else grad_final_state.contiguous()
-    pairs = (plan.batch, plan.chunks_of_slice // 2, plan.nheads, plan.headdim, plan.dstate)
-    states, d_states = (x.new_empty(pairs, dtype=plan.state_dtype) for _ in range(2))
-    local, decay = _of_parts(starts, plan.slice)
+    of_slice = (plan.batch, plan.chunks_of_slice, plan.nheads, plan.headdim, plan.dstate)
+    states, d_states = (x.new_empty(of_slice, dtype=plan.state_dtype) for _ in range(2))
+    local, decay = _of_parts(starts, plan.segments_of_slice, plan.parts)
     dx, ddt, dB, dC = (torch.empty_like(tensor) for tensor in (x, dt, B, C))
     out_dB, out_dC = dB, dC
     if plan.nsplits > 1:
@@ -218,14 +208,14 @@ def backward(
     documents, plane = _given(seq_idx, A), decays.stride(0)
     with torch.cuda.device_of(x):
         for first in reversed(range(0, plan.nchunks, plan.chunks_of_slice)):
-            along = (*plan.sizes, *plan.slice, first, plan.nchunks)
-            if plan.slice.nsegments > 1:
-                parts_kernel[(plan.nheads, plan.batch * plan.slice.nparts)](
+            along = (*plan.sizes, *plan.backward_cut, first, plan.nchunks)
+            if plan.segments_of_slice > 1:
+                parts_kernel[(plan.nheads, local.shape[0] * local.shape[1])](
                     *(dy, decays, plane, C, documents, local, decay, *along),
                     REVERSE=True, **options | plan.prefetch,
                 )  # fmt: skip
             d_final, d_start = d_start, torch.empty_like(starts[:, 0])
-            states_kernel[(plan.nheads, plan.batch * plan.slice.nsegments, 2)](
+            states_kernel[(plan.nheads, plan.batch * plan.segments_of_slice, 2)](
                 *(x, dy, decays, plane, B, C, documents, starts, d_final, local, decay, states, d_states, d_start),
                 *(*along, starts.shape[1]),
                 **options | plan.prefetch,

@@ -1,9 +1,9 @@
-"""The gradients of a chunk, given the states around its pair: those inside the chunk, then those through the states."""
+"""The gradients of a chunk, given the states around it: those inside the chunk, then those through the states."""
 
 import triton
 import triton.language as tl
 
-from model.ops.ssd.triton.parts import documents, dot, load_tile, moved, store_tile
+from model.ops.ssd.triton.parts import documents, dot, load_tile, store_tile
 
 
 @triton.jit
@@ -20,30 +20,8 @@ def intra_gradients_kernel(
     do to the chunk's end; and the gradient of each step size but for the decays. An output's own update has no decay
     on its way: it is kept apart.
     """
-    if tl.program_id(0) % 2 == 0:
-        _intra_gradients(
-            dy, x, decays, plane, B, C, D, seq_idx, d_states, dx, d_scores, shares, dD,
-            seqlen, nheads, ngroups, nchunks, nsplits, first_chunk,
-            headdim, dstate, Q, P, N, True, SKIP, DOCUMENTS, DOT, PRECISION,
-        )  # fmt: skip
-    else:
-        _intra_gradients(
-            dy, x, decays, plane, B, C, D, seq_idx, d_states, dx, d_scores, shares, dD,
-            seqlen, nheads, ngroups, nchunks, nsplits, first_chunk,
-            headdim, dstate, Q, P, N, False, SKIP, DOCUMENTS, DOT, PRECISION,
-        )  # fmt: skip
-
-
-@triton.jit
-def _intra_gradients(
-    dy, x, decays, plane, B, C, D, seq_idx, d_states, dx, d_scores, shares, dD,
-    seqlen, nheads, ngroups, nchunks, nsplits, first_chunk,
-    headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
-    FIRST: tl.constexpr, SKIP: tl.constexpr, DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Of the FIRST chunk of a pair, or of the second, after which is the state whose gradient there is."""
-    own_chunk, b = tl.program_id(0), tl.program_id(2)
-    c = first_chunk + own_chunk
+    here, b = tl.program_id(0), tl.program_id(2)
+    c, count = first_chunk + here, tl.num_programs(0)
     g, split = tl.program_id(1) // nsplits, tl.program_id(1) % nsplits
     heads_of_group = nheads // ngroups
     heads = tl.cdiv(heads_of_group, nsplits)
@@ -61,34 +39,21 @@ def _intra_gradients(
     if DOCUMENTS:
         document, last, _ = documents(seq_idx + b.to(tl.int64) * seqlen, c * Q, Q, seqlen)
         seen = seen & (document[:, None] == document[None, :])
-    if FIRST:
-        C_next = load_tile(C, first + Q, left - Q, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
-        if DOCUMENTS:
-            document_next, last_next, before_next = documents(seq_idx + b.to(tl.int64) * seqlen, c * Q + Q, Q, seqlen)
 
     later, own = tl.zeros((Q, Q), tl.float32), tl.zeros((Q,), tl.float32)
-    pairs = tl.num_programs(0) // 2
     for i in range(0, tl.minimum(heads, heads_of_group - split * heads)):
         h = g * heads_of_group + split * heads + i
-        chunk = (b * nchunks + c) * nheads + h
-        pair = (b * pairs + own_chunk // 2) * nheads + h
+        chunk, around = (b * nchunks + c) * nheads + h, (b * count + here) * nheads + h
         of_head = (b.to(tl.int64) * nheads + h) * nchunks * Q + c * Q + positions
-        here = decays + of_head
-        step, through, after = tl.load(here), tl.load(here + plane), tl.load(here + plane + plane)
+        own_decays = decays + of_head
+        step, through = tl.load(own_decays), tl.load(own_decays + plane)
+        after = tl.load(own_decays + plane + plane)
         to_end = tl.exp2(after)
         if DOCUMENTS:
             to_end = tl.where(document == last, to_end, 0.0)
         xs = load_tile(x, first, left, positions, nheads * headdim, h * headdim, p, headdim)
         dys = load_tile(dy, first, left, positions, nheads * headdim, h * headdim, p, headdim)
-        d_state = tl.load(d_states + pair * size + square, mask=inside, other=0.0).to(DOT)
-        if FIRST:
-            next_dy = load_tile(dy, first + Q, left - Q, positions, nheads * headdim, h * headdim, p, headdim)
-            from_end = tl.exp2(tl.load(here + plane + Q))
-            across = tl.exp2(tl.load(decays + (b.to(tl.int64) * nheads + h) * nchunks * Q + c * Q + plane + 2 * Q - 1))
-            if DOCUMENTS:
-                from_end = tl.where(document_next == before_next, from_end, 0.0)
-                across = tl.where(last_next == before_next, across, 0.0)
-            d_state = moved(d_state, across, next_dy, from_end, C_next, PRECISION).to(DOT)
+        d_state = tl.load(d_states + around * size + square, mask=inside, other=0.0).to(DOT)
 
         between = tl.exp2(tl.where(seen, through[None, :] - through[:, None], float("-inf")))
         products = dot(xs.to(DOT), tl.trans(dys.to(DOT)), PRECISION)
@@ -114,7 +79,7 @@ def _intra_gradients(
         out = d_update * step[:, None] + direct[:, None] * dys.to(tl.float32)
         store_tile(dx, out, first, left, positions, nheads * headdim, h * headdim, p, headdim)
     later += tl.where(rows == columns, own[:, None], 0.0)
-    program = (b * tl.num_programs(0) + own_chunk) * tl.num_programs(1) + tl.program_id(1)
+    program = (b * count + here) * tl.num_programs(1) + tl.program_id(1)
     matrix = d_scores + program * tl.full((), Q * Q, tl.int64)
     tl.store(matrix + (rows * Q + columns), later.to(d_scores.dtype.element_ty))
 
@@ -128,33 +93,12 @@ def inter_gradients_kernel(
 ):  # fmt: skip
     """A chunk's dB and dC, for some heads of a group: of `d_scores`, and through the states before and after the chunk.
 
-    Those go to `out_rows` rows of a batch and split, the first of them that of `out_chunk`. `shares` gets the share of
-    the loss of what each output reads of the state, `d_across` that of what the state before the chunk is after it.
+    They go to `out_rows` rows for each split and row of the batch, of which the first is that of `out_chunk`. `shares`
+    gets the share of the loss of what each output reads of the state, `d_across` that of what the state before the
+    chunk is after it.
     """
-    if tl.program_id(0) % 2 == 0:
-        _inter_gradients(
-            dy, x, decays, plane, B, C, seq_idx, states, d_states, d_scores, dB, dC, shares, d_across,
-            seqlen, nheads, ngroups, nchunks, nsplits, first_chunk, out_rows, out_chunk,
-            headdim, dstate, Q, P, N, True, DOCUMENTS, DOT, PRECISION,
-        )  # fmt: skip
-    else:
-        _inter_gradients(
-            dy, x, decays, plane, B, C, seq_idx, states, d_states, d_scores, dB, dC, shares, d_across,
-            seqlen, nheads, ngroups, nchunks, nsplits, first_chunk, out_rows, out_chunk,
-            headdim, dstate, Q, P, N, False, DOCUMENTS, DOT, PRECISION,
-        )  # fmt: skip
-
-
-@triton.jit
-def _inter_gradients(
-    dy, x, decays, plane, B, C, seq_idx, states, d_states, d_scores, dB, dC, shares, d_across,
-    seqlen, nheads, ngroups, nchunks, nsplits, first_chunk, out_rows, out_chunk,
-    headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
-    FIRST: tl.constexpr, DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Of the FIRST chunk of a pair, which the states are before, or of the second, which their gradients are after."""
-    own_chunk, b = tl.program_id(0), tl.program_id(2)
-    c = first_chunk + own_chunk
+    here, b = tl.program_id(0), tl.program_id(2)
+    c, count = first_chunk + here, tl.num_programs(0)
     g, split = tl.program_id(1) // nsplits, tl.program_id(1) % nsplits
     heads_of_group = nheads // ngroups
     heads = tl.cdiv(heads_of_group, nsplits)
@@ -163,52 +107,31 @@ def _inter_gradients(
     square = p[:, None] * dstate + n[None, :]
     inside = (p[:, None] < headdim) & (n[None, :] < dstate)
     size = tl.full((), headdim * dstate, tl.int64)
-    row = b.to(tl.int64) * seqlen
-    first, left = row + c * Q, seqlen - c * Q
+    first, left = b.to(tl.int64) * seqlen + c * Q, seqlen - c * Q
     Cs = load_tile(C, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
-    other = c + 1 if FIRST else c - 1
-    other_maps = load_tile(
-        C if FIRST else B, row + other * Q, seqlen - other * Q, positions, ngroups * dstate, g * dstate, n, dstate
-    ).to(DOT)
     if DOCUMENTS:
-        document, last, before = documents(seq_idx + row, c * Q, Q, seqlen)
-        other_document, other_last, other_before = documents(seq_idx + row, other * Q, Q, seqlen)
+        document, last, before = documents(seq_idx + b.to(tl.int64) * seqlen, c * Q, Q, seqlen)
     dB_sum, dC_sum = tl.zeros((Q, N), tl.float32), tl.zeros((Q, N), tl.float32)
-    pairs = tl.num_programs(0) // 2
     for i in range(0, tl.minimum(heads, heads_of_group - split * heads)):
         h = g * heads_of_group + split * heads + i
-        chunk = (b * nchunks + c) * nheads + h
-        pair = (b * pairs + own_chunk // 2) * nheads + h
+        chunk, around = (b * nchunks + c) * nheads + h, (b * count + here) * nheads + h
         of_head = (b.to(tl.int64) * nheads + h) * nchunks * Q + c * Q
-        here = decays + of_head + positions
-        from_start, weight = tl.exp2(tl.load(here + plane)), tl.load(here + 3 * plane)
+        own_decays = decays + of_head + positions
+        from_start, weight = tl.exp2(tl.load(own_decays + plane)), tl.load(own_decays + 3 * plane)
         across = tl.exp2(tl.load(decays + of_head + plane + Q - 1))
-        there = decays + of_head + (other - c) * Q
-        other_weight = tl.exp2(tl.load(there + plane + positions)) if FIRST else tl.load(there + 3 * plane + positions)
-        other_across = tl.exp2(tl.load(there + plane + Q - 1))
         if DOCUMENTS:
             from_start = tl.where(document == before, from_start, 0.0)
             weight = tl.where(document == last, weight, 0.0)
             across = tl.where(last == before, across, 0.0)
-            other_weight = tl.where(other_document == (other_before if FIRST else other_last), other_weight, 0.0)
-            other_across = tl.where(other_last == other_before, other_across, 0.0)
-        of_other = load_tile(
-            dy if FIRST else x, row + other * Q, seqlen - other * Q, positions,
-            nheads * headdim, h * headdim, p, headdim,
-        )  # fmt: skip
         dys = load_tile(dy, first, left, positions, nheads * headdim, h * headdim, p, headdim).to(tl.float32)
-        state = tl.load(states + pair * size + square, mask=inside, other=0.0).to(DOT)
-        if not FIRST:
-            state = moved(state, other_across, of_other, other_weight, other_maps, PRECISION).to(DOT)
+        state = tl.load(states + around * size + square, mask=inside, other=0.0).to(DOT)
         scaled = dys * from_start[:, None]
         dC_sum = dot(scaled.to(DOT), state, PRECISION, dC_sum)
         share = tl.sum(dot(Cs, tl.trans(state), PRECISION) * scaled, 1)
         tl.store(shares + 3 * plane + of_head + positions, share)
 
         xs = load_tile(x, first, left, positions, nheads * headdim, h * headdim, p, headdim).to(tl.float32)
-        d_state = tl.load(d_states + pair * size + square, mask=inside, other=0.0).to(DOT)
-        if FIRST:
-            d_state = moved(d_state, other_across, of_other, other_weight, other_maps, PRECISION).to(DOT)
+        d_state = tl.load(d_states + around * size + square, mask=inside, other=0.0).to(DOT)
         dB_sum = dot((xs * weight[:, None]).to(DOT), d_state, PRECISION, dB_sum)
         # In bf16 the states stay in shared memory, at the price of a product of which only the trace is used; in fp32
         # there is no room for them in each layout
@@ -218,7 +141,7 @@ def _inter_gradients(
             kept = state * d_state
         tl.store(d_across + chunk, tl.sum(kept) * across)
     Bs = load_tile(B, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
-    program = (b * tl.num_programs(0) + own_chunk) * tl.num_programs(1) + tl.program_id(1)
+    program = (b * count + here) * tl.num_programs(1) + tl.program_id(1)
     matrix = d_scores + program * tl.full((), Q * Q, tl.int64)
     dB_sum = dot(tl.load(matrix + (rows * Q + columns)).to(DOT), Cs, PRECISION, dB_sum)
     dC_sum = dot(tl.load(matrix + (columns * Q + rows)).to(DOT), Bs, PRECISION, dC_sum)

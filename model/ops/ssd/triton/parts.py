@@ -39,11 +39,4 @@ def documents(seq_idx, first, Q: tl.constexpr, seqlen):
     """Of a chunk's positions, of the last one, and of the one before the first."""
     at = tl.minimum(first + tl.arange(0, Q), seqlen - 1)
     last = tl.load(seq_idx + tl.minimum(first + Q, seqlen) - 1)
-    return tl.load(seq_idx + at), last, tl.load(seq_idx + tl.minimum(tl.maximum(first - 1, 0), seqlen - 1))
-
-
-@triton.jit
-def moved(state, across, xs, weight, Bs, PRECISION: tl.constexpr):
-    """A state (P, N) on the other side of a chunk: what is left of it, and the chunk's x (Q, P) by its B (Q, N)."""
-    weighted = (xs.to(tl.float32) * weight[:, None]).to(Bs.dtype)
-    return state.to(tl.float32) * across + dot(tl.trans(weighted), Bs, PRECISION)
+    return tl.load(seq_idx + at), last, tl.load(seq_idx + tl.maximum(first - 1, 0))

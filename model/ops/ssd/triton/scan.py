@@ -40,33 +40,34 @@ def scan_kernel(
     first_chunk = s * parts * chunks_of_part
     ends = of_head + plane + Q - 1
     ahead = tl.load(ends + first_chunk * Q)
-    for c in range(first_chunk, tl.minimum(first_chunk + parts * chunks_of_part, nchunks)):
-        if c % chunks_of_start == 0:
-            place = starts + ((b * nstarts + c // chunks_of_start) * nheads + h) * size
-            tl.store(place + square, state, mask=inside)
-        first, left = b.to(tl.int64) * seqlen + c * Q, seqlen - c * Q
-        step, through = tl.load(of_head + c * Q + positions), tl.load(of_head + plane + c * Q + positions)
-        from_start, weight = tl.exp2(through), tl.load(of_head + 3 * plane + c * Q + positions)
-        # The next chunk's decay is on its way while this one is worked on
-        across, ahead = tl.exp2(ahead), tl.load(ends + tl.minimum(c + 1, nchunks - 1) * Q)
-        seen = rows <= columns
-        if DOCUMENTS:
-            document, last, before = documents(seq_idx + b.to(tl.int64) * seqlen, c * Q, Q, seqlen)
-            from_start = tl.where(document == before, from_start, 0.0)
-            weight = tl.where(document == last, weight, 0.0)
-            across = tl.where(last == before, across, 0.0)
-            seen = seen & (document[:, None] == document[None, :])
-        xs = load_tile(x, first, left, positions, nheads * headdim, h * headdim, p, headdim)
-        Bs = load_tile(B, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
-        Cs = load_tile(C, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
-        between = tl.exp2(tl.where(seen, through[None, :] - through[:, None], float("-inf"))) * step[:, None]
-        scores = (dot(Bs, tl.trans(Cs), PRECISION) * between).to(DOT)
-        out = dot(state.to(DOT), tl.trans(Cs), PRECISION) * from_start[None, :]
-        out = dot(tl.trans(xs).to(DOT), scores, PRECISION, out)
-        turned = tl.trans(xs).to(tl.float32)
-        if SKIP:
-            out += skip * turned
-        store_tile(y, tl.trans(out), first, left, positions, nheads * headdim, h * headdim, p, headdim)
-        state = dot((turned * weight[None, :]).to(DOT), Bs, PRECISION, state * across)
+    last_chunk = tl.minimum(first_chunk + parts * chunks_of_part, nchunks)
+    for start_chunk in range(first_chunk, last_chunk, chunks_of_start):
+        place = starts + ((b * nstarts + start_chunk // chunks_of_start) * nheads + h) * size
+        tl.store(place + square, state, mask=inside)
+        for c in range(start_chunk, tl.minimum(start_chunk + chunks_of_start, last_chunk)):
+            first, left = b.to(tl.int64) * seqlen + c * Q, seqlen - c * Q
+            step, through = tl.load(of_head + c * Q + positions), tl.load(of_head + plane + c * Q + positions)
+            from_start, weight = tl.exp2(through), tl.load(of_head + 3 * plane + c * Q + positions)
+            # The next chunk's decay is on its way while this one is worked on
+            across, ahead = tl.exp2(ahead), tl.load(ends + tl.minimum(c + 1, nchunks - 1) * Q)
+            seen = rows <= columns
+            if DOCUMENTS:
+                document, last, before = documents(seq_idx + b.to(tl.int64) * seqlen, c * Q, Q, seqlen)
+                from_start = tl.where(document == before, from_start, 0.0)
+                weight = tl.where(document == last, weight, 0.0)
+                across = tl.where(last == before, across, 0.0)
+                seen = seen & (document[:, None] == document[None, :])
+            xs = load_tile(x, first, left, positions, nheads * headdim, h * headdim, p, headdim)
+            Bs = load_tile(B, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
+            Cs = load_tile(C, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
+            between = tl.exp2(tl.where(seen, through[None, :] - through[:, None], float("-inf"))) * step[:, None]
+            scores = (dot(Bs, tl.trans(Cs), PRECISION) * between).to(DOT)
+            out = dot(state.to(DOT), tl.trans(Cs), PRECISION) * from_start[None, :]
+            out = dot(tl.trans(xs).to(DOT), scores, PRECISION, out)
+            turned = tl.trans(xs).to(tl.float32)
+            if SKIP:
+                out += skip * turned
+            store_tile(y, tl.trans(out), first, left, positions, nheads * headdim, h * headdim, p, headdim)
+            state = dot((turned * weight[None, :]).to(DOT), Bs, PRECISION, state * across)
     if s == nsegments - 1:
         tl.store(final + (b * nheads + h) * size + square, state, mask=inside)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from model.ops.ssd.triton.parts import documents, load_tile, moved
+from model.ops.ssd.triton.parts import documents, dot, load_tile
 
 
 @triton.jit
@@ -40,7 +40,7 @@ def states_kernel(
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Along a segment of a slice, the state before each pair of chunks, or the gradient of the state after each.
+    """Along a segment of a slice, the state before each chunk, or the gradient of the state after it.
 
     Forwards from the segment's start, backwards from `final`, the gradient of the state after the slice, and from what
     later segments add; `d_start` gets the gradient of the state before the slice.
@@ -50,8 +50,8 @@ def states_kernel(
     first = first_chunk + k * chunks
     size = tl.full((), headdim * dstate, tl.int64)
     square, inside = _square(headdim, dstate, P, N)
-    pairs = tl.minimum(nsegments * chunks, nchunks - first_chunk) // 2
-    own = (b * pairs * nheads + h) * size + square
+    count = tl.minimum(nsegments * chunks, nchunks - first_chunk)
+    own = (b * count * nheads + h) * size + square
     if tl.program_id(2) == 0:
         segment = b * all_segments + first // chunks
         state = tl.load(starts + (segment * nheads + h) * size + square, mask=inside, other=0.0)
@@ -89,7 +89,7 @@ def _along(
 ):  # fmt: skip
     """The state after at most `most` chunks, and what is left of the one before them.
 
-    With STORE, `states` gets the state before each pair of chunks (in the direction of the run), `origin` the first.
+    With STORE, `states` gets the state before each chunk (in the direction of the run), `origin` the first.
     """
     g = h // (nheads // ngroups)
     positions, p, n = tl.arange(0, Q), tl.arange(0, P), tl.arange(0, N)
@@ -118,11 +118,10 @@ def _along(
             weight = tl.where(document == (before if REVERSE else last), weight, 0.0)
             across = tl.where(last == before, across, 0.0)
         if STORE:
-            pair = (c - origin) // 2 * nheads
-            if c % 2 == (1 if REVERSE else 0):
-                tl.store(states + pair * size, state.to(states.dtype.element_ty), mask=inside)
+            tl.store(states + (c - origin) * nheads * size, state.to(states.dtype.element_ty), mask=inside)
         xs = load_tile(x, first, left, positions, nheads * headdim, h * headdim, p, headdim)
         Bs = load_tile(B, first, left, positions, ngroups * dstate, g * dstate, n, dstate)
-        state = moved(state, across, xs, weight, Bs.to(DOT), PRECISION)
+        weighted = (xs.to(tl.float32) * weight[:, None]).to(DOT)
+        state = state * across + dot(tl.trans(weighted), Bs.to(DOT), PRECISION)
         kept *= across
     return state, kept
