@@ -13,6 +13,7 @@ precision. The backward goes through slices of the sequence, the last first, and
               states  the state before each chunk, the gradient of the state after it
               intra_gradients  of x, and of C B^T summed over the heads of a group, chunk by chunk
               inter_gradients  of B and C: of that sum, and through the states, the heads of a group in turn
+              sum_splits       of those, where few chunks leave the GPU idle and a group's heads are split
     and then  step_gradients   of the step sizes, from what the others say of the decays
 
 Shapes: b batch, c chunks, s segments, k parts of segments, g groups, h heads, p headdim, n dstate; Q positions of a
@@ -28,7 +29,7 @@ import triton.language as tl
 from torch import Tensor
 
 from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel
-from model.ops.ssd.triton.gradients import inter_gradients_kernel, intra_gradients_kernel
+from model.ops.ssd.triton.gradients import inter_gradients_kernel, intra_gradients_kernel, sum_splits_kernel
 from model.ops.ssd.triton.scan import scan_kernel
 from model.ops.ssd.triton.states import parts_kernel, states_kernel
 
@@ -50,6 +51,9 @@ slices than so many: each costs launches, and the end of each an idle part of th
 
 HEADS = 16
 """That one program makes decays for."""
+
+SUM_TILE = 1024
+"""Elements of dB or dC that one program sums over splits."""
 
 STAGES = 2
 """Of the pipelines of loads, in bf16; fp32 has no shared memory to spare. Three are slower if they cost a program."""
@@ -234,9 +238,12 @@ def backward(
                 **options,
             )
             if plan.nsplits > 1:
-                begin, end = first * plan.Q, min((first + count) * plan.Q, plan.seqlen)
-                for whole, sums in ((dB, out_dB), (dC, out_dC)):
-                    whole[:, begin:end] = sums[:, :, : end - begin].sum(0)
+                length = min(count * plan.Q, plan.seqlen - first * plan.Q)
+                width = plan.ngroups * plan.dstate
+                sum_splits_kernel[(-(-length * width // SUM_TILE), plan.batch, 2)](
+                    *(out_dB, out_dC, dB, dC, plan.nsplits, out_dB.shape[2], plan.seqlen, first * plan.Q, length),
+                    width=width, T=SUM_TILE,
+                )  # fmt: skip
         step_gradients_kernel[(plan.nchunks, -(-plan.nheads // HEADS), plan.batch)](
             *(dt, A, _given(dt_bias, A), d_across, shares, ddt, dA, d_bias),
             *(plan.seqlen, plan.nheads, plan.nchunks, *dt_limit),

@@ -148,3 +148,20 @@ def inter_gradients_kernel(
     first = (split * tl.num_programs(2) + b).to(tl.int64) * out_rows + (c - out_chunk) * Q
     store_tile(dB, dB_sum, first, left, positions, ngroups * dstate, g * dstate, n, dstate)
     store_tile(dC, dC_sum, first, left, positions, ngroups * dstate, g * dstate, n, dstate)
+
+
+@triton.jit
+def sum_splits_kernel(
+    split_dB, split_dC, dB, dC, nsplits, split_rows, all_rows, first_row, rows, width: tl.constexpr, T: tl.constexpr
+):
+    """The sums over splits (s, b, split_rows, width) of some `rows`, into those of dB and dC from `first_row` on."""
+    i, b = tl.program_id(0) * T + tl.arange(0, T), tl.program_id(1)
+    inside = i < rows * width
+    source = (split_dB if tl.program_id(2) == 0 else split_dC) + b.to(tl.int64) * split_rows * width + i
+    total = tl.zeros((T,), tl.float32)
+    for s in range(0, nsplits):
+        batch = s.to(tl.int64) * tl.num_programs(1)
+        total += tl.load(source + batch * split_rows * width, mask=inside, other=0.0)
+    target = dB if tl.program_id(2) == 0 else dC
+    place = target + (b.to(tl.int64) * all_rows + first_row) * width + i
+    tl.store(place, total.to(target.dtype.element_ty), mask=inside)
