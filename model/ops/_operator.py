@@ -33,7 +33,7 @@ def operator(function: Callable[..., Any], fake: Callable[..., Any]) -> OpOverlo
 
 def differentiate(
     op: OpOverload,
-    save: Callable[[Any, tuple[Any, ...], tuple[Tensor, ...]], None],
+    save: Callable[[Any, tuple[Any, ...], Any], None],
     gradients: Callable[..., tuple[Tensor | None, ...]],
 ) -> None:
     """Give an operator its gradients, once: they have none themselves.
@@ -45,10 +45,9 @@ def differentiate(
 
     class Differentiable(torch.autograd.Function):
         @staticmethod
-        def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        def forward(ctx: Any, *inputs: Any) -> Any:
             with torch._C._AutoDispatchBelowAutograd():
                 outputs = op(*inputs)
-            ctx.set_materialize_grads(False)
             save(ctx, inputs, outputs)
             return outputs
 

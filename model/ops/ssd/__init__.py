@@ -249,6 +249,7 @@ def _fake_ssd_backward(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, *ctx.options = inputs
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, dt, A, B, C, D, dt_bias, seq_idx, *output[2:])
     ctx.state_dtype = None if initial_state is None else initial_state.dtype
 
