@@ -1,7 +1,7 @@
 """Operators that torch.compile does not look into, as torch.library.custom_op makes them, at less of the host's time.
 
-custom_op checks its outputs for aliases and puts several calls between a training step and its kernels: 0.2 ms for
-each forward and backward, as long as some kernels take.
+custom_op checks its outputs for aliases and puts several calls between a training step and its kernels: some 0.2 ms
+for a forward and backward, as long as some kernels take.
 """
 
 from collections.abc import Callable
