@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, bfloat16, compiler, dtype, float16, float32, is_grad_enabled
 
 from model.ops._common import Backend, check_shape, chosen, runs_triton
-from model.ops._operator import differentiate, operator
+from model.ops._operator import operator
 from model.ops.add_rmsnorm import reference, selfcheck
 from model.ops.add_rmsnorm.torch import add, backward, forward, shared
 
@@ -139,6 +139,5 @@ def _gradients(ctx: Any, grad_total: Tensor | None, grad_y: Tensor | None) -> tu
     return d_residual, d_mixed, d_weight, *(None,) * 4
 
 
-_ADD_RMSNORM = operator(_add_rmsnorm, _fake_add_rmsnorm)
+_ADD_RMSNORM = operator(_add_rmsnorm, _fake_add_rmsnorm, _save, _gradients)
 _ADD_RMSNORM_BACKWARD = operator(_add_rmsnorm_backward, _fake_add_rmsnorm_backward)
-differentiate(_ADD_RMSNORM, _save, _gradients)

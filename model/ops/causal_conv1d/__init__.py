@@ -6,7 +6,7 @@ from torch import Tensor, bfloat16, cat, float16, float32
 
 from model.ops._common import Backend, check_shape, chosen, runs_triton
 from model.ops._native import runs_native
-from model.ops._operator import differentiate, operator
+from model.ops._operator import operator
 from model.ops.causal_conv1d import native, reference, selfcheck
 from model.ops.causal_conv1d.step import causal_conv1d_state, causal_conv1d_step
 from model.ops.causal_conv1d.torch import backward, forward
@@ -174,6 +174,5 @@ def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     )
 
 
-_CAUSAL_CONV1D = operator(_causal_conv1d, _fake_causal_conv1d)
+_CAUSAL_CONV1D = operator(_causal_conv1d, _fake_causal_conv1d, _save, _gradients)
 _CAUSAL_CONV1D_BACKWARD = operator(_causal_conv1d_backward, _fake_causal_conv1d_backward)
-differentiate(_CAUSAL_CONV1D, _save, _gradients)

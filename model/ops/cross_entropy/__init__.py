@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, bfloat16, dtype, empty_like, float16, float32, is_grad_enabled, mul
 
 from model.ops._common import Backend, check_shape, chosen, compute_dtype, runs_triton
-from model.ops._operator import differentiate, operator
+from model.ops._operator import operator
 from model.ops.cross_entropy import reference, selfcheck
 from model.ops.cross_entropy.torch import IGNORED, forward
 
@@ -93,5 +93,4 @@ def _scaled(gradient: Tensor, factor: Tensor, to: dtype) -> Tensor:
     return mul(gradient.detach().to(factor.dtype), factor.detach(), out=empty_like(gradient, dtype=to))
 
 
-_LINEAR_CROSS_ENTROPY = operator(_linear_cross_entropy, _fake_linear_cross_entropy)
-differentiate(_LINEAR_CROSS_ENTROPY, _save, _gradients)
+_LINEAR_CROSS_ENTROPY = operator(_linear_cross_entropy, _fake_linear_cross_entropy, _save, _gradients)

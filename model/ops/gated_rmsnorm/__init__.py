@@ -6,7 +6,7 @@ from torch import Tensor, bfloat16, compiler, dtype, float16, float32, is_grad_e
 
 from model.ops._common import Backend, check_shape, chosen, runs_triton
 from model.ops._native import runs_native
-from model.ops._operator import differentiate, operator
+from model.ops._operator import operator
 from model.ops.gated_rmsnorm import native, reference, selfcheck, torch
 
 __all__ = ["gated_rmsnorm"]
@@ -163,6 +163,5 @@ def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     return dx, d_weight, None if ctx.saved_tensors[2] is None else d_gate, None, None, None, None, None
 
 
-_GATED_RMSNORM = operator(_gated_rmsnorm, _fake_gated_rmsnorm)
+_GATED_RMSNORM = operator(_gated_rmsnorm, _fake_gated_rmsnorm, _save, _gradients)
 _GATED_RMSNORM_BACKWARD = operator(_gated_rmsnorm_backward, _fake_gated_rmsnorm_backward)
-differentiate(_GATED_RMSNORM, _save, _gradients)

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, bfloat16, compiler, empty_like, float16, float32, is_grad_enabled
 
 from model.ops._common import Backend, check_shape, chosen, runs_triton
-from model.ops._operator import differentiate, operator
+from model.ops._operator import operator
 from model.ops.rotary import reference, selfcheck
 from model.ops.rotary.torch import forward
 
@@ -86,5 +86,4 @@ def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     return _ROTARY(grad_y, *ctx.saved_tensors, not ctx.inverse, ctx.path), *(None,) * 4
 
 
-_ROTARY = operator(_rotary, _fake_rotary)
-differentiate(_ROTARY, _save, _gradients)
+_ROTARY = operator(_rotary, _fake_rotary, _save, _gradients)

@@ -7,7 +7,7 @@ from torch import Tensor, bfloat16, float16, float32
 
 from model.ops._common import Backend, check_shape, chosen, compute_dtype, runs_triton
 from model.ops._native import runs_native
-from model.ops._operator import differentiate, operator
+from model.ops._operator import operator
 from model.ops.ssd import native, reference, selfcheck
 from model.ops.ssd.step import ssd_step
 from model.ops.ssd.torch import backward, chunk_length, forward
@@ -272,6 +272,5 @@ def _gradients(
     )
 
 
-_SSD = operator(_ssd, _fake_ssd)
+_SSD = operator(_ssd, _fake_ssd, _save, _gradients)
 _SSD_BACKWARD = operator(_ssd_backward, _fake_ssd_backward)
-differentiate(_SSD, _save, _gradients)
