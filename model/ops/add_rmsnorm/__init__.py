@@ -3,9 +3,9 @@
 from typing import Any
 
 from torch import Tensor, bfloat16, compiler, dtype, float16, float32, is_grad_enabled
-from torch.library import custom_op
 
 from model.ops._common import Backend, check_shape, chosen, runs_triton
+from model.ops._operator import operator
 from model.ops.add_rmsnorm import reference, selfcheck
 from model.ops.add_rmsnorm.torch import add, backward, forward, shared
 
@@ -54,7 +54,7 @@ def add_rmsnorm(
     options = (eps, multiplier, out_dtype)
     if not is_grad_enabled() and not compiler.is_compiling():
         return _forward(path, *inputs, *options)  # few positions feel a custom op call
-    return _add_rmsnorm(*inputs, *options, path)
+    return _ADD_RMSNORM(*inputs, *options, path)
 
 
 def _triton_takes(
@@ -79,21 +79,18 @@ def _triton() -> Any:
     return triton
 
 
-@custom_op("mamba2::add_rmsnorm", mutates_args=())
 def _add_rmsnorm(
     residual: Tensor, mixed: Tensor, weight: Tensor, eps: float, multiplier: float, out_dtype: dtype, path: str
 ) -> tuple[Tensor, Tensor]:
     return _forward(path, residual, mixed, weight, eps, multiplier, out_dtype)
 
 
-@_add_rmsnorm.register_fake
-def _(
+def _fake_add_rmsnorm(
     residual: Tensor, mixed: Tensor, weight: Tensor, eps: float, multiplier: float, out_dtype: dtype, path: str
 ) -> tuple[Tensor, Tensor]:
     return residual.new_empty(residual.shape), residual.new_empty(residual.shape, dtype=out_dtype)
 
 
-@custom_op("mamba2::add_rmsnorm_backward", mutates_args=())
 def _add_rmsnorm_backward(
     grad_total: Tensor | None,
     grad_y: Tensor,
@@ -110,8 +107,7 @@ def _add_rmsnorm_backward(
     return backward(grad_total, grad_y.contiguous(), total, weight, *options)
 
 
-@_add_rmsnorm_backward.register_fake
-def _(
+def _fake_add_rmsnorm_backward(
     grad_total: Tensor | None,
     grad_y: Tensor,
     total: Tensor,
@@ -137,10 +133,11 @@ def _gradients(ctx: Any, grad_total: Tensor | None, grad_y: Tensor | None) -> tu
     if grad_y is None:  # the sum alone was used
         d_mixed = None if grad_total is None else (grad_total * ctx.multiplier).to(ctx.mixed_dtype)
         return grad_total, d_mixed, *(None,) * 5
-    d_residual, d_mixed, d_weight = _add_rmsnorm_backward(grad_total, grad_y, *ctx.saved_tensors, *ctx.options)
+    d_residual, d_mixed, d_weight = _ADD_RMSNORM_BACKWARD(grad_total, grad_y, *ctx.saved_tensors, *ctx.options)
     if shared(d_residual.dtype, ctx.mixed_dtype, ctx.multiplier):
         d_mixed = d_residual
     return d_residual, d_mixed, d_weight, *(None,) * 4
 
 
-_add_rmsnorm.register_autograd(_gradients, setup_context=_save)
+_ADD_RMSNORM = operator(_add_rmsnorm, _fake_add_rmsnorm, _save, _gradients)
+_ADD_RMSNORM_BACKWARD = operator(_add_rmsnorm_backward, _fake_add_rmsnorm_backward)

@@ -3,10 +3,10 @@
 from typing import Any, Literal
 
 from torch import Tensor, bfloat16, cat, float16, float32
-from torch.library import custom_op
 
 from model.ops._common import Backend, check_shape, chosen, runs_triton
 from model.ops._native import runs_native
+from model.ops._operator import operator
 from model.ops.causal_conv1d import native, reference, selfcheck
 from model.ops.causal_conv1d.step import causal_conv1d_state, causal_conv1d_step
 from model.ops.causal_conv1d.torch import backward, forward
@@ -72,7 +72,7 @@ def causal_conv1d(
         native=lambda: runs_native(x) and 2 <= width <= MOST_TAPS and native.works(),
     )
     if path in ("triton", "native"):
-        return _causal_conv1d(x, weight, bias, initial_state, seq_idx, activation, path)
+        return _CAUSAL_CONV1D(x, weight, bias, initial_state, seq_idx, activation, path)
     if initial_state is not None:
         x = cat([initial_state.to(x.dtype), x], dim=1)
         if seq_idx is not None:
@@ -80,7 +80,7 @@ def causal_conv1d(
     if path == "reference":
         y = reference.causal_conv1d(x, weight, bias, activation, seq_idx).to(x.dtype)
     else:
-        y = _causal_conv1d(x, weight, bias, None, seq_idx, activation, path)
+        y = _CAUSAL_CONV1D(x, weight, bias, None, seq_idx, activation, path)
     return y[:, -seqlen:]
 
 
@@ -101,7 +101,6 @@ def _kernels(path: str) -> Any:
     return triton
 
 
-@custom_op("mamba2::causal_conv1d", mutates_args=())
 def _causal_conv1d(
     x: Tensor,
     weight: Tensor,
@@ -117,8 +116,7 @@ def _causal_conv1d(
     return forward(x, weight, bias, seq_idx, activation)
 
 
-@_causal_conv1d.register_fake
-def _(
+def _fake_causal_conv1d(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -130,7 +128,6 @@ def _(
     return x.new_empty(x.shape)
 
 
-@custom_op("mamba2::causal_conv1d_backward", mutates_args=())
 def _causal_conv1d_backward(
     grad_y: Tensor,
     x: Tensor,
@@ -146,8 +143,7 @@ def _causal_conv1d_backward(
     return *backward(grad_y.contiguous(), x, weight, bias, seq_idx, activation), x.new_empty(0)
 
 
-@_causal_conv1d_backward.register_fake
-def _(
+def _fake_causal_conv1d_backward(
     grad_y: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -168,7 +164,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     bias, initial_state = ctx.saved_tensors[2:4]
-    dx, d_weight, d_bias, d_state = _causal_conv1d_backward(grad_y, *ctx.saved_tensors, ctx.activation, ctx.path)
+    dx, d_weight, d_bias, d_state = _CAUSAL_CONV1D_BACKWARD(grad_y, *ctx.saved_tensors, ctx.activation, ctx.path)
     return (
         dx,
         d_weight,
@@ -178,4 +174,5 @@ def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     )
 
 
-_causal_conv1d.register_autograd(_gradients, setup_context=_save)
+_CAUSAL_CONV1D = operator(_causal_conv1d, _fake_causal_conv1d, _save, _gradients)
+_CAUSAL_CONV1D_BACKWARD = operator(_causal_conv1d_backward, _fake_causal_conv1d_backward)

@@ -3,9 +3,9 @@
 from typing import Any
 
 from torch import Tensor, bfloat16, dtype, empty_like, float16, float32, is_grad_enabled, mul
-from torch.library import custom_op
 
 from model.ops._common import Backend, check_shape, chosen, compute_dtype, runs_triton
+from model.ops._operator import operator
 from model.ops.cross_entropy import reference, selfcheck
 from model.ops.cross_entropy.torch import IGNORED, forward
 
@@ -38,7 +38,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, bac
     if path == "reference":
         return reference.linear_cross_entropy(hidden, weight, targets).to(compute_dtype(hidden))
     with_gradients = is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    total = _linear_cross_entropy(hidden, weight, targets, with_gradients, path)[0]
+    total = _LINEAR_CROSS_ENTROPY(hidden, weight, targets, with_gradients, path)[0]
     return total / (targets != IGNORED).sum().clamp(min=1)
 
 
@@ -50,7 +50,6 @@ def _triton_takes(hidden: Tensor, weight: Tensor, check: bool) -> bool:
     return not check or (hidden.is_cuda and selfcheck.passes(str(hidden.device), hidden.dtype))
 
 
-@custom_op("mamba2::linear_cross_entropy", mutates_args=())
 def _linear_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, with_gradients: bool, path: str
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,8 +60,7 @@ def _linear_cross_entropy(
     return forward(hidden, weight, targets, with_gradients)
 
 
-@_linear_cross_entropy.register_fake
-def _(
+def _fake_linear_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, with_gradients: bool, path: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     precise = compute_dtype(hidden)
@@ -95,4 +93,4 @@ def _scaled(gradient: Tensor, factor: Tensor, to: dtype) -> Tensor:
     return mul(gradient.detach().to(factor.dtype), factor.detach(), out=empty_like(gradient, dtype=to))
 
 
-_linear_cross_entropy.register_autograd(_gradients, setup_context=_save)
+_LINEAR_CROSS_ENTROPY = operator(_linear_cross_entropy, _fake_linear_cross_entropy, _save, _gradients)

@@ -3,10 +3,10 @@
 from typing import Any
 
 from torch import Tensor, bfloat16, compiler, dtype, float16, float32, is_grad_enabled
-from torch.library import custom_op
 
 from model.ops._common import Backend, check_shape, chosen, runs_triton
 from model.ops._native import runs_native
+from model.ops._operator import operator
 from model.ops.gated_rmsnorm import native, reference, selfcheck, torch
 
 __all__ = ["gated_rmsnorm"]
@@ -66,7 +66,7 @@ def gated_rmsnorm(
         return reference.gated_rmsnorm(x, weight, gate, *options[:3]).to(out_dtype)
     if path != "native" and not is_grad_enabled() and not compiler.is_compiling():
         return _forward(path, x, weight, gate, *options)  # a decode step feels a custom op call; C wants real tensors
-    return _gated_rmsnorm(x, weight, gate, *options, path)
+    return _GATED_RMSNORM(x, weight, gate, *options, path)
 
 
 def _triton_takes(
@@ -99,7 +99,6 @@ def _kernels(path: str) -> Any:
     return triton
 
 
-@custom_op("mamba2::gated_rmsnorm", mutates_args=())
 def _gated_rmsnorm(
     x: Tensor,
     weight: Tensor,
@@ -113,8 +112,7 @@ def _gated_rmsnorm(
     return _forward(path, x, weight, gate, eps, group_size, norm_before_gate, out_dtype)
 
 
-@_gated_rmsnorm.register_fake
-def _(
+def _fake_gated_rmsnorm(
     x: Tensor,
     weight: Tensor,
     gate: Tensor | None,
@@ -127,7 +125,6 @@ def _(
     return x.new_empty(x.shape, dtype=out_dtype)
 
 
-@custom_op("mamba2::gated_rmsnorm_backward", mutates_args=())
 def _gated_rmsnorm_backward(
     grad_y: Tensor,
     x: Tensor,
@@ -141,8 +138,7 @@ def _gated_rmsnorm_backward(
     return _kernels(path).backward(grad_y, x, weight, gate, eps, group_size, norm_before_gate)
 
 
-@_gated_rmsnorm_backward.register_fake
-def _(
+def _fake_gated_rmsnorm_backward(
     grad_y: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -163,8 +159,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    dx, d_weight, d_gate = _gated_rmsnorm_backward(grad_y, *ctx.saved_tensors, *ctx.options)
+    dx, d_weight, d_gate = _GATED_RMSNORM_BACKWARD(grad_y, *ctx.saved_tensors, *ctx.options)
     return dx, d_weight, None if ctx.saved_tensors[2] is None else d_gate, None, None, None, None, None
 
 
-_gated_rmsnorm.register_autograd(_gradients, setup_context=_save)
+_GATED_RMSNORM = operator(_gated_rmsnorm, _fake_gated_rmsnorm, _save, _gradients)
+_GATED_RMSNORM_BACKWARD = operator(_gated_rmsnorm_backward, _fake_gated_rmsnorm_backward)

@@ -3,9 +3,9 @@
 from typing import Any
 
 from torch import Tensor, bfloat16, compiler, empty_like, float16, float32, is_grad_enabled
-from torch.library import custom_op
 
 from model.ops._common import Backend, check_shape, chosen, runs_triton
+from model.ops._operator import operator
 from model.ops.rotary import reference, selfcheck
 from model.ops.rotary.torch import forward
 
@@ -49,7 +49,7 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor, *, backend: Backend = "auto") ->
         return reference.rotary(x, cos, sin).to(x.dtype)
     if not is_grad_enabled() and not compiler.is_compiling():
         return _rotate(x, cos, sin, False, path)  # a decode step feels a custom op call
-    return _rotary(x, cos, sin, False, path)
+    return _ROTARY(x, cos, sin, False, path)
 
 
 def _triton_takes(x: Tensor, half: int, check: bool) -> bool:
@@ -68,13 +68,11 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, inverse: bool, path: str) -> Te
     return forward(x, cos, sin, inverse)
 
 
-@custom_op("mamba2::rotary", mutates_args=())
 def _rotary(x: Tensor, cos: Tensor, sin: Tensor, inverse: bool, path: str) -> Tensor:
     return _rotate(x, cos, sin, inverse, path)
 
 
-@_rotary.register_fake
-def _(x: Tensor, cos: Tensor, sin: Tensor, inverse: bool, path: str) -> Tensor:
+def _fake_rotary(x: Tensor, cos: Tensor, sin: Tensor, inverse: bool, path: str) -> Tensor:
     as_it_lies = path == "triton" and x.stride(-1) == 1
     return empty_like(x) if as_it_lies else x.new_empty(x.shape)
 
@@ -85,7 +83,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    return _rotary(grad_y, *ctx.saved_tensors, not ctx.inverse, ctx.path), *(None,) * 4
+    return _ROTARY(grad_y, *ctx.saved_tensors, not ctx.inverse, ctx.path), *(None,) * 4
 
 
-_rotary.register_autograd(_gradients, setup_context=_save)
+_ROTARY = operator(_rotary, _fake_rotary, _save, _gradients)

@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 from torch import Tensor, bfloat16, float16, float32
-from torch.library import custom_op
 
 from model.ops._common import Backend, check_shape, chosen, compute_dtype, runs_triton
 from model.ops._native import runs_native
+from model.ops._operator import operator
 from model.ops.ssd import native, reference, selfcheck
 from model.ops.ssd.step import ssd_step
 from model.ops.ssd.torch import backward, chunk_length, forward
@@ -77,7 +77,7 @@ def ssd(
         y, final_state = y.to(x.dtype), final_state.to(compute_dtype(x))
     else:
         options = (dt_softplus, *dt_limit, chunk_size, path)
-        y, final_state, *_ = _ssd(x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, *options)
+        y, final_state, *_ = _SSD(x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, *options)
     return (y, final_state) if return_final_state else y
 
 
@@ -128,7 +128,6 @@ def _check(
         check_shape("seq_idx", seq_idx, (batch, seqlen))
 
 
-@custom_op("mamba2::ssd", mutates_args=())
 def _ssd(
     x: Tensor,
     dt: Tensor,
@@ -154,8 +153,7 @@ def _ssd(
     return y.to(x.dtype), final_state, states, x.new_empty(0)
 
 
-@_ssd.register_fake
-def _(
+def _fake_ssd(
     x: Tensor,
     dt: Tensor,
     A: Tensor,
@@ -190,7 +188,6 @@ def _triton() -> Any:
     return triton
 
 
-@custom_op("mamba2::ssd_backward", mutates_args=())
 def _ssd_backward(
     grad_y: Tensor | None,
     grad_final_state: Tensor | None,
@@ -218,8 +215,7 @@ def _ssd_backward(
     return backward(*inputs, dt_softplus, (dt_min, dt_max), chunk_size)
 
 
-@_ssd_backward.register_fake
-def _(
+def _fake_ssd_backward(
     grad_y: Tensor | None,
     grad_final_state: Tensor | None,
     x: Tensor,
@@ -262,7 +258,7 @@ def _gradients(
     ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | None, *_: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     D, dt_bias = ctx.saved_tensors[5:7]
-    dx, ddt, dA, dB, dC, dD, d_bias, d_state = _ssd_backward(grad_y, grad_final_state, *ctx.saved_tensors, *ctx.options)
+    dx, ddt, dA, dB, dC, dD, d_bias, d_state = _SSD_BACKWARD(grad_y, grad_final_state, *ctx.saved_tensors, *ctx.options)
     return (
         dx,
         ddt,
@@ -276,4 +272,5 @@ def _gradients(
     )
 
 
-_ssd.register_autograd(_gradients, setup_context=_save)
+_SSD = operator(_ssd, _fake_ssd, _save, _gradients)
+_SSD_BACKWARD = operator(_ssd_backward, _fake_ssd_backward)

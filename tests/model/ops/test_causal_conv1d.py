@@ -52,7 +52,7 @@ def test_gradcheck(device: torch.device) -> None:
     )
 
 
-def test_custom_op(device: torch.device) -> None:
+def test_operator(device: torch.device) -> None:
     inputs = make_inputs(device, dtype=torch.float32)
     arguments = (inputs["x"], inputs["weight"], inputs["bias"], None, None, "silu", "torch")
     torch.library.opcheck(torch.ops.mamba2.causal_conv1d.default, arguments)

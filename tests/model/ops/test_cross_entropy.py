@@ -54,7 +54,7 @@ def test_gradcheck(device: torch.device) -> None:
     assert torch.autograd.gradcheck(lambda h, w: linear_cross_entropy(h, w, targets), (hidden, weight))
 
 
-def test_custom_op(device: torch.device) -> None:
+def test_operator(device: torch.device) -> None:
     torch.library.opcheck(
         torch.ops.mamba2.linear_cross_entropy.default, (*make_inputs(device, torch.float32), True, "torch")
     )

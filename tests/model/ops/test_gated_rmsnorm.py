@@ -43,7 +43,7 @@ def test_gradcheck(device: torch.device, norm_before_gate: bool) -> None:
     assert torch.autograd.gradcheck(call, tuple(make_inputs(device).values()))
 
 
-def test_custom_op(device: torch.device) -> None:
+def test_operator(device: torch.device) -> None:
     arguments = (*make_inputs(device, torch.float32).values(), 1e-5, 4, False, torch.float32, "torch")
     torch.library.opcheck(torch.ops.mamba2.gated_rmsnorm.default, arguments)
 

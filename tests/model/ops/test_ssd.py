@@ -194,7 +194,7 @@ def test_bitwise_repeatable(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_custom_op(device: torch.device, packed: bool) -> None:
+def test_operator(device: torch.device, packed: bool) -> None:
     inputs = make_inputs(device, dtype=torch.float32)
     seq_idx = make_documents(2, inputs["x"].shape[1], device) if packed else None
     arguments = (*inputs.values(), seq_idx, True, 0.0, math.inf, CHUNK, "torch")

@@ -111,6 +111,27 @@ def test_runs_are_bitwise_the_same(device: torch.device) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.parametrize("programs", [1, 264])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_backward_in_slices(
+    device: torch.device, dtype: torch.dtype, programs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The forward's one segment saves the state at each slice's start; or segments are slices, and heads are split."""
+    from model.ops.ssd import triton
+
+    monkeypatch.setattr(triton, "SLICE", 1)
+    monkeypatch.setattr(triton, "PROGRAMS", programs)
+    case = {"dtype": dtype, "length": "segments", "groups": 1, "dstate": 16, "headdim": 32} | {
+        "packed": True,
+        "options": "all",
+    }
+    inputs, _ = make(case, device)
+    plan = triton.Plan(inputs["x"], inputs["B"])
+    assert plan.nslices == 2
+    assert (plan.nsegments, plan.nsplits) == ((1, 1) if programs == 1 else (2, 2))
+    check(case, device)
+
+
 def test_packed_documents_are_as_if_alone(device: torch.device) -> None:
     case = {"dtype": torch.float32, "length": "several", "groups": 1, "dstate": 16, "headdim": 32} | {
         "packed": False,

@@ -1,18 +1,20 @@
-"""The SSD in Triton: three launches forward, six backward, and no atomic additions.
+"""The SSD in Triton: three launches forward, four and more backward, and no atomic additions.
 
 The sequence is cut into chunks (of Q positions, within which the scan is a masked matrix product) and into segments of
 several chunks (one program each, so that a long sequence fills the GPU). A state stays in registers along its segment;
 what crosses memory is one state per segment, and in the backward also the states between chunks, in the inputs'
-precision.
+precision. The backward goes through slices of the sequence, the last first, and holds the states of one at a time.
 
     forward   decays  step sizes and sums of decays
-              states  what each part of a segment contributes to the state after it
+              parts   what each part of a segment contributes to the state after it
               scan    outputs, chunk by chunk, from the state that the segments before leave
-    backward  states  what each part of a segment contributes to the gradient of the state before it
-              states  the state at each chunk's start, the gradient at each chunk's end (a launch each)
+    backward, slice by slice
+              parts   what each part of a segment contributes to the gradient of the state before it
+              states  the state before each chunk, the gradient of the state after it
               intra_gradients  of x, and of C B^T summed over the heads of a group, chunk by chunk
               inter_gradients  of B and C: of that sum, and through the states, the heads of a group in turn
-              step_gradients   of the step sizes, from what the others say of the decays
+              sum_splits       of those, where few chunks leave the GPU idle and a group's heads are split
+    and then  step_gradients   of the step sizes, from what the others say of the decays
 
 Shapes: b batch, c chunks, s segments, k parts of segments, g groups, h heads, p headdim, n dstate; Q positions of a
 chunk. Decays are sums of a = dt A, in fp32: of a chunk only, and with a at least -20 (e^-20 is less than fp32
@@ -27,9 +29,9 @@ import triton.language as tl
 from torch import Tensor
 
 from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel
-from model.ops.ssd.triton.gradients import inter_gradients_kernel, intra_gradients_kernel
+from model.ops.ssd.triton.gradients import inter_gradients_kernel, intra_gradients_kernel, sum_splits_kernel
 from model.ops.ssd.triton.scan import scan_kernel
-from model.ops.ssd.triton.states import states_kernel
+from model.ops.ssd.triton.states import parts_kernel, states_kernel
 
 PROGRAMS = 264
 """That a launch should have at most for the sake of parallelism: two for each multiprocessor of an H100, as many as fit
@@ -42,14 +44,22 @@ MOST_SEGMENTS = 16
 LEAST_CHUNKS = 4
 """Of a segment."""
 
+SLICE = 2**27
+MOST_SLICES = 8
+"""Bytes of states between chunks, and of their gradients, that the backward holds at a time, unless that takes more
+slices than so many: each costs launches, and the end of each an idle part of the GPU."""
+
 HEADS = 16
 """That one program makes decays for."""
+
+SUM_TILE = 1024
+"""Elements of dB or dC that one program sums over splits."""
 
 STAGES = 2
 """Of the pipelines of loads, in bf16; fp32 has no shared memory to spare. Three are slower if they cost a program."""
 
 MORE_STAGES = 3
-"""Of the kernels that have room for it: `states` and `intra_gradients`, with states of up to 64 x 128."""
+"""Of the kernels that have room for it: `parts`, `states` and `intra_gradients`, with states of up to 64 x 128."""
 
 
 class Plan:
@@ -61,23 +71,15 @@ class Plan:
         self.Q = 64 if x.dtype is torch.bfloat16 else 32
         self.P, self.N = (max(16, triton.next_power_of_2(size)) for size in (self.headdim, self.dstate))
         self.nchunks = -(-self.seqlen // self.Q)
-        wanted = max(1, PROGRAMS // (self.batch * self.nheads))
-        most = max(1, self.nchunks // LEAST_CHUNKS)
-        chunks = -(-self.nchunks // min(wanted, most, MOST_SEGMENTS))
-        before_last = max(1, -(-self.nchunks // chunks) - 1)
-        wanted = max(1, PART_PROGRAMS // (self.batch * self.nheads * before_last))
-        self.parts = min(wanted, max(1, chunks // LEAST_CHUNKS))
-        self.chunks_of_part = -(-chunks // self.parts)
-        self.nsegments = -(-self.nchunks // (self.parts * self.chunks_of_part))
+        self.state_dtype = torch.bfloat16 if x.dtype is torch.bfloat16 else torch.float32
+        self._cut(self.batch * self.nheads)
         heads = self.nheads // self.ngroups
-        self.nsplits = min(heads, max(1, PROGRAMS // (self.batch * self.nchunks * self.ngroups)))
+        self.nsplits = min(heads, max(1, PROGRAMS // (self.batch * self.chunks_of_slice * self.ngroups)))
         self.nsplits = -(-heads // -(-heads // self.nsplits))
         self.warps = 4 if self.P * self.N <= 8192 else 8
-        self.state_dtype = torch.bfloat16 if x.dtype is torch.bfloat16 else torch.float32
         small = x.dtype is torch.bfloat16 and self.P * self.N <= 8192
         self.prefetch = {"num_stages": MORE_STAGES} if small else {}
         self.sizes = (self.seqlen, self.nheads, self.ngroups)
-        self.runs = (*self.sizes, self.nsegments, self.parts, self.chunks_of_part, self.nchunks)
         self.dots: dict[str, Any] = {
             "headdim": self.headdim,
             "dstate": self.dstate,
@@ -89,6 +91,28 @@ class Plan:
             "num_stages": STAGES if x.dtype is torch.bfloat16 else 1,
         }
 
+    def _cut(self, rows: int) -> None:
+        """Chunks into the forward's segments; those into the backward's, which start where a state is saved, and these
+        into slices. Of a segment's parts there are as many in both.
+        """
+        chunks = -(-self.nchunks // min(max(1, PROGRAMS // rows), max(1, self.nchunks // LEAST_CHUNKS), MOST_SEGMENTS))
+        segments = -(-self.nchunks // chunks)
+        states = 2 * rows * self.nchunks * self.headdim * self.dstate * self.state_dtype.itemsize
+        slices = min(MOST_SLICES, -(-states // SLICE))
+        saved = min(-(-slices // segments), max(1, chunks // LEAST_CHUNKS))
+        of_segment = chunks // saved
+        parts = min(max(1, PART_PROGRAMS // (rows * max(1, segments - 1))), max(1, of_segment // LEAST_CHUNKS))
+        of_part = -(-chunks // (saved * parts))
+        self.chunks_of_segment = parts * of_part
+        self.nsegments = -(-self.nchunks // (saved * self.chunks_of_segment))
+        self.forward_cut = (self.nsegments, parts, saved * of_part)
+        in_all = -(-self.nchunks // self.chunks_of_segment)
+        self.segments_of_slice = -(-in_all // slices)
+        self.backward_cut = (self.segments_of_slice, parts, of_part)
+        self.chunks_of_slice = min(self.nchunks, self.segments_of_slice * self.chunks_of_segment)
+        self.nslices = -(-self.nchunks // self.chunks_of_slice)
+        self.parts = parts
+
 
 def saved(x: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     """Empty tensors of the shapes that `forward` keeps for `backward`."""
@@ -96,15 +120,16 @@ def saved(x: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _saved(x: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
-    states = (plan.batch, plan.nsegments, plan.nheads, plan.headdim, plan.dstate)
+    states = (plan.batch, plan.nslices * plan.segments_of_slice, plan.nheads, plan.headdim, plan.dstate)
     decays = (4, plan.batch, plan.nheads, plan.nchunks * plan.Q)
     return x.new_empty(states, dtype=torch.float32), x.new_empty(decays, dtype=torch.float32)
 
 
-def _of_parts(starts: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
-    """Empty tensors for what `states` makes of parts: states (b, k, h, p, n), and decays across them (b, k, h)."""
-    parts = (plan.batch, (plan.nsegments - 1) * plan.parts, plan.nheads)
-    return starts.new_empty((*parts, plan.headdim, plan.dstate)), starts.new_empty(parts)
+def _of_parts(starts: Tensor, segments: int, parts: int) -> tuple[Tensor, Tensor]:
+    """Empty tensors for what `parts` makes of all segments but one: states (b, k, h, p, n), and decays (b, k, h)."""
+    batch, _, nheads, *state = starts.shape
+    found = (batch, (segments - 1) * parts, nheads)
+    return starts.new_empty((*found, *state)), starts.new_empty(found)
 
 
 def forward(
@@ -120,13 +145,13 @@ def forward(
     dt_softplus: bool,
     dt_limit: tuple[float, float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return y (b, seqlen, h, p) in x's dtype, and in fp32 the final state (b, h, p, n); for the backward the segments'
-    first states (b, s, h, p, n) and the decays (4, b, h, c Q).
+    """Return y (b, seqlen, h, p) in x's dtype, and in fp32 the final state (b, h, p, n); for the backward the states at
+    the starts of its segments (b, s, h, p, n) and the decays (4, b, h, c Q).
     """
     plan = Plan(x, B)
     x, dt, A, B, C = _laid_out(x, dt, A, B, C)
     y, (starts, decays) = torch.empty_like(x), _saved(x, plan)
-    final, (local, decay) = torch.empty_like(starts[:, 0]), _of_parts(starts, plan)
+    final, (local, decay) = torch.empty_like(starts[:, 0]), _of_parts(starts, plan.nsegments, plan.parts)
     options = {"DOCUMENTS": seq_idx is not None, "num_warps": plan.warps, **plan.dots}
     documents, start = _given(seq_idx, A), _given(initial_state, A)
     with torch.cuda.device_of(x):
@@ -136,12 +161,13 @@ def forward(
         )  # fmt: skip
         inputs = (x, decays, decays.stride(0), B)
         if plan.nsegments > 1:
-            states_kernel[(plan.nheads, local.shape[0] * local.shape[1])](
-                *(*inputs, documents, A, local, decay, A, A, *plan.runs),
-                REVERSE=False, STORE=False, START=False, **options | plan.prefetch,
+            parts_kernel[(plan.nheads, local.shape[0] * local.shape[1])](
+                *(*inputs, documents, local, decay, *plan.sizes, *plan.forward_cut, 0, plan.nchunks),
+                REVERSE=False, **options | plan.prefetch,
             )  # fmt: skip
         scan_kernel[(plan.nheads, plan.batch * plan.nsegments)](
-            *(*inputs, C, _given(D, A), documents, start, local, decay, y, starts, final, *plan.runs),
+            *(*inputs, C, _given(D, A), documents, start, local, decay, y, starts, final),
+            *(*plan.sizes, *plan.forward_cut, plan.nchunks, plan.chunks_of_segment, starts.shape[1]),
             SKIP=D is not None, START=initial_state is not None, **options,
         )  # fmt: skip
     return y, final, starts, decays
@@ -167,55 +193,69 @@ def backward(
     plan, of_B, of_C = Plan(x, B), B.dtype, C.dtype
     x, dt, A, B, C = _laid_out(x, dt, A, B, C)
     dy = torch.zeros_like(x) if grad_y is None else grad_y.contiguous()
-    d_final = None if grad_final_state is None else grad_final_state.contiguous()
-    per_chunk = (plan.batch, plan.nchunks, plan.nheads)
-    states = x.new_empty((*per_chunk, plan.headdim, plan.dstate), dtype=plan.state_dtype)
-    d_states, d_start = torch.empty_like(states), torch.empty_like(starts[:, 0])
-    local, decay = _of_parts(starts, plan)
-    dx, ddt = torch.empty_like(x), torch.empty_like(dt)
-    parts = (plan.nsplits, *B.shape)
-    dB, dC = (x.new_empty(parts, dtype=torch.float32 if plan.nsplits > 1 else B.dtype) for _ in range(2))
-    dA, dD, d_bias, d_across = (x.new_empty(per_chunk, dtype=torch.float32) for _ in range(4))
-    shares = x.new_empty((5, *decays.shape[1:]), dtype=torch.float32)
-    per_group = (plan.batch, plan.nchunks, plan.ngroups * plan.nsplits, plan.Q, plan.Q)
+    d_start = torch.zeros_like(starts[:, 0]) if grad_final_state is None else grad_final_state.contiguous()
+    of_slice = (plan.batch, plan.chunks_of_slice, plan.nheads, plan.headdim, plan.dstate)
+    states, d_states = (x.new_empty(of_slice, dtype=plan.state_dtype) for _ in range(2))
+    local, decay = _of_parts(starts, plan.segments_of_slice, plan.parts)
+    dx, ddt, dB, dC = (torch.empty_like(tensor) for tensor in (x, dt, B, C))
+    out_dB, out_dC = dB, dC
+    if plan.nsplits > 1:
+        sums = (plan.nsplits, plan.batch, plan.chunks_of_slice * plan.Q, plan.ngroups, plan.dstate)
+        out_dB, out_dC = (x.new_empty(sums, dtype=torch.float32) for _ in range(2))
+    dA, dD, d_bias, d_across = (
+        x.new_empty((plan.batch, plan.nchunks, plan.nheads), dtype=torch.float32) for _ in range(4)
+    )
+    shares = torch.empty_like(decays)
+    per_group = (plan.batch, plan.chunks_of_slice, plan.ngroups * plan.nsplits, plan.Q, plan.Q)
     d_scores = x.new_empty(per_group, dtype=plan.state_dtype)
     options = {"DOCUMENTS": seq_idx is not None, "num_warps": plan.warps, **plan.dots}
     documents, plane = _given(seq_idx, A), decays.stride(0)
     with torch.cuda.device_of(x):
-        along = (plan.nheads, plan.batch * plan.nsegments)
-        backwards = {"REVERSE": True, "START": d_final is not None, **options}
-        before = (dy, decays, plane, C, documents, _given(d_final, A), local, decay, d_states, d_start, *plan.runs)
-        if plan.nsegments > 1:
-            of_parts = (plan.nheads, local.shape[0] * local.shape[1])
-            states_kernel[of_parts](*before, STORE=False, **backwards | plan.prefetch)
-        states_kernel[along](*before, STORE=True, **backwards | plan.prefetch)
-        states_kernel[along](
-            *(x, decays, plane, B, documents, starts, local, decay, states, torch.empty_like(d_start), *plan.runs),
-            REVERSE=False, STORE=True, START=True, **options | plan.prefetch,
-        )  # fmt: skip
-        chunks = (plan.nchunks, plan.ngroups * plan.nsplits, plan.batch)
-        sizes = (*plan.sizes, plan.nchunks, plan.nsplits)
-        inputs = (dy, x, decays, plane, B, C)
-        intra_gradients_kernel[chunks](
-            *(*inputs, _given(D, A), documents, d_states, dx, d_scores, shares, dD, *sizes),
-            SKIP=D is not None, **options | plan.prefetch,
-        )  # fmt: skip
-        inter_gradients_kernel[chunks](
-            *(*inputs, documents, states, d_states, d_scores, dB, dC, shares, d_across, *sizes), **options
-        )
+        for first in reversed(range(0, plan.nchunks, plan.chunks_of_slice)):
+            along = (*plan.sizes, *plan.backward_cut, first, plan.nchunks)
+            if plan.segments_of_slice > 1:
+                parts_kernel[(plan.nheads, local.shape[0] * local.shape[1])](
+                    *(dy, decays, plane, C, documents, local, decay, *along),
+                    REVERSE=True, **options | plan.prefetch,
+                )  # fmt: skip
+            d_final, d_start = d_start, torch.empty_like(starts[:, 0])
+            states_kernel[(plan.nheads, plan.batch * plan.segments_of_slice, 2)](
+                *(x, dy, decays, plane, B, C, documents, starts, d_final, local, decay, states, d_states, d_start),
+                *(*along, starts.shape[1]),
+                **options | plan.prefetch,
+            )
+            count = min(plan.chunks_of_slice, plan.nchunks - first)
+            chunks = (count, plan.ngroups * plan.nsplits, plan.batch)
+            sizes = (*plan.sizes, plan.nchunks, plan.nsplits, first)
+            inputs = (dy, x, decays, plane, B, C)
+            intra_gradients_kernel[chunks](
+                *(*inputs, _given(D, A), documents, d_states, dx, d_scores, shares, dD, *sizes),
+                SKIP=D is not None, **options | plan.prefetch,
+            )  # fmt: skip
+            rows = (plan.seqlen, 0) if plan.nsplits == 1 else (out_dB.shape[2], first)
+            inter_gradients_kernel[chunks](
+                *(*inputs, documents, states, d_states, d_scores, out_dB, out_dC, shares, d_across, *sizes, *rows),
+                **options,
+            )
+            if plan.nsplits > 1:
+                length = min(count * plan.Q, plan.seqlen - first * plan.Q)
+                width = plan.ngroups * plan.dstate
+                sum_splits_kernel[(-(-length * width // SUM_TILE), plan.batch, 2)](
+                    *(out_dB, out_dC, dB, dC, plan.nsplits, out_dB.shape[2], plan.seqlen, first * plan.Q, length),
+                    width=width, T=SUM_TILE,
+                )  # fmt: skip
         step_gradients_kernel[(plan.nchunks, -(-plan.nheads // HEADS), plan.batch)](
             *(dt, A, _given(dt_bias, A), d_across, shares, ddt, dA, d_bias),
             *(plan.seqlen, plan.nheads, plan.nchunks, *dt_limit),
             Q=plan.Q, H=HEADS, SOFTPLUS=dt_softplus, BIAS=dt_bias is not None,
         )  # fmt: skip
-    per_head = (tensor.sum((0, 1)) for tensor in (dA, dD, d_bias))
-    dA, dD, d_bias = per_head
+    dA, dD, d_bias = (tensor.sum((0, 1)) for tensor in (dA, dD, d_bias))
     return (
         dx,
         ddt,
         dA.to(A.dtype),
-        (dB.sum(0) if plan.nsplits > 1 else dB[0]).to(of_B),
-        (dC.sum(0) if plan.nsplits > 1 else dC[0]).to(of_C),
+        dB.to(of_B),
+        dC.to(of_C),
         A.new_zeros(plan.nheads) if D is None else dD.to(D.dtype),
         dA.new_zeros(plan.nheads) if dt_bias is None else d_bias.to(dt_bias.dtype),
         d_start,

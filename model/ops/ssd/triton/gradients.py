@@ -9,18 +9,19 @@ from model.ops.ssd.triton.parts import documents, dot, load_tile, store_tile
 @triton.jit
 def intra_gradients_kernel(
     dy, x, decays, plane, B, C, D, seq_idx, d_states, dx, d_scores, shares, dD,
-    seqlen, nheads, ngroups, nchunks, nsplits,
+    seqlen, nheads, ngroups, nchunks, nsplits, first_chunk,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     SKIP: tl.constexpr, DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A chunk's dx, for some heads of a group. Matrices are (update m, output l).
 
     `d_scores` gets the gradient of B C^T, which all heads of a group share, summed over these heads. `shares` gets the
-    shares of the loss of what outputs read of updates inside the chunk, by output and by update, and of what updates
+    shares of the loss of what outputs read of updates inside the chunk, by output less by update, and of what updates
     do to the chunk's end; and the gradient of each step size but for the decays. An output's own update has no decay
     on its way: it is kept apart.
     """
-    c, b = tl.program_id(0), tl.program_id(2)
+    here, b = tl.program_id(0), tl.program_id(2)
+    c, count = first_chunk + here, tl.num_programs(0)
     g, split = tl.program_id(1) // nsplits, tl.program_id(1) % nsplits
     heads_of_group = nheads // ngroups
     heads = tl.cdiv(heads_of_group, nsplits)
@@ -42,16 +43,17 @@ def intra_gradients_kernel(
     later, own = tl.zeros((Q, Q), tl.float32), tl.zeros((Q,), tl.float32)
     for i in range(0, tl.minimum(heads, heads_of_group - split * heads)):
         h = g * heads_of_group + split * heads + i
-        chunk = (b * nchunks + c) * nheads + h
+        chunk, around = (b * nchunks + c) * nheads + h, (b * count + here) * nheads + h
         of_head = (b.to(tl.int64) * nheads + h) * nchunks * Q + c * Q + positions
-        here = decays + of_head
-        step, through, after = tl.load(here), tl.load(here + plane), tl.load(here + plane + plane)
+        own_decays = decays + of_head
+        step, through = tl.load(own_decays), tl.load(own_decays + plane)
+        after = tl.load(own_decays + plane + plane)
         to_end = tl.exp2(after)
         if DOCUMENTS:
             to_end = tl.where(document == last, to_end, 0.0)
         xs = load_tile(x, first, left, positions, nheads * headdim, h * headdim, p, headdim)
         dys = load_tile(dy, first, left, positions, nheads * headdim, h * headdim, p, headdim)
-        d_state = tl.load(d_states + chunk * size + square, mask=inside, other=0.0).to(DOT)
+        d_state = tl.load(d_states + around * size + square, mask=inside, other=0.0).to(DOT)
 
         between = tl.exp2(tl.where(seen, through[None, :] - through[:, None], float("-inf")))
         products = dot(xs.to(DOT), tl.trans(dys.to(DOT)), PRECISION)
@@ -67,18 +69,17 @@ def intra_gradients_kernel(
         d_update = dot((scores * between).to(DOT), dys.to(DOT), PRECISION, d_update)
 
         place = shares + of_head
-        tl.store(place, of_outputs)
-        tl.store(place + plane, of_updates * step)
-        tl.store(place + 2 * plane, at_end * step)
-        tl.store(place + 3 * plane, of_updates + at_end + own_score * own_product)
+        tl.store(place, of_outputs - of_updates * step)
+        tl.store(place + plane, at_end * step)
+        tl.store(place + 2 * plane, of_updates + at_end + own_score * own_product)
         direct = own_score * step
         if SKIP:
             direct += tl.load(D + h).to(tl.float32)
-            tl.store(dD + chunk, tl.sum(tl.where(rows == columns, products, 0.0)))
+            tl.store(dD + chunk, tl.sum(own_product))
         out = d_update * step[:, None] + direct[:, None] * dys.to(tl.float32)
         store_tile(dx, out, first, left, positions, nheads * headdim, h * headdim, p, headdim)
     later += tl.where(rows == columns, own[:, None], 0.0)
-    program = (b * nchunks + c) * tl.num_programs(1) + tl.program_id(1)
+    program = (b * count + here) * tl.num_programs(1) + tl.program_id(1)
     matrix = d_scores + program * tl.full((), Q * Q, tl.int64)
     tl.store(matrix + (rows * Q + columns), later.to(d_scores.dtype.element_ty))
 
@@ -86,16 +87,18 @@ def intra_gradients_kernel(
 @triton.jit
 def inter_gradients_kernel(
     dy, x, decays, plane, B, C, seq_idx, states, d_states, d_scores, dB, dC, shares, d_across,
-    seqlen, nheads, ngroups, nchunks, nsplits,
+    seqlen, nheads, ngroups, nchunks, nsplits, first_chunk, out_rows, out_chunk,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A chunk's dB and dC, for some heads of a group: of `d_scores`, and through the states before and after the chunk.
 
-    `shares` gets the share of the loss of what each output reads of the state, `d_across` that of what the state before
-    the chunk is after it.
+    They go to `out_rows` rows for each split and row of the batch, of which the first is that of `out_chunk`. `shares`
+    gets the share of the loss of what each output reads of the state, `d_across` that of what the state before the
+    chunk is after it.
     """
-    c, b = tl.program_id(0), tl.program_id(2)
+    here, b = tl.program_id(0), tl.program_id(2)
+    c, count = first_chunk + here, tl.num_programs(0)
     g, split = tl.program_id(1) // nsplits, tl.program_id(1) % nsplits
     heads_of_group = nheads // ngroups
     heads = tl.cdiv(heads_of_group, nsplits)
@@ -111,24 +114,24 @@ def inter_gradients_kernel(
     dB_sum, dC_sum = tl.zeros((Q, N), tl.float32), tl.zeros((Q, N), tl.float32)
     for i in range(0, tl.minimum(heads, heads_of_group - split * heads)):
         h = g * heads_of_group + split * heads + i
-        chunk = (b * nchunks + c) * nheads + h
+        chunk, around = (b * nchunks + c) * nheads + h, (b * count + here) * nheads + h
         of_head = (b.to(tl.int64) * nheads + h) * nchunks * Q + c * Q
-        here = decays + of_head + positions
-        from_start, weight = tl.exp2(tl.load(here + plane)), tl.load(here + 3 * plane)
+        own_decays = decays + of_head + positions
+        from_start, weight = tl.exp2(tl.load(own_decays + plane)), tl.load(own_decays + 3 * plane)
         across = tl.exp2(tl.load(decays + of_head + plane + Q - 1))
         if DOCUMENTS:
             from_start = tl.where(document == before, from_start, 0.0)
             weight = tl.where(document == last, weight, 0.0)
             across = tl.where(last == before, across, 0.0)
         dys = load_tile(dy, first, left, positions, nheads * headdim, h * headdim, p, headdim).to(tl.float32)
-        state = tl.load(states + chunk * size + square, mask=inside, other=0.0).to(DOT)
+        state = tl.load(states + around * size + square, mask=inside, other=0.0).to(DOT)
         scaled = dys * from_start[:, None]
         dC_sum = dot(scaled.to(DOT), state, PRECISION, dC_sum)
         share = tl.sum(dot(Cs, tl.trans(state), PRECISION) * scaled, 1)
-        tl.store(shares + 4 * plane + of_head + positions, share)
+        tl.store(shares + 3 * plane + of_head + positions, share)
 
         xs = load_tile(x, first, left, positions, nheads * headdim, h * headdim, p, headdim).to(tl.float32)
-        d_state = tl.load(d_states + chunk * size + square, mask=inside, other=0.0).to(DOT)
+        d_state = tl.load(d_states + around * size + square, mask=inside, other=0.0).to(DOT)
         dB_sum = dot((xs * weight[:, None]).to(DOT), d_state, PRECISION, dB_sum)
         # In bf16 the states stay in shared memory, at the price of a product of which only the trace is used; in fp32
         # there is no room for them in each layout
@@ -138,10 +141,27 @@ def inter_gradients_kernel(
             kept = state * d_state
         tl.store(d_across + chunk, tl.sum(kept) * across)
     Bs = load_tile(B, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
-    program = (b * nchunks + c) * tl.num_programs(1) + tl.program_id(1)
+    program = (b * count + here) * tl.num_programs(1) + tl.program_id(1)
     matrix = d_scores + program * tl.full((), Q * Q, tl.int64)
     dB_sum = dot(tl.load(matrix + (rows * Q + columns)).to(DOT), Cs, PRECISION, dB_sum)
     dC_sum = dot(tl.load(matrix + (columns * Q + rows)).to(DOT), Bs, PRECISION, dC_sum)
-    first += split.to(tl.int64) * tl.num_programs(2) * seqlen
+    first = (split * tl.num_programs(2) + b).to(tl.int64) * out_rows + (c - out_chunk) * Q
     store_tile(dB, dB_sum, first, left, positions, ngroups * dstate, g * dstate, n, dstate)
     store_tile(dC, dC_sum, first, left, positions, ngroups * dstate, g * dstate, n, dstate)
+
+
+@triton.jit
+def sum_splits_kernel(
+    split_dB, split_dC, dB, dC, nsplits, split_rows, all_rows, first_row, rows, width: tl.constexpr, T: tl.constexpr
+):
+    """The sums over splits (s, b, split_rows, width) of some `rows`, into those of dB and dC from `first_row` on."""
+    i, b = tl.program_id(0) * T + tl.arange(0, T), tl.program_id(1)
+    inside = i < rows * width
+    source = (split_dB if tl.program_id(2) == 0 else split_dC) + b.to(tl.int64) * split_rows * width + i
+    total = tl.zeros((T,), tl.float32)
+    for s in range(0, nsplits):
+        batch = s.to(tl.int64) * tl.num_programs(1)
+        total += tl.load(source + batch * split_rows * width, mask=inside, other=0.0)
+    target = dB if tl.program_id(2) == 0 else dC
+    place = target + (b.to(tl.int64) * all_rows + first_row) * width + i
+    tl.store(place, total.to(target.dtype.element_ty), mask=inside)

@@ -9,11 +9,11 @@ from model.ops.ssd.triton.parts import documents, dot, load_tile, store_tile
 @triton.jit
 def scan_kernel(
     x, decays, plane, B, C, D, seq_idx, start, local, decay, y, starts, final,
-    seqlen, nheads, ngroups, nsegments, parts, chunks_of_part, nchunks,
+    seqlen, nheads, ngroups, nsegments, parts, chunks_of_part, nchunks, chunks_of_start, nstarts,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     SKIP: tl.constexpr, DOCUMENTS: tl.constexpr, START: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A segment's outputs, its start state for the backward, and from the last segment the final state.
+    """A segment's outputs, every `chunks_of_start` a state for the backward, and from the last segment the final state.
 
     Outputs are made transposed, (headdim, positions): the state then multiplies C from registers, and x out of shared
     memory as it was loaded.
@@ -36,35 +36,38 @@ def scan_kernel(
     for i in range(0, s * parts):
         other = (b * (nsegments - 1) * parts + i) * nheads + h
         state = state * tl.load(decay + other) + tl.load(local + other * size + square, mask=inside, other=0.0)
-    tl.store(starts + ((b * nsegments + s) * nheads + h) * size + square, state, mask=inside)
 
     first_chunk = s * parts * chunks_of_part
     ends = of_head + plane + Q - 1
     ahead = tl.load(ends + first_chunk * Q)
-    for c in range(first_chunk, tl.minimum(first_chunk + parts * chunks_of_part, nchunks)):
-        first, left = b.to(tl.int64) * seqlen + c * Q, seqlen - c * Q
-        step, through = tl.load(of_head + c * Q + positions), tl.load(of_head + plane + c * Q + positions)
-        from_start, weight = tl.exp2(through), tl.load(of_head + 3 * plane + c * Q + positions)
-        # The next chunk's decay is on its way while this one is worked on
-        across, ahead = tl.exp2(ahead), tl.load(ends + tl.minimum(c + 1, nchunks - 1) * Q)
-        seen = rows <= columns
-        if DOCUMENTS:
-            document, last, before = documents(seq_idx + b.to(tl.int64) * seqlen, c * Q, Q, seqlen)
-            from_start = tl.where(document == before, from_start, 0.0)
-            weight = tl.where(document == last, weight, 0.0)
-            across = tl.where(last == before, across, 0.0)
-            seen = seen & (document[:, None] == document[None, :])
-        xs = load_tile(x, first, left, positions, nheads * headdim, h * headdim, p, headdim)
-        Bs = load_tile(B, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
-        Cs = load_tile(C, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
-        between = tl.exp2(tl.where(seen, through[None, :] - through[:, None], float("-inf"))) * step[:, None]
-        scores = (dot(Bs, tl.trans(Cs), PRECISION) * between).to(DOT)
-        out = dot(state.to(DOT), tl.trans(Cs), PRECISION) * from_start[None, :]
-        out = dot(tl.trans(xs).to(DOT), scores, PRECISION, out)
-        turned = tl.trans(xs).to(tl.float32)
-        if SKIP:
-            out += skip * turned
-        store_tile(y, tl.trans(out), first, left, positions, nheads * headdim, h * headdim, p, headdim)
-        state = dot((turned * weight[None, :]).to(DOT), Bs, PRECISION, state * across)
+    last_chunk = tl.minimum(first_chunk + parts * chunks_of_part, nchunks)
+    for start_chunk in range(first_chunk, last_chunk, chunks_of_start):
+        place = starts + ((b * nstarts + start_chunk // chunks_of_start) * nheads + h) * size
+        tl.store(place + square, state, mask=inside)
+        for c in range(start_chunk, tl.minimum(start_chunk + chunks_of_start, last_chunk)):
+            first, left = b.to(tl.int64) * seqlen + c * Q, seqlen - c * Q
+            step, through = tl.load(of_head + c * Q + positions), tl.load(of_head + plane + c * Q + positions)
+            from_start, weight = tl.exp2(through), tl.load(of_head + 3 * plane + c * Q + positions)
+            # The next chunk's decay is on its way while this one is worked on
+            across, ahead = tl.exp2(ahead), tl.load(ends + tl.minimum(c + 1, nchunks - 1) * Q)
+            seen = rows <= columns
+            if DOCUMENTS:
+                document, last, before = documents(seq_idx + b.to(tl.int64) * seqlen, c * Q, Q, seqlen)
+                from_start = tl.where(document == before, from_start, 0.0)
+                weight = tl.where(document == last, weight, 0.0)
+                across = tl.where(last == before, across, 0.0)
+                seen = seen & (document[:, None] == document[None, :])
+            xs = load_tile(x, first, left, positions, nheads * headdim, h * headdim, p, headdim)
+            Bs = load_tile(B, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
+            Cs = load_tile(C, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
+            between = tl.exp2(tl.where(seen, through[None, :] - through[:, None], float("-inf"))) * step[:, None]
+            scores = (dot(Bs, tl.trans(Cs), PRECISION) * between).to(DOT)
+            out = dot(state.to(DOT), tl.trans(Cs), PRECISION) * from_start[None, :]
+            out = dot(tl.trans(xs).to(DOT), scores, PRECISION, out)
+            turned = tl.trans(xs).to(tl.float32)
+            if SKIP:
+                out += skip * turned
+            store_tile(y, tl.trans(out), first, left, positions, nheads * headdim, h * headdim, p, headdim)
+            state = dot((turned * weight[None, :]).to(DOT), Bs, PRECISION, state * across)
     if s == nsegments - 1:
         tl.store(final + (b * nheads + h) * size + square, state, mask=inside)

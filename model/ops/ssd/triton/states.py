@@ -1,4 +1,4 @@
-"""States along a segment, or their gradients backwards."""
+"""States along segments, and their gradients backwards."""
 
 import triton
 import triton.language as tl
@@ -7,47 +7,99 @@ from model.ops.ssd.triton.parts import documents, dot, load_tile
 
 
 @triton.jit
-def states_kernel(
-    x, decays, plane, B, seq_idx, start, local, decay, states, final,
-    seqlen, nheads, ngroups, nsegments, parts, chunks_of_part, nchunks,
+def parts_kernel(
+    x, decays, plane, B, seq_idx, local, decay,
+    seqlen, nheads, ngroups, nsegments, parts, chunks_of_part, first_chunk, nchunks,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
-    REVERSE: tl.constexpr, STORE: tl.constexpr, DOCUMENTS: tl.constexpr, START: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
+    REVERSE: tl.constexpr, DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A state, chunk by chunk: of x and B forwards, or with REVERSE its gradient, of dy and C backwards.
+    """What a part of a segment adds to the state after it, and with REVERSE (of dy and C) to the gradient before it.
 
-    Without STORE along a part of a segment, from zero on; `local` gets the result and `decay` what becomes of a state
-    across the part. The last segment of the run has no parts, since no segment follows it. With STORE along a segment;
-    `states` gets the state before each chunk (in the direction of the run).
+    `local` gets that and `decay` what becomes of a state across the part. The last segment of the run has no parts,
+    since no segment follows it. Segments begin at `first_chunk`.
     """
     every = (nsegments - 1) * parts
-    programs = nsegments if STORE else every
-    h, b, k = tl.program_id(0), tl.program_id(1) // programs, tl.program_id(1) % programs
+    h, b, k = tl.program_id(0), tl.program_id(1) // every, tl.program_id(1) % every
+    first = first_chunk + (k + (parts if REVERSE else 0)) * chunks_of_part
+    state = tl.zeros((P, N), tl.float32)
+    state, kept = _along(
+        x, decays, plane, B, seq_idx, state, state, b, h, first, first, chunks_of_part,
+        seqlen, nheads, ngroups, nchunks, headdim, dstate, Q, P, N, REVERSE, False, DOCUMENTS, DOT, PRECISION,
+    )  # fmt: skip
+    own = (b * every + k) * nheads + h
+    size = tl.full((), headdim * dstate, tl.int64)
+    square, inside = _square(headdim, dstate, P, N)
+    tl.store(local + own * size + square, state, mask=inside)
+    tl.store(decay + own, kept)
+
+
+@triton.jit
+def states_kernel(
+    x, dy, decays, plane, B, C, seq_idx, starts, final, local, decay, states, d_states, d_start,
+    seqlen, nheads, ngroups, nsegments, parts, chunks_of_part, first_chunk, nchunks, all_segments,
+    headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
+    DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Along a segment of a slice, the state before each chunk, or the gradient of the state after it.
+
+    Forwards from the segment's start, backwards from `final`, the gradient of the state after the slice, and from what
+    later segments add; `d_start` gets the gradient of the state before the slice.
+    """
+    h, b, k = tl.program_id(0), tl.program_id(1) // nsegments, tl.program_id(1) % nsegments
+    chunks = parts * chunks_of_part
+    first = first_chunk + k * chunks
+    size = tl.full((), headdim * dstate, tl.int64)
+    square, inside = _square(headdim, dstate, P, N)
+    count = tl.minimum(nsegments * chunks, nchunks - first_chunk)
+    own = (b * count * nheads + h) * size + square
+    if tl.program_id(2) == 0:
+        segment = b * all_segments + first // chunks
+        state = tl.load(starts + (segment * nheads + h) * size + square, mask=inside, other=0.0)
+        _along(
+            x, decays, plane, B, seq_idx, state, states + own, b, h, first, first_chunk, chunks,
+            seqlen, nheads, ngroups, nchunks, headdim, dstate, Q, P, N, False, True, DOCUMENTS, DOT, PRECISION,
+        )  # fmt: skip
+    else:
+        state = tl.load(final + (b * nheads + h) * size + square, mask=inside, other=0.0).to(tl.float32)
+        every = (nsegments - 1) * parts
+        for i in range(0, every - k * parts):
+            other = (b * every + every - 1 - i) * nheads + h
+            state = state * tl.load(decay + other) + tl.load(local + other * size + square, mask=inside, other=0.0)
+        state, _ = _along(
+            dy, decays, plane, C, seq_idx, state, d_states + own, b, h, first, first_chunk, chunks,
+            seqlen, nheads, ngroups, nchunks, headdim, dstate, Q, P, N, True, True, DOCUMENTS, DOT, PRECISION,
+        )  # fmt: skip
+        if k == 0:
+            tl.store(d_start + (b * nheads + h) * size + square, state, mask=inside)
+
+
+@triton.jit
+def _square(headdim: tl.constexpr, dstate: tl.constexpr, P: tl.constexpr, N: tl.constexpr):
+    """A state's places from its first on, and which are inside."""
+    p, n = tl.arange(0, P)[:, None], tl.arange(0, N)[None, :]
+    return p * dstate + n, (p < headdim) & (n < dstate)
+
+
+@triton.jit
+def _along(
+    x, decays, plane, B, seq_idx, state, states, b, h, first_chunk, origin, most,
+    seqlen, nheads, ngroups, nchunks,
+    headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
+    REVERSE: tl.constexpr, STORE: tl.constexpr, DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The state after at most `most` chunks, and what is left of the one before them.
+
+    With STORE, `states` gets the state before each chunk (in the direction of the run), `origin` the first.
+    """
     g = h // (nheads // ngroups)
     positions, p, n = tl.arange(0, Q), tl.arange(0, P), tl.arange(0, N)
-    square = p[:, None] * dstate + n[None, :]
-    inside = (p[:, None] < headdim) & (n[None, :] < dstate)
     size = tl.full((), headdim * dstate, tl.int64)
+    _, inside = _square(headdim, dstate, P, N)
     of_head = decays + (b.to(tl.int64) * nheads + h) * nchunks * Q
-
-    state = tl.zeros((P, N), tl.float32)
-    most, first_chunk = chunks_of_part, k * chunks_of_part
-    if STORE:
-        most, first_chunk = parts * chunks_of_part, k * parts * chunks_of_part
-        if REVERSE:
-            if START:
-                state += tl.load(start + (b * nheads + h) * size + square, mask=inside, other=0.0).to(tl.float32)
-            for i in range(0, every - k * parts):
-                other = (b * every + every - 1 - i) * nheads + h
-                state = state * tl.load(decay + other) + tl.load(local + other * size + square, mask=inside, other=0.0)
-        else:
-            state += tl.load(start + ((b * nsegments + k) * nheads + h) * size + square, mask=inside, other=0.0)
-    elif REVERSE:
-        first_chunk += parts * chunks_of_part
     kept = 1.0
     count = tl.minimum(most, nchunks - first_chunk)
     ends = of_head + plane + Q - 1
-    ahead = tl.load(ends + (first_chunk + (count - 1 if REVERSE else 0)) * Q)
+    ahead = tl.load(ends + tl.minimum(first_chunk + (tl.maximum(count, 1) - 1 if REVERSE else 0), nchunks - 1) * Q)
     for i in range(0, count):
         c = first_chunk + i
         if REVERSE:
@@ -66,17 +118,10 @@ def states_kernel(
             weight = tl.where(document == (before if REVERSE else last), weight, 0.0)
             across = tl.where(last == before, across, 0.0)
         if STORE:
-            place = states + ((b * nchunks + c) * nheads + h) * size + square
-            tl.store(place, state.to(states.dtype.element_ty), mask=inside)
+            tl.store(states + (c - origin) * nheads * size, state.to(states.dtype.element_ty), mask=inside)
         xs = load_tile(x, first, left, positions, nheads * headdim, h * headdim, p, headdim)
         Bs = load_tile(B, first, left, positions, ngroups * dstate, g * dstate, n, dstate)
         weighted = (xs.to(tl.float32) * weight[:, None]).to(DOT)
         state = state * across + dot(tl.trans(weighted), Bs.to(DOT), PRECISION)
         kept *= across
-    if STORE:
-        if k == (0 if REVERSE else nsegments - 1):
-            tl.store(final + (b * nheads + h) * size + square, state, mask=inside)
-    else:
-        own = (b * every + k) * nheads + h
-        tl.store(local + own * size + square, state, mask=inside)
-        tl.store(decay + own, kept)
+    return state, kept

@@ -6,7 +6,7 @@ from model.ops.ssd.triton import HEADS, Plan
 from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel
 from model.ops.ssd.triton.gradients import inter_gradients_kernel, intra_gradients_kernel
 from model.ops.ssd.triton.scan import scan_kernel
-from model.ops.ssd.triton.states import states_kernel
+from model.ops.ssd.triton.states import parts_kernel, states_kernel
 from tests.model.ops.ahead.compiling import Kernel
 
 DTYPE, HEADDIM, DSTATE = torch.bfloat16, 64, 128
@@ -20,13 +20,16 @@ TYPES = {
         ["x", "dy", "dt", "B", "C", "y", "dx", "ddt", "dB", "dC", "states", "d_states", "d_scores"], "*bf16"
     ),
     **dict.fromkeys(
-        ["seqlen", "nheads", "ngroups", "nsegments", "parts", "chunks_of_part", "nchunks", "nsplits"], "i32"
+        ["seqlen", "nheads", "ngroups", "nsegments", "parts", "chunks_of_part", "nchunks", "nsplits", "first_chunk"],
+        "i32",
     ),
+    **dict.fromkeys(["all_segments", "chunks_of_start", "nstarts", "out_rows", "out_chunk"], "i32"),
     **{"seq_idx": "*i32", "plane": "i64", "dt_min": "fp32", "dt_max": "fp32"},
 }
 CONSTANTS = {
     decays_kernel: {"H": HEADS, "SOFTPLUS": True, "BIAS": True},
-    states_kernel: {"REVERSE": True, "STORE": True, "DOCUMENTS": True, "START": True},
+    parts_kernel: {"REVERSE": True, "DOCUMENTS": True},
+    states_kernel: {"DOCUMENTS": True},
     scan_kernel: {"SKIP": True, "DOCUMENTS": True, "START": True},
     intra_gradients_kernel: {"SKIP": True, "DOCUMENTS": True},
     inter_gradients_kernel: {"DOCUMENTS": True},
@@ -38,7 +41,7 @@ KERNELS = [
         PLAN.dots | constants,
         TYPES,
         options={"num_stages": PLAN.dots["num_stages"], "num_warps": PLAN.warps}
-        | (PLAN.prefetch if kernel in (states_kernel, intra_gradients_kernel) else {}),
+        | (PLAN.prefetch if kernel in (parts_kernel, states_kernel, intra_gradients_kernel) else {}),
         spilled=SPILLED,
     )
     for kernel, constants in CONSTANTS.items()
