@@ -30,9 +30,7 @@ class Local:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._processes:
-            self._processes.close()
-        self._processes = None
+        self._end()
 
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
         """See `Executor`. The shards that a worker died over are done again one at a time, once."""
@@ -66,13 +64,17 @@ class Local:
     def _in_processes(
         self, function: Callable[[J], R], jobs: dict[int, J], at_once: int
     ) -> Generator[tuple[int, R], None, None]:
-        processes = self._processes = self._processes or Processes(self._workers)
+        self._processes = self._processes or Processes(self._workers)
         try:
-            yield from processes.run(function, jobs, at_once=at_once)
+            yield from self._processes.run(function, jobs, at_once=at_once)
         except BaseException:  # GeneratorExit, too: they may be at work on what nobody waits for
-            self._processes = None
-            processes.kill()
+            self._end()
             raise
+
+    def _end(self) -> None:
+        if self._processes:
+            self._processes.end()
+        self._processes = None
 
 
 def _here(function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:

@@ -45,13 +45,8 @@ class Processes:
             result=Future.result,
         )
 
-    def close(self) -> None:
-        """Let them end, when nothing is under way."""
-        self._pool.shutdown()
-        self.kill()
-
-    def kill(self) -> None:
-        """End them, whatever they do."""
+    def end(self) -> None:
+        """End them at once, whatever they do."""
         self._end_all.close()
         self._pool.shutdown(cancel_futures=True)
         self._lifeline.close()
