@@ -13,9 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.hashing import file_sha256
-from pipeline.sources.files import File
+from pipeline.sources.files import File, unreadable
 from pipeline.sources.remote import HOW_TO_PIN, changed, describe, is_uri, open_object
-from pipeline.sources.walking import unreadable
 from pipeline.work.publish import write_whole
 
 LOCK = "sources.lock.json"
