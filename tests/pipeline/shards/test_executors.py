@@ -1,5 +1,6 @@
 """Local processes: every job once, the first failure in order, dead workers, and none that outlives its caller."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -40,20 +41,27 @@ def test_workers_are_other_processes_with_one_polars_thread() -> None:
 
 def workers_here() -> set[int]:
     """The processes of all pools of this process."""
-    return {process.pid for process in jobs.all_below(os.getpid()) if "spawn_main" in "".join(process.cmdline())}
+    return {process.pid for process in multiprocessing.active_children()}
 
 
+@pytest.fixture
+def no_workers() -> None:
+    """A Local that nobody holds any more ends its workers, too."""
+    wait_until(lambda: not workers_here(), "workers of other tests are left")
+
+
+@pytest.mark.usefixtures("no_workers")
 def test_the_same_workers_serve_every_run_and_end_with_the_block(tmp_path: Path) -> None:
-    before = workers_here()  # of tests before, which end by themselves
     with Local(2) as local:
         list(local.run(jobs.square_of_seven, numbers(7, tmp_path)))  # needs two at a time
-        workers = workers_here() - before
+        workers = workers_here()
         assert len(workers) == 2
         assert {pid for _, (pid, _, _) in local.run(jobs.where, numbers(20))} <= workers
-        assert workers_here() - before == workers
-    assert not workers_here() - before
+        assert workers_here() == workers
+    assert not workers_here()
 
 
+@pytest.mark.usefixtures("no_workers")
 def test_a_run_that_fails_or_is_not_heard_to_its_end_ends_the_workers(tmp_path: Path) -> None:
     with Local(2) as local:
         with pytest.raises(ValueError, match="3 is too much"):
@@ -66,6 +74,7 @@ def test_a_run_that_fails_or_is_not_heard_to_its_end_ends_the_workers(tmp_path: 
         assert len(list(local.run(jobs.square, numbers(40)))) == 40
 
 
+@pytest.mark.usefixtures("no_workers")
 def test_no_more_workers_start_than_there_are_jobs() -> None:
     with Local(8) as local:
         list(local.run(jobs.square, numbers(1)))
