@@ -66,7 +66,11 @@ def _run(name: str, target: Path, main: Main) -> None:
                 run.replay(work.told)
             else:
                 say(name, flow)
-                main(params, run, work)
+                try:
+                    main(params, run, work)
+                except ValueError:
+                    work.check_unchanged(name)  # else a file that is rewritten looks like a bad one
+                    raise
                 work.finish(run.log_path)
             work.check_unchanged(name)
             work.publish(target)

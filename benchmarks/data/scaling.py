@@ -3,9 +3,9 @@
     python -m benchmarks.data.scaling [--megabytes 64] [--workers 1 2] [--rounds 3] [--ray]
 
 Ingest, preprocess and tokenize generated text, the numbers of workers taking turns, each run in a process of its own
-with one Polars thread. Given for each step is the time in its shards, start of the workers included, and for all of
-it, which has the work that stays in one process (decisions, training the BPE, packing), too. Speed-ups are medians
-over the rounds.
+that may use as many cores as it has workers. Given for each step is the time in its shards (for the first of a stage
+with the start of its workers), then that of the work which stays in the stage's process (decisions, training the BPE,
+which has threads of its own, packing), and all of it. Speed-ups are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipeline.shards import Executor, Local, Ray
 from pipeline.shards.executors import J, R
 
+BESIDE = "in the stage's process"
 ALL = "all of it"
 
 
 class Timed:
-    """An executor that keeps the time which each function takes."""
+    """An executor that adds the time which each function takes to `seconds`."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, seconds: dict[str, float]) -> None:
         self.executor = executor
-        self.seconds: dict[str, float] = {}
+        self.seconds = seconds
 
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
         """See `Executor`."""
@@ -42,7 +44,7 @@ class Timed:
         name = f"{called.args[0].__module__.split('.')[1]}: {called.args[0].__name__}"
         start = time.perf_counter()
         yield from self.executor.run(function, jobs)
-        self.seconds[name] = time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def main() -> None:
@@ -56,8 +58,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.one:
         source, workers = arguments.one
-        executor = Ray(int(workers)) if arguments.ray else Local(int(workers))
-        print(json.dumps(measure(Path(source), executor)))
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(workers)])
+        print(json.dumps(measure(Path(source), int(workers), arguments.ray)))
         return
     from benchmarks.machine import machine  # takes torch, which the workers of a run need not load
 
@@ -97,14 +99,20 @@ def measure_apart(source: Path, workers: int, with_ray: bool) -> dict[str, float
     """`measure`, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.data.scaling", "--one", str(source), str(workers)]
     command += ["--ray"] if with_ray else []
-    surroundings = os.environ | {"POLARS_MAX_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=surroundings)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def measure(source: Path, executor: Executor) -> dict[str, float]:
-    """The seconds in the shards of each step, and in all."""
+@contextmanager
+def timed(workers: int, with_ray: bool, seconds: dict[str, float]) -> Iterator[Timed]:
+    """What a stage runs its shards with; a Ray lasts longer."""
+    with Local(workers) as local:
+        yield Timed(Ray(workers) if with_ray else local, seconds)
+
+
+def measure(source: Path, workers: int, with_ray: bool) -> dict[str, float]:
+    """The seconds in the shards of each step, outside of them, and in all."""
     from dataclasses import replace
 
     from pipeline.ingest.run import ingest
@@ -113,14 +121,19 @@ def measure(source: Path, executor: Executor) -> dict[str, float]:
     from pipeline.tokenize.run import tokenize
     from pipeline.work import WorkFolder
 
-    params, timed = load_params(), Timed(executor)
+    params, seconds = load_params(), dict[str, float]()
     with tempfile.TemporaryDirectory() as folder:
         work = {stage: WorkFolder(Path(folder, stage)) for stage in ("ingest", "preprocess", "tokenize")}
         start = time.perf_counter()
-        ingest(work["ingest"], replace(params.ingest, source=str(source)), executor=timed)
-        preprocess(work["ingest"].out, work["preprocess"], params.preprocess, executor=timed)
-        tokenize(work["preprocess"].out, work["tokenize"], params.tokenize, checkpoint="embedded", executor=timed)
-        return timed.seconds | {ALL: time.perf_counter() - start}
+        with timed(workers, with_ray, seconds) as executor:
+            ingest(work["ingest"], replace(params.ingest, source=str(source)), executor=executor)
+        with timed(workers, with_ray, seconds) as executor:
+            preprocess(work["ingest"].out, work["preprocess"], params.preprocess, executor=executor)
+        with timed(workers, with_ray, seconds) as executor:
+            clean = work["preprocess"].out
+            tokenize(clean, work["tokenize"], params.tokenize, checkpoint="embedded", executor=executor)
+        total = time.perf_counter() - start
+        return seconds | {BESIDE: total - sum(seconds.values()), ALL: total}
 
 
 if __name__ == "__main__":

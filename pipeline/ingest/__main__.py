@@ -18,7 +18,8 @@ def main(params: Params, run: Run, work: WorkFolder) -> None:
     from pipeline.ingest.run import ingest
     from pipeline.shards import executor_for
 
-    report("ingest", run, ingest(work, params.ingest, executor=executor_for(params.launch)))
+    with executor_for(params.launch) as executor:
+        report("ingest", run, ingest(work, params.ingest, executor=executor))
 
 
 if __name__ == "__main__":

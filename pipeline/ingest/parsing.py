@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from pipeline.chat.schemas import find_schema, string_field
+from pipeline.chat.schemas import Schema, find_schema, string_field
 from pipeline.ingest.pieces import EXCERPT_BYTES, BadRecord, Record
 from pipeline.sources import File
 
@@ -71,7 +72,7 @@ def parse_fields(
         return bad_record(file, number, reason, str(error), excerpt, unit=unit)
 
     try:
-        schema = find_schema(fields)
+        schema = _schema(tuple(fields))
     except ValueError as error:
         return bad("no_schema", error)
     record_id = f"{file.name}:{number}"
@@ -89,6 +90,12 @@ def _group(fields: Mapping[str, Any], record_id: str) -> str:
     if isinstance(group, int):  # a number names a group as well as a word does
         return str(group)
     return string_field(fields, "group")
+
+
+@lru_cache(maxsize=16)
+def _schema(names: tuple[str, ...]) -> Schema:
+    """A file has few sets of names; of what holds very long ones, not many are kept."""
+    return find_schema(names)
 
 
 class _KeyTwiceError(Exception):

@@ -18,6 +18,7 @@ from pipeline.params import EMBEDDED, IngestParams
 from pipeline.shards import Executor, Kept, run_shards, write_manifest
 from pipeline.shards.tables import KINDS, columns, describe, shard_file, write_table
 from pipeline.sources import find_files
+from pipeline.sources.pins import changed_pins
 from pipeline.work import WorkFolder, link_or_copy, publish_directory
 
 RECIPE = Path("embedded/corpus.yaml")
@@ -49,7 +50,7 @@ def ingest(work: WorkFolder, params: IngestParams, *, executor: Executor) -> dic
 
     jobs = [
         ShardJob(pieces, bounds, shard_bytes, quarantine, work.scratch / "shards" / f"{index:05d}", str(index))
-        for index, pieces in enumerate(pack(_pieces(params.source, shard_bytes, bounds, run), shard_bytes))
+        for index, pieces in enumerate(pack(_pieces(params.source, shard_bytes, bounds, run, work), shard_bytes))
     ]
     reports = run(write_shards, jobs, "read")
     facts = _facts(reports)
@@ -66,10 +67,13 @@ def ingest(work: WorkFolder, params: IngestParams, *, executor: Executor) -> dic
     }
 
 
-def _pieces(source: str, shard_bytes: int, bounds: Bounds, run: Callable[..., list[Any]]) -> list[Piece]:
+def _pieces(
+    source: str, shard_bytes: int, bounds: Bounds, run: Callable[..., list[Any]], work: WorkFolder
+) -> list[Piece]:
     if source == EMBEDDED:
         return embedded_pieces(RECIPE, LOCK)
     if files := find_files(Path(source)):
+        work.watch(lambda: changed_pins(files))  # DVC does not see them
         return plan(files, shard_bytes, bounds, run)
     raise ValueError(f"ingest.source: {source}/ holds no data; put files in it ({', '.join(FORMATS)})")
 

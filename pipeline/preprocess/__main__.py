@@ -21,7 +21,8 @@ def main(params: Params, run: Run, work: WorkFolder) -> None:
     from pipeline.preprocess.run import preprocess
     from pipeline.shards import executor_for
 
-    totals = preprocess(Path("data/ingested"), work, params.preprocess, executor=executor_for(params.launch))
+    with executor_for(params.launch) as executor:
+        totals = preprocess(Path("data/ingested"), work, params.preprocess, executor=executor)
     report("preprocess", run, totals)
 
 

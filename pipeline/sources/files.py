@@ -55,7 +55,7 @@ class File:
         try:
             return cast(BinaryIO, io.BufferedReader(_Guarded(open(self.location, "rb", buffering=0), self), BUFFER))
         except OSError as error:
-            raise unreadable(self, error) from None
+            raise _trouble(self, error) from None
 
 
 class BadFileError(ValueError):
@@ -69,11 +69,16 @@ class BadFileError(ValueError):
         return f"{self.file.location} {self.message}"
 
 
-def unreadable(file: File, error: OSError) -> ValueError:
+def unreadable(error: OSError) -> Fault:
+    """The fault of a local file that cannot be opened, or read on."""
+    return Fault("unreadable", f"cannot be read ({error.strerror or error}): mend it or take it away")
+
+
+def _trouble(file: File, error: OSError) -> ValueError:
     """A local file is at fault itself; a remote one is not when the network is."""
     if is_uri(file.location):
         return ValueError(f"{file.location} cannot be read to its end ({error}): run again when it can be reached")
-    return BadFileError(file, "unreadable", f"cannot be read ({error.strerror or error}): mend it or take it away")
+    return BadFileError(file, *unreadable(error))
 
 
 class _Guarded(io.RawIOBase):
@@ -92,7 +97,7 @@ class _Guarded(io.RawIOBase):
         try:
             return self._stream.readinto(buffer)  # type: ignore[union-attr]
         except OSError as error:
-            raise unreadable(self._file, error) from None
+            raise _trouble(self._file, error) from None
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         return self._stream.seek(offset, whence)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.hashing import file_sha256
-from pipeline.sources.files import File
+from pipeline.sources.files import File, unreadable
 from pipeline.sources.remote import HOW_TO_PIN, changed, describe, is_uri, open_object
-from pipeline.sources.walking import unreadable
 from pipeline.work.publish import write_whole
 
 LOCK = "sources.lock.json"
@@ -54,6 +54,11 @@ def with_content(file: File) -> File:
     return replace(file, sha256=str(found))
 
 
+def changed_pins(files: Iterable[File]) -> list[str]:
+    """Which local files that are pinned hold something else by now; only those with another time are read again."""
+    return [file.location for file in files if file.sha256 and not is_uri(file.location) and not _is_pinned(file)]
+
+
 def read_pins(folder: Path) -> Pins:
     """The pins beside the sources.yaml of `folder`; none where there is no lock.
 
@@ -78,6 +83,13 @@ def write_pins(folder: Path, pins: Pins) -> Path:
     """Write the lock whole or not at all."""
     write_whole(folder / LOCK, (json.dumps(pins, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
     return folder / LOCK
+
+
+def _is_pinned(file: File) -> bool:
+    try:
+        return file_sha256(Path(file.location)) == file.sha256
+    except OSError:
+        return False
 
 
 def _sha256(uri: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.sources.files import Fault
+from pipeline.sources.files import Fault, unreadable
 
 
 class Found(NamedTuple):
@@ -79,11 +79,6 @@ def _list(root: Path, folder: str, seen: dict[str, str], folders: list[str], lin
 
 def _repeated(folder: str, what: str) -> Found:
     return Found(_printable(folder), 0, Fault("repeated", f"is {_printable(what)}: take it away"))
-
-
-def unreadable(error: OSError) -> Fault:
-    """The fault of a file that cannot be opened."""
-    return Fault("unreadable", f"cannot be read ({error.strerror or error}): mend it or take it away")
 
 
 def _is_utf8(name: str) -> bool:

@@ -23,13 +23,9 @@ def main(params: Params, run: Run, work: WorkFolder) -> None:
     from pipeline.shards import executor_for
     from pipeline.tokenize.run import tokenize
 
-    totals = tokenize(
-        Path("data/clean"),
-        work,
-        params.tokenize,
-        checkpoint=params.model.checkpoint,
-        executor=executor_for(params.launch),
-    )
+    with executor_for(params.launch) as executor:
+        checkpoint = params.model.checkpoint
+        totals = tokenize(Path("data/clean"), work, params.tokenize, checkpoint=checkpoint, executor=executor)
     report("tokenize", run, totals)
 
 

@@ -39,11 +39,15 @@ class WorkFolder:
         """Results of single shards, which the work folders of the stage share."""
         self.code = code
         """The hash of the stage's code."""
-        self._changed = changed
+        self._changed = [changed]
         self._since = time.time()
         self.scratch = path / "scratch"
         self.out = path / "done" / "out"
         self.told = path / "done" / "run.jsonl"
+
+    def watch(self, changed: Callable[[], list[str]]) -> None:
+        """Let `check_unchanged` ask for more than the fingerprint has: `changed` names what is another by then."""
+        self._changed.append(changed)
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Say how far the work that would survive a stop has come."""
@@ -78,9 +82,10 @@ class WorkFolder:
         If it is not, the results of shards that were made meanwhile go: their keys name what was there before.
 
         Raises:
-            ValueError: a parameter, a file or code of the stage has changed since the fingerprint was taken.
+            ValueError: a parameter, a file or code of the stage has changed since the fingerprint was taken, or what
+                is watched.
         """
-        if names := self._changed():
+        if names := [name for changed in self._changed for name in changed()]:
             forget_shards(self.shards, self._since)
             raise ValueError(
                 f"{', '.join(names)} changed while {stage} ran; run `dvc repro` again for the present state"

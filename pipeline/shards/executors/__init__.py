@@ -1,10 +1,12 @@
-"""Executors: values that say where the shards of a stage are worked on, and call a function on each there.
+"""Executors say where the shards of a stage are worked on, and call a function on each there.
 
 The stages take one and hand it to `run_shards`; `executor_for` makes the one that params.yaml names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pipeline.shards.executors.base import Executor, J, Job, R
@@ -18,11 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["Executor", "J", "Job", "Local", "R", "Ray", "Slurm", "executor_for"]
 
 
-def executor_for(launch: LaunchParams) -> Executor:
-    """The executor that the section `launch` of params.yaml names."""
+@contextmanager
+def executor_for(launch: LaunchParams) -> Iterator[Executor]:
+    """The executor that the section `launch` of params.yaml names, for all that a stage runs."""
     match launch.executor.name:
         case "ray":
-            return Ray(launch.workers, launch.ray_address)
+            yield Ray(launch.workers, launch.ray_address)
         case "slurm":
-            return Slurm(launch.workers, launch.slurm_options)
-    return Local(launch.workers)
+            yield Slurm(launch.workers, launch.slurm_options)
+        case _:
+            with Local(launch.workers) as local:
+                yield local

@@ -1,5 +1,6 @@
 """Local processes: every job once, the first failure in order, dead workers, and none that outlives its caller."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -36,6 +37,57 @@ def test_workers_are_other_processes_with_one_polars_thread() -> None:
     assert {threads for _, threads, _ in results} == {"1"}
     ((_, (pid, _, _)),) = Local(2).run(jobs.where, numbers(1))
     assert pid == os.getpid()
+
+
+def workers_here() -> set[int]:
+    """The processes of all pools of this process."""
+    return {process.pid for process in multiprocessing.active_children()}
+
+
+@pytest.fixture
+def no_workers() -> None:
+    """A Local that nobody holds any more ends its workers, too."""
+    wait_until(lambda: not workers_here(), "workers of other tests are left")
+
+
+@pytest.mark.usefixtures("no_workers")
+def test_the_same_workers_serve_every_run_and_end_with_the_block(tmp_path: Path) -> None:
+    with Local(2) as local:
+        list(local.run(jobs.square_of_seven, numbers(7, tmp_path)))  # needs two at a time
+        workers = workers_here()
+        assert len(workers) == 2
+        assert {pid for _, (pid, _, _) in local.run(jobs.where, numbers(20))} <= workers
+        assert workers_here() == workers
+    assert not workers_here()
+
+
+@pytest.mark.usefixtures("no_workers")
+def test_a_run_that_fails_or_is_not_heard_to_its_end_ends_the_workers(tmp_path: Path) -> None:
+    with Local(2) as local:
+        with pytest.raises(ValueError, match="3 is too much"):
+            list(local.run(jobs.fail_from_three, numbers(40)))
+        assert not workers_here()
+        stream = local.run(jobs.square, numbers(40))
+        next(stream)
+        stream.close()
+        assert not workers_here()
+        assert len(list(local.run(jobs.square, numbers(40)))) == 40
+
+
+@pytest.mark.usefixtures("no_workers")
+def test_no_more_workers_start_than_there_are_jobs() -> None:
+    with Local(8) as local:
+        list(local.run(jobs.square, numbers(1)))
+        assert not workers_here()
+        list(local.run(jobs.square, numbers(2)))
+        assert len(workers_here()) <= 2
+
+
+def test_a_worker_that_dies_between_two_runs_is_replaced() -> None:
+    with Local(2) as local:
+        (victim, *_), *_ = (result for _, result in local.run(jobs.where, numbers(2)))
+        os.kill(victim, signal.SIGKILL)
+        assert sorted(local.run(jobs.square, numbers(9))) == [(value, value**2) for value in range(9)]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])

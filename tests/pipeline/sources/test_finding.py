@@ -4,12 +4,17 @@ import glob
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.ingest import run
+from pipeline.ingest.plan import plan
+from pipeline.shards import Local
 from pipeline.sources import find_files
 from pipeline.sources.__main__ import main
 from pipeline.sources.pins import read_pins
+from pipeline.work import WorkFolder
 from tests.pipeline.ingest.stage import ingest, manifest, params, rows, texts, write_jsonl
 
 
@@ -127,6 +132,37 @@ def test_what_lies_outside_is_read_as_pinned_or_not_at_all(tmp_path: Path, capsy
     (folder / "sources.lock.json").write_text("{'a'")
     with pytest.raises(ValueError, match=r"sources\.lock\.json is malformed .* write it again, with"):
         find_files(folder)
+
+
+def test_a_pinned_file_that_is_rewritten_between_planning_and_reading_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, far = tmp_path / "in", tmp_path / "far"
+    one(far, "a.jsonl", "a"), one(far, "b.jsonl", "b")
+    catalog(folder, "far: {path: ../far}\n")
+    main([str(folder)])
+
+    def ingested(work: WorkFolder, text: str) -> str:
+        """The text of b.jsonl, which is rewritten once its hash is known."""
+
+        def plan_and_rewrite(*arguments: Any) -> Any:
+            pieces = plan(*arguments)
+            one(far, "b.jsonl", text)
+            return pieces
+
+        monkeypatch.setattr(run, "plan", plan_and_rewrite)
+        run.ingest(work, params(folder), executor=Local(1))
+        return texts(work.out)[1]
+
+    work = WorkFolder(tmp_path / "touched")
+    assert ingested(work, "b") == "b"
+    work.check_unchanged("ingest")
+    assert list(work.shards.iterdir())
+    work = WorkFolder(tmp_path / "changed")
+    assert ingested(work, "B") == "B"
+    with pytest.raises(ValueError, match=r"far/b\.jsonl changed while ingest ran; run `dvc repro` again"):
+        work.check_unchanged("ingest")
+    assert not list(work.shards.iterdir())
 
 
 @pytest.mark.parametrize(
