@@ -41,7 +41,8 @@ WITHOUT_EFFECT = {
     "use_mamba_kernels",
 }
 
-_LONGEST = "max_position_embeddings"
+LONGEST = "max_position_embeddings"
+"""Read and written here for all formats, so `read_fields` does not get it."""
 
 _ROPE = {
     "linear": {"factor": "factor"},
@@ -81,13 +82,13 @@ def huggingface_format(
         return reread(read_json(directory / CONFIG))
 
     def reread(fields: Fields) -> HybridConfig:
-        apart = ("model_type", _LONGEST)
+        apart = ("model_type", LONGEST)
         config = read_fields({name: value for name, value in fields.items() if name not in apart})
-        return replace(config, max_position_embeddings=fields.get(_LONGEST))
+        return replace(config, max_position_embeddings=fields.get(LONGEST))
 
     def write_config(config: HybridConfig) -> Fields:
         longest = config.max_position_embeddings if "*" in config.layers else None
-        stated = {} if longest is None else {_LONGEST: longest}
+        stated = {} if longest is None else {LONGEST: longest}
         return {"model_type": model_type, **stated, **write_fields(config)}
 
     def write(directory: Path, model: HybridLM, fields: Fields) -> None:

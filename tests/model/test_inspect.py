@@ -39,7 +39,7 @@ def test_a_directory_and_mistakes(tmp_path: Path) -> None:
     save_pretrained(HybridLM(PRESETS["tiny"]), tmp_path, format="hf-nemotron-h")
     assert PRESETS["tiny"].pattern in run(str(tmp_path)).stdout
     for arguments, words in (
-        (("mamba2-9b",), "mamba2-9b is neither a directory nor one of tiny, "),
+        (("mamba2-9b",), "mamba2-9b is neither a directory nor one of mamba2-130m, "),
         (("tiny", "--tensor-parallel", "2"), "n_groups is 1"),
         (("tiny", "--batch", "0"), "--batch must be at least 1"),
         (("tiny", "--batch", str(2**31), "--context", str(2**31)), "--batch times --context must be at most"),

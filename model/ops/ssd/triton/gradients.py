@@ -158,10 +158,9 @@ def sum_splits_kernel(
     i, b = tl.program_id(0) * T + tl.arange(0, T), tl.program_id(1)
     inside = i < rows * width
     source = (split_dB if tl.program_id(2) == 0 else split_dC) + b.to(tl.int64) * split_rows * width + i
-    total = tl.zeros((T,), tl.float32)
+    total, of_batch = tl.zeros((T,), tl.float32), tl.full((), split_rows * width, tl.int64)
     for s in range(0, nsplits):
-        batch = s.to(tl.int64) * tl.num_programs(1)
-        total += tl.load(source + batch * split_rows * width, mask=inside, other=0.0)
+        total += tl.load(source + s * tl.num_programs(1) * of_batch, mask=inside, other=0.0)
     target = dB if tl.program_id(2) == 0 else dC
     place = target + (b.to(tl.int64) * all_rows + first_row) * width + i
     tl.store(place, total.to(target.dtype.element_ty), mask=inside)

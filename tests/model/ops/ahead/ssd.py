@@ -2,9 +2,9 @@
 
 import torch
 
-from model.ops.ssd.triton import HEADS, Plan
+from model.ops.ssd.triton import HEADS, SUM_TILE, Plan
 from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel
-from model.ops.ssd.triton.gradients import inter_gradients_kernel, intra_gradients_kernel
+from model.ops.ssd.triton.gradients import inter_gradients_kernel, intra_gradients_kernel, sum_splits_kernel
 from model.ops.ssd.triton.scan import scan_kernel
 from model.ops.ssd.triton.states import parts_kernel, states_kernel
 from tests.model.ops.ahead.compiling import Kernel
@@ -12,7 +12,7 @@ from tests.model.ops.ahead.compiling import Kernel
 DTYPE, HEADDIM, DSTATE = torch.bfloat16, 64, 128
 PLAN = Plan(torch.empty(1, 4096, 32, HEADDIM, dtype=DTYPE), torch.empty(1, 4096, 1, DSTATE, dtype=DTYPE))
 
-SPILLED = {80: 1_600, 90: 200, 100: 320}
+SPILLED = {80: 1_600, 90: 250, 100: 320}
 """What they do today (docs/kernels.md), so that no change makes it worse."""
 
 TYPES = {
@@ -24,6 +24,8 @@ TYPES = {
         "i32",
     ),
     **dict.fromkeys(["all_segments", "chunks_of_start", "nstarts", "out_rows", "out_chunk"], "i32"),
+    **dict.fromkeys(["split_rows", "all_rows", "first_row", "rows"], "i32"),
+    **dict.fromkeys(["split_dB", "split_dC"], "*fp32"),
     **{"seq_idx": "*i32", "plane": "i64", "dt_min": "fp32", "dt_max": "fp32"},
 }
 CONSTANTS = {
@@ -33,6 +35,7 @@ CONSTANTS = {
     scan_kernel: {"SKIP": True, "DOCUMENTS": True, "START": True},
     intra_gradients_kernel: {"SKIP": True, "DOCUMENTS": True},
     inter_gradients_kernel: {"DOCUMENTS": True},
+    sum_splits_kernel: {"width": DSTATE, "T": SUM_TILE},
     step_gradients_kernel: {"H": HEADS, "SOFTPLUS": True, "BIAS": True},
 }
 KERNELS = [
