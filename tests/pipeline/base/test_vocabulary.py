@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     monkeypatch.chdir(ROOT)
     found = load_params()
-    config = dataclasses.replace(HybridConfig.preset("tiny"), vocab_size=290)
+    config = dataclasses.replace(HybridConfig.preset("tiny"), vocab_size=250)
     save_pretrained(HybridLM(config), tmp_path / "checkpoint")
     tokenizer = tmp_path / "tokens" / "tokenizer" / "tokenizer.json"
     tokenizer.parent.mkdir(parents=True)
@@ -32,7 +32,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 
 def test_a_smaller_vocabulary_is_an_error_that_says_what_to_do(params: Params, tmp_path: Path) -> None:
     work = WorkFolder(tmp_path / "work")
-    with pytest.raises(ValueError, match=r"has 290 entries, the tokenizer \d+; .*model.extend_vocabulary to true"):
+    with pytest.raises(ValueError, match=r"has 250 entries, the tokenizer \d+; .*model.extend_vocabulary to true"):
         make_base(tmp_path / "tokens", params, Run(None), work)
     assert not work.out.exists()
 
@@ -42,6 +42,6 @@ def test_it_is_extended_on_request(params: Params, tmp_path: Path) -> None:
     params = dataclasses.replace(params, model=dataclasses.replace(params.model, extend_vocabulary=True))
     make_base(tmp_path / "tokens", params, Run(None), work)
     before, after = load_pretrained(tmp_path / "checkpoint"), load_pretrained(work.out / "model")
-    assert after.config.vocab_size > 290
-    assert torch.equal(after.embedding.weight[:290], before.embedding.weight)
+    assert after.config.vocab_size > 250
+    assert torch.equal(after.embedding.weight[:250], before.embedding.weight)
     assert torch.isfinite(after.embedding.weight).all()
