@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
@@ -67,12 +67,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class Planned:
-    """A tensor that is about to be written: `make` builds it when its turn comes; `copy` as of its entry."""
+    """A tensor that is about to be written: `make` builds it when its turn comes; the rest is as its entry has it."""
 
     key: str
-    bytes: int
+    parameters: tuple[str, ...]
+    shape: Shape
+    dtype: torch.dtype
     copy: bool
     make: Callable[[], Tensor]
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def entries_of(model: HybridLM, entries: Iterable[Entry]) -> list[Entry]:
@@ -189,8 +196,10 @@ def plan(model: HybridLM, entries: Iterable[Entry]) -> list[Planned]:
         if not entry.written:
             continue
         parts = [parameters[name] for name in entry.parameters]
-        size = sum(math.prod(part.shape) * part.element_size() for part in parts)
-        planned.append(Planned(entry.key, size, entry.copy, partial(_make, entry, parts)))
+        shape = entry.file_shape([tuple(part.shape) for part in parts])
+        dtype = reduce(torch.promote_types, [part.dtype for part in parts])
+        make = partial(_make, entry, parts)
+        planned.append(Planned(entry.key, entry.parameters, shape, dtype, entry.copy, make))
     return planned
 
 

@@ -10,31 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.checkpoints import layers
+from model.checkpoints import layers, megatron_args
+from model.checkpoints.deferred import deferred
 from model.checkpoints.files import RELEASE, TRACKER, Spec, check_regular, load_pickle, plain_tensors, spec_of
 from model.checkpoints.format import Fields, Format
 from model.checkpoints.keymap import Entry, plan
-from model.checkpoints.writing import all_tensors, replaced
-from model.config import Activation, HybridConfig
+from model.checkpoints.writing import replaced
+from model.config import HybridConfig
 from model.hybrid import HybridLM
 
 FILE = "model_optim_rng.pt"
 INERT_MODULES = ("megatron.", "transformer_engine.", "numpy.", "pathlib.")
 """Of settings that lie beside the tensors: in their place an object that does nothing is made."""
-
-_FIELDS = {
-    "hidden_size": "d_model",
-    "mamba_state_dim": "d_state",
-    "mamba_head_dim": "headdim",
-    "mamba_num_groups": "n_groups",
-    "num_attention_heads": "n_heads",
-    "ffn_hidden_size": "d_ff",
-    "hybrid_override_pattern": "pattern",
-}
-"""Arguments that carry over as they are; every one must be there."""
-
-_HARD_WIRED = {"mamba_state_dim": 128, "mamba_head_dim": 64, "mamba_num_groups": 8}
-"""In the code of 2024, whose arguments do not have them; nor, mostly, the pattern, which the tensors' names tell."""
 
 _LAYER = re.compile(r"decoder\.layers\.(\d{1,6})\.(mixer|self_attention|mlp)\.")
 _SYMBOLS = {"mixer": "M", "self_attention": "*", "mlp": "-"}
@@ -50,7 +37,7 @@ class MegatronFiles:
         self._paths = _rank_files(directory)
         self._open: tuple[int, dict[str, Tensor]] | None = None
         self.ranks = len(self._paths)
-        self.hint = _assumed(_arguments(self._paths[0], _load(self._paths[0])))
+        self.hint = megatron_args.assumed(_arguments(self._paths[0], _load(self._paths[0])))
         self._specs = [
             {key: spec_of(tensor) for key, tensor in self._tensors(rank).items()} for rank in range(self.ranks)
         ]
@@ -146,16 +133,6 @@ def _arguments(path: Path, content: Fields) -> Fields:
     return vars(arguments)
 
 
-def _assumed(args: Fields) -> str:
-    """What an error should say where sizes had to be assumed."""
-    assumed = [f"{name} = {value}" for name, value in _HARD_WIRED.items() if args.get(name) is None]
-    if not assumed:
-        return ""
-    return (
-        f" ({', '.join(assumed)} are the defaults of Megatron's code of 2024, as args do not tell: add what is right)"
-    )
-
-
 def _pattern(names: Iterable[str]) -> str:
     """The pattern that the tensors' names tell."""
     found: dict[int, set[str]] = {}
@@ -169,13 +146,20 @@ def _pattern(names: Iterable[str]) -> str:
 
 
 def _read_config(directory: Path) -> HybridConfig:
-    path = _rank_files(directory)[0]
+    paths = _rank_files(directory)
+    path = paths[0]
     content = _load(path)
     args, tensors = _arguments(path, content), _model(path, content)
+    ranks = args.get("tensor_model_parallel_size")
+    if ranks is not None and not (isinstance(ranks, int) and ranks == len(paths)):
+        raise ValueError(
+            f"{path.parents[1]}: {len(paths)} of {ranks!r} ranks are here: there must be one mp_rank folder for each "
+            f"(tensor_model_parallel_size in args)"
+        )
     try:
-        return _read({**args, "hybrid_override_pattern": _checked_pattern(args, tensors)})
+        return megatron_args.read({**args, "hybrid_override_pattern": _checked_pattern(args, tensors)})
     except ValueError as error:
-        raise ValueError(f"{path}: args: {error}{_assumed(args)}") from error
+        raise ValueError(f"{path}: args: {error}{megatron_args.assumed(args)}") from error
 
 
 def _checked_pattern(args: Fields, names: Iterable[str]) -> Any:
@@ -187,75 +171,6 @@ def _checked_pattern(args: Fields, names: Iterable[str]) -> Any:
     if told is None and layers is not None and layers != len(seen):
         raise ValueError(f"num_layers is {layers!r}, but the tensors' names say {len(seen)}: {seen!r}")
     return seen if told is None else told
-
-
-def _read(args: Fields) -> HybridConfig:
-    args = {**args, **{name: value for name, value in _HARD_WIRED.items() if args.get(name) is None}}
-    missing = sorted(_FIELDS.keys() - {name for name, value in args.items() if value is not None})
-    if missing:
-        raise ValueError(f"{missing} are missing")
-    for name, needed in (("normalization", "RMSNorm"), ("pipeline_model_parallel_size", 1), ("num_experts", None)):
-        if args.get(name, needed) != needed:
-            raise ValueError(f"{name} is {args[name]!r}: only {needed!r} is supported")
-    if args.get("openai_gelu"):
-        raise ValueError("openai_gelu is on: only the exact GELU is supported")
-    eps = args.get("norm_epsilon", args.get("layernorm_epsilon"))
-    if eps is None or not isinstance(args.get("padded_vocab_size"), int):
-        raise ValueError("norm_epsilon or padded_vocab_size is missing")
-    position = args.get("position_embedding_type", "none")
-    if position not in ("none", "rope"):
-        raise ValueError(f"position_embedding_type is {position!r}: only 'none' and 'rope' are supported")
-    heads = args["num_attention_heads"]
-    return HybridConfig(
-        vocab_size=args["padded_vocab_size"],
-        n_mamba_heads=args.get("mamba_num_heads"),
-        n_kv_heads=args["num_query_groups"] if args.get("group_query_attention") else heads,
-        head_dim=args.get("kv_channels") or args["hidden_size"] // heads,
-        rope_theta=float(args.get("rotary_base", 10000)) if position == "rope" else None,
-        partial_rotary_factor=args.get("rotary_percent", 1.0),
-        attention_bias=bool(args.get("add_bias_linear", False)),
-        mlp_bias=bool(args.get("add_bias_linear", False)),
-        mlp_activation=_activation(args),
-        norm_eps=eps,
-        residual_in_fp32=bool(args.get("fp32_residual_connection", False)),
-        tie_embeddings=not args.get("untie_embeddings_and_output_weights", False),
-        chunk_size=128,
-        **{ours: args[theirs] for theirs, ours in _FIELDS.items()},
-    )
-
-
-def _activation(args: Fields) -> Activation:
-    if args.get("swiglu"):
-        return "silu-gated"
-    return "relu2" if args.get("squared_relu") else "gelu"
-
-
-def _write_config(config: HybridConfig) -> Fields:
-    if config.attention_bias != config.mlp_bias and {"*", "-"} <= set(config.layers):
-        raise ValueError("attention_bias and mlp_bias differ, which megatron cannot express: it has one for both")
-    bias = config.attention_bias if "*" in config.layers else config.mlp_bias
-    return {
-        "num_layers": config.n_layers,
-        "padded_vocab_size": config.vocab_size,
-        "mamba_num_heads": config.nheads,
-        "num_query_groups": config.n_kv_heads,
-        "group_query_attention": config.n_kv_heads != config.n_heads,
-        "kv_channels": config.attention_head_dim,
-        "position_embedding_type": "none" if config.rope_theta is None else "rope",
-        "rotary_base": config.rope_theta or 10000.0,
-        "rotary_percent": config.partial_rotary_factor,
-        "add_bias_linear": bias,
-        "squared_relu": config.mlp_activation == "relu2",
-        "swiglu": config.mlp_activation == "silu-gated",
-        "normalization": "RMSNorm",
-        "norm_epsilon": config.norm_eps,
-        "fp32_residual_connection": config.residual_in_fp32,
-        "untie_embeddings_and_output_weights": not config.tie_embeddings,
-        "tensor_model_parallel_size": 1,
-        "pipeline_model_parallel_size": 1,
-        **{theirs: getattr(config, ours) for theirs, ours in _FIELDS.items()},
-        "hybrid_override_pattern": config.layers,
-    }
 
 
 def _entries(model: HybridLM) -> list[Entry]:
@@ -301,7 +216,7 @@ def _row_parallel(theirs: str, ours: str) -> list[Entry]:
 
 def _write(directory: Path, model: HybridLM, fields: Fields) -> None:
     content = {
-        "model": all_tensors(plan(model, _entries(model))),
+        "model": deferred(plan(model, _entries(model))),
         "args": argparse.Namespace(**fields),
         "checkpoint_version": 3.0,
         "iteration": 0,
@@ -314,8 +229,8 @@ def _write(directory: Path, model: HybridLM, fields: Fields) -> None:
 FORMAT = Format(
     recognises=lambda directory, fields: fields is None and _has_ranks(directory),
     read_config=_read_config,
-    write_config=_write_config,
-    reread=_read,
+    write_config=megatron_args.write,
+    reread=megatron_args.read,
     open=MegatronFiles,
     entries=_entries,
     write=_write,

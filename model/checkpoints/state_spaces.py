@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from model.checkpoints import layers
+from model.checkpoints.deferred import deferred
 from model.checkpoints.files import CONFIG, PICKLED, PickledFiles, read_json
 from model.checkpoints.format import Fields, Format
 from model.checkpoints.huggingface import check_value, count
 from model.checkpoints.keymap import Entry, plan
-from model.checkpoints.writing import all_tensors, json_writer, replaced
+from model.checkpoints.writing import json_writer, replaced
 from model.config import HybridConfig
 from model.hybrid import HybridLM
 
@@ -118,7 +119,7 @@ def _layer(i: int) -> list[Entry]:
 
 
 def _write(directory: Path, model: HybridLM, fields: Fields) -> None:
-    tensors = all_tensors(plan(model, _entries(model)))
+    tensors = deferred(plan(model, _entries(model)))
     with replaced(directory) as write:
         write(PICKLED, partial(torch.save, tensors))
         write(CONFIG, json_writer(fields))

@@ -10,7 +10,6 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
 
 from model.checkpoints.files import CONFIG, INDEX, PICKLED, PICKLED_INDEX, RELEASE, TENSORS, TRACKER, first_line
 from model.checkpoints.keymap import Planned
@@ -110,8 +109,3 @@ def _cut(tensors: Iterable[Planned], shard_bytes: int) -> list[list[Planned]]:
 
 def _name(index: int, count: int) -> str:
     return f"model-{index + 1:05d}-of-{count:05d}.safetensors"
-
-
-def all_tensors(tensors: Iterable[Planned]) -> dict[str, Tensor]:
-    """The tensors at once, for formats of a single file; those that are parameters as they stand are not copied."""
-    return {planned.key: planned.make() for planned in tensors}

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import enum
+import shutil
 import sys
 import types
 from contextlib import suppress
@@ -269,7 +270,24 @@ def message_of(folder: Path) -> str:
         ({"hybrid_override_pattern": "M-M*"}, "'M-M[*]', but the tensors' names say 'M-[*]M'"),
         ({"hybrid_override_pattern": None, "num_layers": 5}, "num_layers is 5, but the tensors' names say 4"),
         ({"mamba_state_dim": None}, "expected .*mamba_state_dim = 128 .* defaults of Megatron's code of 2024"),
-        ({"pipeline_model_parallel_size": 2}, "pipeline_model_parallel_size is 2"),
+        ({"pipeline_model_parallel_size": 2}, "pipeline_model_parallel_size is 2: only 1 is supported"),
+        ({"apply_layernorm_1p": True}, "apply_layernorm_1p is True: only False is supported"),
+        ({"layernorm_zero_centered_gamma": True}, "layernorm_zero_centered_gamma is True"),
+        ({"apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post_layernorm is True"),
+        ({"qk_layernorm": True}, "qk_layernorm is True"),
+        ({"rotary_interleaved": True}, "rotary_interleaved is True"),
+        ({"rotary_seq_len_interpolation_factor": 2}, "rotary_seq_len_interpolation_factor is 2: only 1 is supported"),
+        ({"use_rope_scaling": True}, "use_rope_scaling is True"),
+        ({"no_rope_freq": [0, 1]}, r"no_rope_freq is \[0, 1\]: only None is supported"),
+        ({"softmax_scale": 0.5}, "softmax_scale is 0.5: only None is supported"),
+        ({"softmax_type": "learnable"}, "softmax_type is 'learnable': only 'vanilla' is supported"),
+        ({"window_size": (4, 0)}, r"window_size is \(4, 0\): only None is supported"),
+        ({"multi_latent_attention": True}, "multi_latent_attention is True"),
+        ({"quick_geglu": True}, "quick_geglu is True"),
+        ({"openai_gelu": True}, "openai_gelu is True"),
+        ({"num_experts": 8}, "num_experts is 8: only None is supported"),
+        ({"use_mup": torch.ones(2)}, "use_mup is tensor"),
+        ({"add_qkv_bias": True}, "add_qkv_bias is on without add_bias_linear"),
         ({"position_embedding_type": "learned_absolute"}, "'learned_absolute'"),
         ({"hidden_size": "64"}, "d_model is '64'"),
     ],
@@ -281,6 +299,25 @@ def test_other_functions_are_refused(tmp_path: Path, changes: dict[str, Any], me
     torch.save({"model": rank_tensors(HybridLM(CONFIG), 0, 1), "args": args}, place / "model_optim_rng.pt")
     with pytest.raises(ValueError, match=message):
         load_pretrained(tmp_path)
+
+
+def test_what_leaves_the_function_as_it_is_is_taken(tmp_path: Path) -> None:
+    """Defaults of Megatron's, and options of training."""
+    off = ("apply_layernorm_1p", "qk_layernorm", "rotary_interleaved", "use_rope_scaling", "add_qkv_bias", "use_mup")
+    none = ("softmax_scale", "window_size", "num_experts", "rope_type", "rotary_seq_len_interpolation_factor")
+    more = dict.fromkeys(off, False) | dict.fromkeys(none)
+    more |= {"softmax_type": "vanilla", "glu_linear_offset": 0.0, "attention_softmax_in_fp32": True, "clip_grad": 1.0}
+    model = HybridLM(CONFIG)
+    write(tmp_path, model, 2, args=argparse.Namespace(**vars(args_of(CONFIG, 2)) | more))
+    assert torch.equal(load_pretrained(tmp_path).embedding.weight, model.embedding.weight)
+
+
+def test_a_rank_that_is_not_there_is_told(tmp_path: Path) -> None:
+    model = HybridLM(CONFIG)
+    write(tmp_path, model, 4)
+    for rank in (2, 3):
+        shutil.rmtree(tmp_path / f"release/mp_rank_{rank:02d}")
+    assert f"{tmp_path}/release: 2 of 4 ranks are here" in message_of(tmp_path)
 
 
 def args_of_2024(config: HybridConfig, ranks: int) -> argparse.Namespace:

@@ -73,6 +73,20 @@ def test_converting(sharded: Path, tmp_path: Path, format: str) -> None:
     assert len(list(tmp_path.glob("model-*-of-*.safetensors"))) > 5
 
 
+@pytest.mark.parametrize(("format", "pattern"), [("state-spaces", "M" * 24), ("megatron", "MM*-" * 8)])
+def test_converting_to_a_single_file(tmp_path: Path, format: str, pattern: str) -> None:
+    """It is written tensor by tensor."""
+    sizes = SIZES.replace("'MM*-' * 8", repr(pattern))
+    source, target = str(tmp_path / "source"), str(tmp_path / "target")
+    run(f"save_pretrained(HybridLM(HybridConfig({sizes})), {source!r})")
+    whole, grown = run(
+        f"before = peak()\nmodel = load_pretrained({source!r})\n"
+        f"save_pretrained(model, {target!r}, format={format!r})\nprint(size(model), peak() - before)"
+    )
+    assert whole > 150_000_000
+    assert grown <= whole + MARGIN
+
+
 def test_loading_tensor_parallel_ranks(tmp_path: Path) -> None:
     """One rank's file is mapped at a time."""
     run(
