@@ -45,6 +45,9 @@ class _Storage(torch.UntypedStorage):
 
 
 def deferred(tensors: Iterable[Planned]) -> dict[str, Deferred]:
-    """The tensors by their keys; those of the same parameters are one, which is stored once."""
-    found: dict[tuple[str, ...], Deferred] = {}
-    return {planned.key: found.setdefault(planned.parameters, Deferred(planned)) for planned in tensors}
+    """The tensors by their keys; those of the same parameters, as a tied head, are one, which is stored once."""
+    found: dict[Any, Deferred] = {}
+    return {
+        planned.key: found.setdefault((planned.parameters, planned.shape, planned.dtype), Deferred(planned))
+        for planned in tensors
+    }

@@ -84,7 +84,9 @@ def huggingface_format(
     def reread(fields: Fields) -> HybridConfig:
         apart = ("model_type", LONGEST)
         config = read_fields({name: value for name, value in fields.items() if name not in apart})
-        return replace(config, max_position_embeddings=fields.get(LONGEST))
+        longest = fields.get(LONGEST)
+        stated = type(longest) is int and longest > 0  # it has no effect here: what is strange is no error
+        return replace(config, max_position_embeddings=longest if stated else None)
 
     def write_config(config: HybridConfig) -> Fields:
         longest = config.max_position_embeddings if "*" in config.layers else None

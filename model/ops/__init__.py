@@ -1,1 +1,1 @@
-"""Training operators: torch custom ops with hand-written backwards, each beside its exact reference."""
+"""Training operators: opaque to torch, with hand-written backwards, each beside its exact reference."""

@@ -14,6 +14,10 @@ import tokenizers
 
 _ASCII = bytes(range(128))
 
+REMEMBERED = 2**26
+"""Characters after which an encoder starts anew: gigatoken remembers every word that it has met, with text of nothing
+but new words some 10 bytes per character."""
+
 
 class FastEncoder:
     """Text to ids by gigatoken, in the calling thread, one text at a time: for many at once it would import `awkward`,
@@ -33,10 +37,13 @@ class FastEncoder:
         except ImportError as error:
             raise ValueError(f"gigatoken cannot be imported ({error})") from None
         try:
-            self._fast = load_hf_json(_without_special_tokens(backend.to_str()))
+            definition = _without_special_tokens(backend.to_str())
+            self._fast = load_hf_json(definition)
         except Exception as error:  # the binding raises nothing narrower
             raise ValueError(f"gigatoken does not take this tokenizer: {str(error).splitlines()[0]}") from None
         self._backend = backend
+        self._anew = lambda: load_hf_json(definition)
+        self._met = 0
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text."""
@@ -50,6 +57,9 @@ class FastEncoder:
 
     def _ids(self, text: str) -> np.ndarray:
         if text.isascii() or not _has_new_characters(text):
+            if self._met > REMEMBERED:
+                self._fast, self._met = self._anew(), 0
+            self._met += len(text)
             return self._fast.encode(text)
         return np.array(self._backend.encode(text, add_special_tokens=False).ids, dtype=np.uint32)
 

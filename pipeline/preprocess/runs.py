@@ -30,7 +30,7 @@ PAIRS = "pairs.npy"
 
 def write_run(path: Path, high: U64, low: U64, rows: np.ndarray[Any, Any]) -> None:
     """Write the names of one shard: each has the row that bears it; a row may bear several."""
-    order = np.argsort(high)
+    order = np.argsort(high, kind="stable")  # or equal names lie as the processor likes
     run = np.empty(len(rows), dtype=ENTRY)
     run["high"], run["low"], run["row"] = high[order], low[order], rows[order]
     np.save(path, run)

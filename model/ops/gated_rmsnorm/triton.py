@@ -27,9 +27,9 @@ LEAST_TILES = 2
 class Plan:
     """Sizes of a call: a function of shapes alone, so that results are."""
 
-    def __init__(self, rows: int, d: int, group_size: int, tile: int = TILE, of_thread: int = OF_THREAD) -> None:
+    def __init__(self, rows: int, d: int, group_size: int, tile: int | None = None, of_thread: int = OF_THREAD) -> None:
         self.groups = d // group_size
-        block = triton.next_power_of_2(group_size)
+        block, tile = triton.next_power_of_2(group_size), tile or TILE
         tile_rows = max(1, min(tile // block, triton.next_power_of_2(rows)))
         tiles = -(-rows // tile_rows)
         self.forward_grid = (tiles * self.groups,)

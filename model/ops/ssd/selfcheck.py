@@ -1,7 +1,7 @@
 """A small input for the SSD's kernels, and torch's results in fp64."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -25,12 +25,16 @@ def passes(device: str, dtype: torch.dtype, headdim: int, dstate: int) -> bool:
 def _passes(device: str, dtype: torch.dtype, headdim: int, dstate: int) -> bool:
     from model.ops.ssd import triton
 
-    def run(inputs: tuple, documents: Tensor, options: tuple, grads: tuple) -> tuple[Tensor, ...]:
-        y, final, *saved = triton.forward(*flat(inputs, None, documents, options))
-        return y, final, *triton.backward(*flat(grads, inputs, documents, saved, options))
+    def run(slice_bytes: int | None, inputs: tuple, documents: Tensor, options: tuple, grads: tuple) -> tuple:
+        y, final, *saved = triton.forward(*flat(inputs, None, documents, options, slice_bytes))
+        return y, final, *triton.backward(*flat(grads, inputs, documents, saved, options, slice_bytes))
+
+    def as_torch(slice_bytes: int | None) -> bool:
+        sizes = (device, dtype, headdim, dstate)
+        return trusted(kernels, lambda: compare(partial(run, slice_bytes), *sizes), TOLERANCE[dtype])
 
     kernels = f"the SSD's kernels for {dtype} and states of {headdim} x {dstate} on {device}"
-    return trusted(kernels, lambda: compare(run, device, dtype, headdim, dstate), TOLERANCE[dtype])
+    return as_torch(None) and as_torch(1)  # the backward at once, and in slices
 
 
 def compare(run: Callable[..., tuple[Tensor, ...]], device: str, dtype: torch.dtype, headdim: int, dstate: int) -> Pair:

@@ -73,6 +73,7 @@ def few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     from model.ops.gated_rmsnorm import triton
 
     monkeypatch.setattr(triton, "TILE", 256)
+    monkeypatch.setattr(triton, "TILE_BACKWARD", 256)
     monkeypatch.setattr(triton, "PROGRAMS", 3)
 
 

@@ -54,7 +54,10 @@ def few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     from model.ops.gated_rmsnorm import triton
 
     monkeypatch.setattr(triton, "TILE", 256)
+    monkeypatch.setattr(triton, "TILE_BACKWARD", 256)
     monkeypatch.setattr(triton, "PROGRAMS", 9)
+    plan = triton.Plan(38, 100, 100)
+    assert min(plan.parts, plan.tiles_of_program, plan.options["R"]) > 1
 
 
 def check(case: dict, device: torch.device) -> None:

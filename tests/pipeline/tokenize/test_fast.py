@@ -65,6 +65,17 @@ def test_the_ids_are_the_same(tokenizer: Tokenizer, texts: list[str]) -> None:
         assert ours.dtype == theirs.dtype
 
 
+def test_starting_anew_changes_no_id(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = FastEncoder(tokenizer.backend)
+    texts = ["the cat", "the cat sat", "na\u00efve 42", "the cat"]
+    first = encoder._fast
+    expected = encoder.encode(texts)
+    assert encoder._fast is first
+    monkeypatch.setattr("pipeline.chat.fast.REMEMBERED", 10)
+    assert encoder.encode(texts) == expected
+    assert encoder._fast is not first
+
+
 def test_it_is_used_where_it_agrees(tokenizer: Tokenizer) -> None:
     assert awkward_text_that_differs(tokenizer.accelerated()) is None
     assert sampled_text_that_differs(tokenizer.accelerated(), pl.Series(["the cat", "don't"] * 200)) is None

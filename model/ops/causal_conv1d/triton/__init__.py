@@ -83,7 +83,7 @@ def backward(
             C=C, R=BACKWARD.block, num_warps=warps, **_options(weight, bias, initial_state, seq_idx, activation),
         )  # fmt: skip
     sums = parts.sum(0)
-    d_weight, d_bias = sums[:-1].t().to(weight.dtype).contiguous(), sums[-1].to(weight.dtype)
+    d_weight, d_bias = sums[:-1].t().to(weight.dtype).contiguous(), sums[-1].to(weight.dtype, copy=True)
     return dx, d_weight, d_bias, d_before
 
 

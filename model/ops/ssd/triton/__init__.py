@@ -63,16 +63,18 @@ MORE_STAGES = 3
 
 
 class Plan:
-    """Sizes of a call: a function of shapes and dtypes alone, so that results are."""
+    """Sizes of a call: a function of shapes and dtypes alone, so that results are; but for `slice_bytes`, with which a
+    small input goes through all that a large one does.
+    """
 
-    def __init__(self, x: Tensor, B: Tensor) -> None:
+    def __init__(self, x: Tensor, B: Tensor, slice_bytes: int | None = None) -> None:
         self.batch, self.seqlen, self.nheads, self.headdim = x.shape
         self.ngroups, self.dstate = B.shape[2:]
         self.Q = 64 if x.dtype is torch.bfloat16 else 32
         self.P, self.N = (max(16, triton.next_power_of_2(size)) for size in (self.headdim, self.dstate))
         self.nchunks = -(-self.seqlen // self.Q)
         self.state_dtype = torch.bfloat16 if x.dtype is torch.bfloat16 else torch.float32
-        self._cut(self.batch * self.nheads)
+        self._cut(self.batch * self.nheads, slice_bytes or SLICE)
         heads = self.nheads // self.ngroups
         self.nsplits = min(heads, max(1, PROGRAMS // (self.batch * self.chunks_of_slice * self.ngroups)))
         self.nsplits = -(-heads // -(-heads // self.nsplits))
@@ -91,14 +93,14 @@ class Plan:
             "num_stages": STAGES if x.dtype is torch.bfloat16 else 1,
         }
 
-    def _cut(self, rows: int) -> None:
+    def _cut(self, rows: int, slice_bytes: int) -> None:
         """Chunks into the forward's segments; those into the backward's, which start where a state is saved, and these
         into slices. Of a segment's parts there are as many in both.
         """
         chunks = -(-self.nchunks // min(max(1, PROGRAMS // rows), max(1, self.nchunks // LEAST_CHUNKS), MOST_SEGMENTS))
         segments = -(-self.nchunks // chunks)
         states = 2 * rows * self.nchunks * self.headdim * self.dstate * self.state_dtype.itemsize
-        slices = min(MOST_SLICES, -(-states // SLICE))
+        slices = min(MOST_SLICES, -(-states // slice_bytes))
         saved = min(-(-slices // segments), max(1, chunks // LEAST_CHUNKS))
         of_segment = chunks // saved
         parts = min(max(1, PART_PROGRAMS // (rows * max(1, segments - 1))), max(1, of_segment // LEAST_CHUNKS))
@@ -144,11 +146,12 @@ def forward(
     seq_idx: Tensor | None,
     dt_softplus: bool,
     dt_limit: tuple[float, float],
+    slice_bytes: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return y (b, seqlen, h, p) in x's dtype, and in fp32 the final state (b, h, p, n); for the backward the states at
     the starts of its segments (b, s, h, p, n) and the decays (4, b, h, c Q).
     """
-    plan = Plan(x, B)
+    plan = Plan(x, B, slice_bytes)
     x, dt, A, B, C = _laid_out(x, dt, A, B, C)
     y, (starts, decays) = torch.empty_like(x), _saved(x, plan)
     final, (local, decay) = torch.empty_like(starts[:, 0]), _of_parts(starts, plan.nsegments, plan.parts)
@@ -188,9 +191,10 @@ def backward(
     decays: Tensor,
     dt_softplus: bool,
     dt_limit: tuple[float, float],
+    slice_bytes: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, dt, A, B, C, D, dt_bias and initial_state."""
-    plan, of_B, of_C = Plan(x, B), B.dtype, C.dtype
+    plan, of_B, of_C = Plan(x, B, slice_bytes), B.dtype, C.dtype
     x, dt, A, B, C = _laid_out(x, dt, A, B, C)
     dy = torch.zeros_like(x) if grad_y is None else grad_y.contiguous()
     d_start = torch.zeros_like(starts[:, 0]) if grad_final_state is None else grad_final_state.contiguous()
