@@ -210,10 +210,10 @@ def read_rope(fields: Fields, partial: float | None = None) -> dict[str, Any]:
         ValueError: a scaling that is not supported.
     """
     given = dict(fields.get("rope_scaling") or fields.get("rope_parameters") or {})
+    given = {name: value for name, value in given.items() if value is not None}  # null is as if it were not there
     theta = given.pop("rope_theta", fields.get("rope_theta", 10000.0))
     partial = fields.get("partial_rotary_factor", 1.0) if partial is None else partial
     partial = given.pop("partial_rotary_factor", partial)
-    given = {name: value for name, value in given.items() if value is not None}  # as if it were not there
     kind = given.pop("rope_type", given.pop("type", "default"))
     given.pop("type", None)
     scaling = None
