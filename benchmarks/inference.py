@@ -3,8 +3,8 @@
     python -m benchmarks.inference [--contexts 1024 4096 16384 32768 65536] [--theirs-up-to 16384]
     python -m benchmarks.inference --models mamba2-130m hybrid-130m --contexts 256 1024 --theirs-up-to 256
 
-A Mamba2 and a hybrid with attention, 4 and 8 layers of width 256, and two of the smallest published width. What one row
-of a small one needs lies in a processor's cache, what 16 need does not: batching shows in the large ones.
+A Mamba2 and a hybrid with attention, 4 and 8 layers of width 256, and two of the smallest published width. What a
+longer context and more rows cost a model beside itself is `benchmarks.context`'s to say.
 
 Every figure is of a process of its own, ours and theirs in turn; the prompt is random tokens. Prefill is the time to
 the first token, decoding the median time between two tokens after it, as the caller of either generate() sees them;
@@ -75,7 +75,6 @@ def table(name: str, folder: str, contexts: list[int], theirs_up_to: int, rounds
     print(f"{'tokens':>8} {'rows':>5} | {'prefill tokens/s':^26} | {'decoded tokens/s':^26} | {'peak MB':^16}")
     print(f"{'':14} | {'ours':>8} {'theirs':>8} {'ratio':>8} | {'ours':>8} {'theirs':>8} {'ratio':>8} | "
           f"{'ours':>8} {'theirs':>8}")  # fmt: skip
-    ours: dict[tuple[int, int], dict[str, float]] = {}
     for tokens, rows in [(tokens, 1) for tokens in contexts] + [(contexts[0], 16)]:
         peers = [OURS] + [THEIRS] * (tokens <= theirs_up_to)
         samples: dict[str, list[dict[str, float]]] = {peer: [] for peer in peers}
@@ -86,7 +85,6 @@ def table(name: str, folder: str, contexts: list[int], theirs_up_to: int, rounds
             peer: {key: statistics.median(sample[key] for sample in samples[peer]) for key in samples[peer][0]}
             for peer in peers
         }
-        ours[tokens, rows] = found[OURS]
         cells = [
             (
                 rows * tokens / found[OURS]["prefill"],
@@ -100,12 +98,6 @@ def table(name: str, folder: str, contexts: list[int], theirs_up_to: int, rounds
         )
         memory = f"{found[OURS]['peak']:8.0f} " + (f"{found[THEIRS]['peak']:8.0f}" if THEIRS in found else f"{'-':>8}")
         print(f"{tokens:8d} {rows:5d} | {shown} | {memory}", flush=True)
-    first, last = (ours[contexts[0], 1], ours[contexts[-1], 1])
-    print(f"time per token at {contexts[-1]} over {contexts[0]}: {last['step'] / first['step']:.3f}")
-    if len(contexts) > 2:
-        half, whole = ours[contexts[-3], 1], ours[contexts[-2], 1]
-        print(f"prefill time at {contexts[-2]} over {contexts[-3]}: {whole['prefill'] / half['prefill']:.2f}")
-    print(f"decoding 16 rows over one: {16 * first['step'] / ours[contexts[0], 16]['step']:.2f}x the tokens/s")
 
 
 def one(peer: str, name: str, folder: str, tokens: int, rows: int) -> dict[str, float]:

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.ops._launch import Launched
 from model.ops.ssd.triton.parts import dot
 
 PROGRAMS = 256
@@ -37,6 +38,7 @@ def _rotate(row, out, cos, sin, d: tl.constexpr, HALF: tl.constexpr, H: tl.const
     tl.store(out + at, rest.to(out.dtype.element_ty), mask=(at >= 2 * HALF) & (at < d))
 
 
+@Launched
 @triton.jit
 def append_kernel(
     qkv, buffer, position, cos, sin, capacity,
@@ -59,6 +61,7 @@ def append_kernel(
         _rotate(query, query, cos, sin, d, HALF, H, D)
 
 
+@Launched
 @triton.jit
 def attend_kernel(
     qkv, buffer, position, starts, sums, highest, weights, scale, capacity,
@@ -103,6 +106,7 @@ def attend_kernel(
     tl.store(sums + of_head[:, None] * d + at[None, :], acc, mask=there)
 
 
+@Launched
 @triton.jit
 def merge_kernel(
     sums, highest, weights, y, nshares, d: tl.constexpr, SHARES: tl.constexpr, D: tl.constexpr

@@ -5,10 +5,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.ops._launch import Launched
+
 BLOCK = 256
 """Channels of a program."""
 
 
+@Launched
 @triton.jit
 def conv_kernel(
     x, state, taps, bias, y, x_stride, channels: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.ops._launch import Launched
 from model.ops.ssd.triton.parts import dot
 
 MOST_PARTS = 5
@@ -69,6 +70,7 @@ def _finished(y, bias, at, inside, scale, BIAS: tl.constexpr, ACTIVATION: tl.con
     return y * scale
 
 
+@Launched
 @triton.jit
 def sums_kernel(
     x, w0, w1, w2, w3, w4, bias, y, scale,
@@ -103,6 +105,7 @@ def sums_kernel(
         tl.store(y + (OUT0 + OUT1 + OUT2 + OUT3 + OUT4) + at, out.to(y.dtype.element_ty), mask=inside)
 
 
+@Launched
 @triton.jit
 def products_kernel(
     x, w0, w1, w2, w3, w4, bias, y, scale, rows,
@@ -130,6 +133,7 @@ def products_kernel(
     tl.store(place, out.to(y.dtype.element_ty), mask=(m < rows)[:, None] & inside[None, :])
 
 
+@Launched
 @triton.jit
 def gate_kernel(x, y, d: tl.constexpr, BLOCK: tl.constexpr):
     """silu(gate) * up of rows that hold d of each, the gate first."""

@@ -6,8 +6,10 @@ import triton.language as tl
 from torch import Tensor
 
 from model.layers.norm import GatedRMSNorm, RMSNorm
+from model.ops._launch import Launched
 
 
+@Launched
 @triton.jit
 def add_norm_kernel(
     residual, mixed, weight, y, multiplier, eps, d: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr
@@ -26,6 +28,7 @@ def add_norm_kernel(
     tl.store(y + row + at, out.to(y.dtype.element_ty), mask=inside)
 
 
+@Launched
 @triton.jit
 def gated_norm_kernel(
     x, gate, weight, y, gate_stride, eps, d: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr,

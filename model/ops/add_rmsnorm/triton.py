@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.ops._launch import Launched
 from model.ops.add_rmsnorm.torch import shared
 from model.ops.gated_rmsnorm.triton import Plan, as_rows
 
@@ -51,6 +52,7 @@ def backward(
     return d_residual, d_mixed, d_weight.sum(0).to(weight.dtype)
 
 
+@Launched
 @triton.jit
 def forward_kernel(
     residual, mixed, weight, total, y, residual_stride, mixed_stride, rows, eps, multiplier,
@@ -71,6 +73,7 @@ def forward_kernel(
     tl.store(y + place, out.to(y.dtype.element_ty), mask=inside)
 
 
+@Launched
 @triton.jit
 def backward_kernel(
     through, dy, total, weight, d_residual, d_mixed, d_weight,

@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from model.ops._common import full_precision
+from model.ops._launch import Launched
 from model.ops.cross_entropy.torch import IGNORED, add_product
 
 LOGITS_PER_BLOCK = 2**27
@@ -56,6 +57,7 @@ def forward(
         return losses.sum(), d_hidden, d_weight
 
 
+@Launched
 @triton.jit
 def loss_kernel(
     logits, targets, losses, stride, vocab, IGNORED: tl.constexpr, TILE: tl.constexpr, GRADIENTS: tl.constexpr

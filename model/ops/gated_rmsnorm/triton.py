@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.ops._launch import Launched
+
 TILE, OF_THREAD = 4096, 16
 """Elements at once, of as many rows as that is; and of each thread."""
 
@@ -93,6 +95,7 @@ def as_rows(tensor: Tensor) -> Tensor:
     return rows if rows.stride(1) == 1 or rows.shape[1] == 1 else rows.contiguous()
 
 
+@Launched
 @triton.jit
 def forward_kernel(
     x, gate, weight, y, x_stride, gate_stride, rows, groups, eps,
@@ -118,6 +121,7 @@ def forward_kernel(
     tl.store(place, out.to(y.dtype.element_ty), mask=inside)
 
 
+@Launched
 @triton.jit
 def backward_kernel(
     dy, x, gate, weight, dx, d_gate, d_weight, dy_stride, x_stride, gate_stride, rows, groups, tiles_of_program, eps,

@@ -8,6 +8,8 @@ moves no load before a store.
 import triton
 import triton.language as tl
 
+from model.ops._launch import Launched
+
 
 @triton.jit
 def row_of(tensor, row, channels, channel, inside):
@@ -61,6 +63,7 @@ def nothing(like, W: tl.constexpr):
     return empty
 
 
+@Launched
 @triton.jit
 def forward_kernel(
     x, weight, bias, before, seq_idx, y, seqlen, channels, rows,
@@ -105,6 +108,7 @@ def store_gradient(dx, d_before, d, row, since, first, own, channels, channel, W
         tl.store(place, d.to(d_before.dtype.element_ty), mask=inside & (row < 0) & (first == 0))
 
 
+@Launched
 @triton.jit
 def backward_kernel(
     dy, x, weight, bias, before, seq_idx, dx, d_before, parts, seqlen, channels, rows,

@@ -3,7 +3,10 @@
 import triton
 import triton.language as tl
 
+from model.ops._launch import Launched
 
+
+@Launched
 @triton.jit
 def rotary_kernel(
     x, cos, sin, y, seqlen, heads, angles_of_batch,

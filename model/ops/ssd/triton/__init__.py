@@ -24,7 +24,6 @@ resolves), so that the difference of two sums keeps what lies between them.
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
@@ -71,7 +70,7 @@ class Plan:
         self.batch, self.seqlen, self.nheads, self.headdim = x.shape
         self.ngroups, self.dstate = B.shape[2:]
         self.Q = 64 if x.dtype is torch.bfloat16 else 32
-        self.P, self.N = (max(16, triton.next_power_of_2(size)) for size in (self.headdim, self.dstate))
+        self.P, self.N = (max(16, 1 << (size - 1).bit_length()) for size in (self.headdim, self.dstate))
         self.nchunks = -(-self.seqlen // self.Q)
         self.state_dtype = torch.bfloat16 if x.dtype is torch.bfloat16 else torch.float32
         self._cut(self.batch * self.nheads, slice_bytes or SLICE)
@@ -206,9 +205,8 @@ def backward(
     if plan.nsplits > 1:
         sums = (plan.nsplits, plan.batch, plan.chunks_of_slice * plan.Q, plan.ngroups, plan.dstate)
         out_dB, out_dC = (x.new_empty(sums, dtype=torch.float32) for _ in range(2))
-    dA, dD, d_bias, d_across = (
-        x.new_empty((plan.batch, plan.nchunks, plan.nheads), dtype=torch.float32) for _ in range(4)
-    )
+    of_chunks = x.new_empty((4, plan.batch, plan.nchunks, plan.nheads), dtype=torch.float32)
+    dA, dD, d_bias, d_across = of_chunks.unbind()
     shares = torch.empty_like(decays)
     per_group = (plan.batch, plan.chunks_of_slice, plan.ngroups * plan.nsplits, plan.Q, plan.Q)
     d_scores = x.new_empty(per_group, dtype=plan.state_dtype)
@@ -253,7 +251,7 @@ def backward(
             *(plan.seqlen, plan.nheads, plan.nchunks, *dt_limit),
             Q=plan.Q, H=HEADS, SOFTPLUS=dt_softplus, BIAS=dt_bias is not None,
         )  # fmt: skip
-    dA, dD, d_bias = (tensor.sum((0, 1)) for tensor in (dA, dD, d_bias))
+    dA, dD, d_bias = of_chunks[:3].sum((1, 2)).unbind()
     return (
         dx,
         ddt,

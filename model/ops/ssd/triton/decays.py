@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from model.ops._launch import Launched
+
 SMALLEST = tl.constexpr(-20.0)
 """Of a = dt A: e^-20 is less than fp32 resolves, and the sums of a chunk keep the small terms beside it."""
 
@@ -24,6 +26,7 @@ def step_sizes(raw, bias, dt_min, dt_max, SOFTPLUS: tl.constexpr):
     return tl.minimum(tl.maximum(size, dt_min), dt_max), slope
 
 
+@Launched
 @triton.jit
 def decays_kernel(
     dt, A, dt_bias, decays, seqlen, nheads, nchunks, dt_min, dt_max,
@@ -54,6 +57,7 @@ def decays_kernel(
     tl.store(place + 3 * plane, tl.exp2(after) * step, mask=heads[None, :] < nheads)
 
 
+@Launched
 @triton.jit
 def step_gradients_kernel(
     dt, A, dt_bias, d_across, shares, ddt, dA, d_bias, seqlen, nheads, nchunks, dt_min, dt_max,

@@ -3,9 +3,11 @@
 import triton
 import triton.language as tl
 
+from model.ops._launch import Launched
 from model.ops.ssd.triton.parts import documents, dot, load_tile, store_tile
 
 
+@Launched
 @triton.jit
 def intra_gradients_kernel(
     dy, x, decays, plane, B, C, D, seq_idx, d_states, dx, d_scores, shares, dD,
@@ -84,6 +86,7 @@ def intra_gradients_kernel(
     tl.store(matrix + (rows * Q + columns), later.to(d_scores.dtype.element_ty))
 
 
+@Launched
 @triton.jit
 def inter_gradients_kernel(
     dy, x, decays, plane, B, C, seq_idx, states, d_states, d_scores, dB, dC, shares, d_across,
@@ -150,6 +153,7 @@ def inter_gradients_kernel(
     store_tile(dC, dC_sum, first, left, positions, ngroups * dstate, g * dstate, n, dstate)
 
 
+@Launched
 @triton.jit
 def sum_splits_kernel(
     split_dB, split_dC, dB, dC, nsplits, split_rows, all_rows, first_row, rows, width: tl.constexpr, T: tl.constexpr

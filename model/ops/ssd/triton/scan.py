@@ -3,9 +3,11 @@
 import triton
 import triton.language as tl
 
+from model.ops._launch import Launched
 from model.ops.ssd.triton.parts import documents, dot, load_tile, store_tile
 
 
+@Launched
 @triton.jit
 def scan_kernel(
     x, decays, plane, B, C, D, seq_idx, start, local, decay, y, starts, final,

@@ -3,9 +3,11 @@
 import triton
 import triton.language as tl
 
+from model.ops._launch import Launched
 from model.ops.ssd.triton.parts import documents, dot, load_tile
 
 
+@Launched
 @triton.jit
 def parts_kernel(
     x, decays, plane, B, seq_idx, local, decay,
@@ -33,6 +35,7 @@ def parts_kernel(
     tl.store(decay + own, kept)
 
 
+@Launched
 @triton.jit
 def states_kernel(
     x, dy, decays, plane, B, C, seq_idx, starts, final, local, decay, states, d_states, d_start,

@@ -5,12 +5,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.ops._launch import Launched
 from model.ops.ssd.triton.decays import step_sizes
 
 LARGEST = 4096
 """Values of a state that a program holds: 32 of each thread's registers."""
 
 
+@Launched
 @triton.jit
 def step_kernel(
     x, dt, B, C, A, D, dt_bias, state, y, x_stride, dt_stride, B_stride, C_stride, nheads, ngroups, dt_min, dt_max,

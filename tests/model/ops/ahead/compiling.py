@@ -13,6 +13,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from model.ops._launch import Launched
+
 MOST_SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 """Bytes of shared memory that one program may have, by architecture."""
 
@@ -34,7 +36,7 @@ class Kernel:
         label: what tells it from the same kernel with other constants.
     """
 
-    function: triton.JITFunction
+    function: Launched
     constants: dict[str, Any]
     types: dict[str, str]
     tensors: str = "*fp32"
@@ -53,11 +55,11 @@ def within_limits(kernel: Kernel, architecture: int) -> bool:
         for i, (name, kind) in enumerate(types.items())
         if kind.startswith("*") or name in kernel.divisible
     }
-    source = ASTSource(kernel.function, types, constexprs=constants, attrs=aligned)
+    source = ASTSource(kernel.function.jit, types, constexprs=constants, attrs=aligned)
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=kernel.options)
     shared, spilled = compiled.metadata.shared, _spilled(compiled.asm["ptx"], architecture)
     passed = shared <= MOST_SHARED[architecture] and spilled <= kernel.spilled[architecture]
-    name = f"{kernel.function.__name__} {kernel.label}".strip()
+    name = f"{kernel.function.jit.__name__} {kernel.label}".strip()
     verdict = "" if passed else "  TOO MUCH"
     print(f"{name:32} sm_{architecture:<3} {shared:7} B shared, {spilled:5} B spilled{verdict}", flush=True)
     return passed
@@ -67,7 +69,7 @@ def _signature(kernel: Kernel) -> dict[str, str]:
     """Triton's name for the type of each argument."""
     return {
         parameter.name: "constexpr" if parameter.is_constexpr else kernel.types.get(parameter.name, kernel.tensors)
-        for parameter in kernel.function.params
+        for parameter in kernel.function.jit.params
     }
 
 
