@@ -11,8 +11,8 @@ from model.hybrid import HybridLM
 from model.sampling import Sampler, Sampling
 from model.state import DecodeState, LayerState, cat_layers
 
-PREFILL_CHUNK = 2048
-"""Tokens of a prompt that are read at once."""
+PREFILL_CHUNK, PREFILL_CHUNK_OF_GPU = 2048, 8192
+"""Tokens of a row that are read at once; with fewer, a GPU waits for its host."""
 
 Prompts = TypeVar("Prompts", Tensor, list[Tensor])
 
@@ -30,7 +30,7 @@ def generate(
     eos_token_id: int | None = None,
     seed: int | None = None,
     state: DecodeState | None = None,
-    prefill_chunk: int = PREFILL_CHUNK,
+    prefill_chunk: int | None = None,
 ) -> Prompts:
     """Continue a batch of prompts, each as if it were alone (up to rounding).
 
@@ -50,7 +50,8 @@ def generate(
             torch's global generator.
         state: what `prefill` returned for the first tokens of the prompts, of one row or of as many as there are
             prompts. They are not read again; the result is the same. The state itself stays as it is.
-        prefill_chunk: tokens that are read at once: memory for longer prompts grows with the keys and values only.
+        prefill_chunk: tokens of a row that are read at once: memory for longer prompts grows with the keys and values
+            only. By default 2048 on a CPU and 8192 on a GPU.
 
     Returns:
         Prompts and continuations: (batch, seqlen + new) int64, where a row that ended is filled with
@@ -97,7 +98,7 @@ def generate_stream(
     eos_token_id: int | None = None,
     seed: int | None = None,
     state: DecodeState | None = None,
-    prefill_chunk: int = PREFILL_CHUNK,
+    prefill_chunk: int | None = None,
 ) -> "Stream":
     """Like `generate`, but yield each step's tokens, (batch,) int64, as soon as they are known."""
     sampling = Sampling(
@@ -105,17 +106,17 @@ def generate_stream(
     )
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens is {max_new_tokens}: it must not be negative")
-    _check_chunk(prefill_chunk)
     prompts = _rows(input_ids)
+    chunk = _chunk(prefill_chunk, prompts[0].device)
     _check_ids(prompts, (model.model if isinstance(model, Decoder) else model).config.vocab_size)
     if state is not None:
         _check_read(prompts, state)
     decoder = model if isinstance(model, Decoder) else Decoder(model)
     sampler = Sampler(sampling, prompts, decoder.model.config.vocab_size, seed)
-    return Stream(decoder, prompts, sampler, max_new_tokens, eos_token_id, state, prefill_chunk)
+    return Stream(decoder, prompts, sampler, max_new_tokens, eos_token_id, state, chunk)
 
 
-def prefill(model: HybridLM, input_ids: Tensor, *, prefill_chunk: int = PREFILL_CHUNK) -> DecodeState:
+def prefill(model: HybridLM, input_ids: Tensor, *, prefill_chunk: int | None = None) -> DecodeState:
     """Read the beginning of prompts once: the state from which `generate` goes on.
 
     Args:
@@ -125,10 +126,10 @@ def prefill(model: HybridLM, input_ids: Tensor, *, prefill_chunk: int = PREFILL_
     Raises:
         ValueError: no token to read, or prefill_chunk below 1.
     """
-    _check_chunk(prefill_chunk)
     ids = torch.stack(_rows(input_ids))
+    chunk = _chunk(prefill_chunk, ids.device)
     with torch.no_grad():
-        return _read(model, ids, model.new_state(len(ids)), prefill_chunk)[1]
+        return _read(model, ids, model.new_state(len(ids)), chunk)[1]
 
 
 class Stream(Iterator[Tensor]):
@@ -240,9 +241,13 @@ def _check_ids(prompts: list[Tensor], vocab_size: int) -> None:
             raise ValueError(f"input_ids[{row}] has ids outside of the vocabulary of {vocab_size}")
 
 
-def _check_chunk(prefill_chunk: int) -> None:
+def _chunk(prefill_chunk: int | None, device: torch.device) -> int:
+    """Tokens of a row that are read at once."""
+    if prefill_chunk is None:
+        return PREFILL_CHUNK_OF_GPU if device.type == "cuda" else PREFILL_CHUNK
     if prefill_chunk < 1:
         raise ValueError(f"prefill_chunk is {prefill_chunk}: it must be at least 1")
+    return prefill_chunk
 
 
 def _check_read(prompts: list[Tensor], state: DecodeState) -> None:

@@ -1,6 +1,6 @@
 """Reading a prompt on a GPU: tokens per second and memory by length, and what twice the length costs.
 
-    python -m benchmarks.gpu.prefill [--presets mamba2-2.7b nemotron-h-8b ...] [--lengths 1024 16384 32768] [--json FILE]
+    python -m benchmarks.gpu.prefill [--presets mamba2-2.7b ...] [--lengths 1024 16384 32768] [--json FILE]
 
 bf16, random weights made on the card, one row of random tokens, `model.prefill` as its caller sees it; memory is the
 peak above the weights.

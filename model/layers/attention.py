@@ -1,5 +1,7 @@
 """Causal self-attention with grouped key and value heads."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -93,24 +95,36 @@ def _visible(
 
 def _attend_after(query: Tensor, key: Tensor, value: Tensor, past: int, scale: float | None) -> Tensor:
     """Causal attention of queries that come after `past` keys, without a matrix of all scores."""
-    if query.device.type == "cpu" and not torch.is_grad_enabled():
-        return _merged(query, key, value, past, scale)
-    return _masked(query, key, value, past, scale)
+    attend = None if torch.is_grad_enabled() else _telling_sums(query)
+    if attend is None:
+        return _masked(query, key, value, past, scale)
+    return _merged(attend, query, key, value, past, scale)
 
 
-def _merged(query: Tensor, key: Tensor, value: Tensor, past: int, scale: float | None) -> Tensor:
+def _telling_sums(query: Tensor) -> Callable[..., tuple[Tensor, ...]] | None:
+    """The fused kernel that takes such queries and also gives the log-sum-exp of their scores, in fp32."""
+    if query.device.type == "cpu":
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    half, head_dim = query.dtype in (torch.bfloat16, torch.float16), query.shape[-1]
+    if query.is_cuda and half and head_dim % 8 == 0 and head_dim <= 256:
+        return torch.ops.aten._scaled_dot_product_flash_attention
+    return None
+
+
+def _merged(
+    attend: Callable[..., tuple[Tensor, ...]], query: Tensor, key: Tensor, value: Tensor, past: int, scale: float | None
+) -> Tensor:
     """Over the keys before, all of which every query sees, and causally over the queries' own, put together.
 
-    Softmax over two sets is the sum of both, weighted by exp(log-sum-exp of a set - that of all). The fused kernel
-    for a CPU tells it, but has no gradient of it, and is two to three times as fast without a mask.
+    Softmax over two sets is the sum of both, weighted by exp(log-sum-exp of a set - that of all). Of that sum the
+    kernels have no gradient; without a mask they are two to three times as fast.
     """
-    attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     shared = query.shape[1] // key.shape[1]
     folded = query.unflatten(1, (-1, shared)).flatten(2, 3)
-    before, sum_before = attend(folded, key[:, :, :past], value[:, :, :past], scale=scale)
+    before, sum_before = attend(folded, key[:, :, :past], value[:, :, :past], scale=scale)[:2]
     before, sum_before = before.reshape(query.shape), sum_before.reshape(query.shape[:3])
     own = (part[:, :, past:].repeat_interleave(shared, dim=1) for part in (key, value))
-    after, sum_after = attend(query, *own, is_causal=True, scale=scale)
+    after, sum_after = attend(query, *own, is_causal=True, scale=scale)[:2]
     return torch.lerp(before, after, (sum_after - sum_before).sigmoid().unsqueeze(-1).to(after.dtype))
 
 

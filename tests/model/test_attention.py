@@ -43,3 +43,17 @@ def test_queries_after_others_see_those_before_and_their_own(
         weights = torch.randn_like(expected)
         actual, wanted = (torch.autograd.grad((out * weights).sum(), query)[0] for out in (attended, expected))
         assert torch.allclose(actual, wanted, rtol=0, atol=1e-10)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the fused kernel in half precision is a GPU's")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("head_dim", [12, 64, 128], ids=["no fused kernel", "64", "128"])
+def test_half_precision_is_as_good_as_with_a_mask(dtype: torch.dtype, head_dim: int) -> None:
+    past, seqlen = 200, 77
+    query = torch.randn(2, seqlen, 8, head_dim, dtype=dtype, device="cuda").transpose(1, 2)
+    key, value = (torch.randn(2, 2, past + seqlen, head_dim, dtype=dtype, device="cuda") for _ in range(2))
+    with torch.no_grad():
+        attended = attention._attend_after(query, key, value, past, 0.2)
+        masked = attention._masked(query, key, value, past, 0.2)
+    expected = plain(query.double(), key.double(), value.double(), past, 0.2)
+    assert (attended - expected).norm() <= 2 * (masked - expected).norm() + 1e-4 * expected.norm()
