@@ -205,8 +205,9 @@ def backward(
     if plan.nsplits > 1:
         sums = (plan.nsplits, plan.batch, plan.chunks_of_slice * plan.Q, plan.ngroups, plan.dstate)
         out_dB, out_dC = (x.new_empty(sums, dtype=torch.float32) for _ in range(2))
-    of_chunks = x.new_empty((4, plan.batch, plan.nchunks, plan.nheads), dtype=torch.float32)
-    dA, dD, d_bias, d_across = of_chunks.unbind()
+    dA, dD, d_bias, d_across = (
+        x.new_empty((plan.batch, plan.nchunks, plan.nheads), dtype=torch.float32) for _ in range(4)
+    )
     shares = torch.empty_like(decays)
     per_group = (plan.batch, plan.chunks_of_slice, plan.ngroups * plan.nsplits, plan.Q, plan.Q)
     d_scores = x.new_empty(per_group, dtype=plan.state_dtype)
@@ -251,7 +252,7 @@ def backward(
             *(plan.seqlen, plan.nheads, plan.nchunks, *dt_limit),
             Q=plan.Q, H=HEADS, SOFTPLUS=dt_softplus, BIAS=dt_bias is not None,
         )  # fmt: skip
-    dA, dD, d_bias = of_chunks[:3].sum((1, 2)).unbind()
+    dA, dD, d_bias = (tensor.sum((0, 1)) for tensor in (dA, dD, d_bias))
     return (
         dx,
         ddt,
