@@ -8,8 +8,11 @@ from model.ops._common import compute_dtype, full_precision
 IGNORED = -100
 """Target that counts for nothing."""
 
-LOGITS_PER_BLOCK = 2**22
-"""Logits held at once: 16 MiB in fp32, and their probabilities."""
+ROWS = 256
+"""Of a block: each reads the weights again, and with more, logits of a small vocabulary leave the cache."""
+
+LOGITS_PER_BLOCK = 2**24
+"""Held at most: 64 MiB in fp32, and their probabilities."""
 
 
 def forward(hidden: Tensor, weight: Tensor, targets: Tensor, with_gradients: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -25,7 +28,7 @@ def forward(hidden: Tensor, weight: Tensor, targets: Tensor, with_gradients: boo
         loss = torch.zeros((), dtype=dtype, device=hidden.device)
         d_hidden = torch.empty_like(hidden) if with_gradients else hidden.new_empty(0)
         d_weight = torch.zeros_like(weight, dtype=dtype) if with_gradients else hidden.new_empty(0, dtype=dtype)
-        rows = max(1, min(LOGITS_PER_BLOCK // weight.shape[0], hidden.shape[0]))
+        rows = max(1, min(ROWS, LOGITS_PER_BLOCK // weight.shape[0], hidden.shape[0]))
         logits = hidden.new_empty(rows, weight.shape[0])
         probs = torch.empty_like(logits, dtype=dtype)
         for start in range(0, hidden.shape[0], rows):
