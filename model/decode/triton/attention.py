@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.ops._launch import Launched
+from model.ops._launch import Launched, power_of_2
 from model.ops.ssd.triton.parts import dot
 
 PROGRAMS = 256
@@ -146,12 +146,12 @@ class Attend:
             (rows, heads head_dim).
         """
         rows, (heads, kv_heads, d), capacity = len(qkv), (self._heads, self._kv_heads, self._d), buffer.shape[3]
-        D = max(16, triton.next_power_of_2(d))
+        D = max(16, power_of_2(d))
         cos, sin = (buffer, buffer) if turns is None else turns
         half = 0 if turns is None else self._half
         append_kernel[(kv_heads + heads * (half > 0), rows)](
             *(qkv, buffer, position, cos, sin, capacity),
-            *(heads, kv_heads, d, half, triton.next_power_of_2(max(1, half)), D),
+            *(heads, kv_heads, d, half, power_of_2(max(1, half)), D),
             num_warps=1,
         )
         nshares = shares(rows * kv_heads, capacity)
@@ -159,13 +159,13 @@ class Attend:
         highest, weights = (torch.empty_like(sums[..., 0], memory_format=torch.contiguous_format) for _ in range(2))
         attend_kernel[(nshares, kv_heads, rows)](
             *(qkv, buffer, position, starts, sums, highest, weights, self._scale, capacity),
-            *(heads, kv_heads, d, max(16, triton.next_power_of_2(heads // kv_heads)), D, BLOCK),
+            *(heads, kv_heads, d, max(16, power_of_2(heads // kv_heads)), D, BLOCK),
             PRECISION="ieee" if qkv.dtype is torch.float32 else "tf32",
             num_warps=4, num_stages=2,
         )  # fmt: skip
         y = torch.empty((rows, heads * d), dtype=qkv.dtype, device=qkv.device)
         merge_kernel[(rows * heads,)](
-            *(sums, highest, weights, y, nshares, d, triton.next_power_of_2(nshares), D),
+            *(sums, highest, weights, y, nshares, d, power_of_2(nshares), D),
             num_warps=4,
         )
         return y

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.ops._launch import Launched
+from model.ops._launch import Launched, power_of_2
 from model.ops.ssd.triton.parts import dot
 
 MOST_PARTS = 5
@@ -185,7 +185,7 @@ def planned(rows: int, outs: tuple[int, ...], k: int, dtype: torch.dtype) -> Pla
             n //= 2
         constants |= {"N": n, "TWO": rows == 2, "PIPELINE": 1} | _blocks(k, LONGEST)
         return Plan(outs, constants, {"num_warps": 4, "num_stages": 1})
-    m = min(MOST_ROWS, max(16, triton.next_power_of_2(rows)))
+    m = min(MOST_ROWS, max(16, power_of_2(rows)))
     precision = "ieee" if dtype is torch.float32 else "tf32"  # of no meaning to halves
     constants |= {"M": m, "N": 32, "PRECISION": precision} | _blocks(k, 512 // dtype.itemsize)
     return Plan(outs, constants, {"num_warps": 4, "num_stages": 4 if m < MOST_ROWS else 3})
@@ -196,7 +196,7 @@ def _blocks(k: int, longest: int) -> dict[str, Any]:
     even = min(longest, k & -k)
     if even >= min(128, longest):
         return {"BLOCK": even, "EVEN": True}
-    return {"BLOCK": min(longest, max(16, triton.next_power_of_2(k))), "EVEN": False}
+    return {"BLOCK": min(longest, max(16, power_of_2(k))), "EVEN": False}
 
 
 class Linear:

@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from model.layers.norm import GatedRMSNorm, RMSNorm
-from model.ops._launch import Launched
+from model.ops._launch import Launched, power_of_2
 
 
 @Launched
@@ -64,7 +64,7 @@ class AddNorm:
         """(rows, d), contiguous, and the same or None -> (rows, d) in the dtype of the weight."""
         rows, d = residual.shape
         y = torch.empty_like(residual, dtype=self._weight.dtype)
-        block = triton.next_power_of_2(d)
+        block = power_of_2(d)
         add_norm_kernel[(rows,)](
             *(residual, y if mixed is None else mixed, self._weight, y, self._multiplier, self._eps),
             *(d, block, mixed is not None),
@@ -84,7 +84,7 @@ class GatedNorm:
         """(rows, d), contiguous, and its gate, contiguous along d -> the same."""
         rows, d = x.shape
         y = torch.empty_like(x)
-        block = triton.next_power_of_2(self._group)
+        block = power_of_2(self._group)
         gated_norm_kernel[(d // self._group, rows)](
             *(x, gate, self._weight, y, gate.stride(0), self._eps),
             *(d, self._group, block, self._norm_first),

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from model.ops._common import full_precision
-from model.ops._launch import Launched
+from model.ops._launch import Launched, power_of_2
 from model.ops.cross_entropy.torch import IGNORED, add_product
 
 LOGITS_PER_BLOCK = 2**27
@@ -42,7 +42,7 @@ def forward(
     width = -(-vocab // 64) * 64  # aligned rows, whatever the vocabulary
     room = hidden.new_empty(size, width)[:, :vocab]
     targets = targets.contiguous()
-    options = {"TILE": min(TILE, triton.next_power_of_2(vocab)), "GRADIENTS": with_gradients, "num_warps": WARPS}
+    options = {"TILE": min(TILE, power_of_2(vocab)), "GRADIENTS": with_gradients, "num_warps": WARPS}
     with full_precision(hidden), torch.cuda.device_of(hidden):
         for start in range(0, rows, size):
             block = slice(start, min(start + size, rows))

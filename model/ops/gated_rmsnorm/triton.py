@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.ops._launch import Launched
+from model.ops._launch import Launched, power_of_2
 
 TILE, OF_THREAD = 4096, 16
 """Elements at once, of as many rows as that is; and of each thread."""
@@ -31,8 +31,8 @@ class Plan:
 
     def __init__(self, rows: int, d: int, group_size: int, tile: int | None = None, of_thread: int = OF_THREAD) -> None:
         self.groups = d // group_size
-        block, tile = triton.next_power_of_2(group_size), tile or TILE
-        tile_rows = max(1, min(tile // block, triton.next_power_of_2(rows)))
+        block, tile = power_of_2(group_size), tile or TILE
+        tile_rows = max(1, min(tile // block, power_of_2(rows)))
         tiles = -(-rows // tile_rows)
         self.forward_grid = (tiles * self.groups,)
         self.tiles_of_program = max(LEAST_TILES, -(-tiles // max(1, PROGRAMS // self.groups)))

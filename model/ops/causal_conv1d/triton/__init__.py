@@ -8,9 +8,9 @@ summed by torch.
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
+from model.ops._launch import power_of_2
 from model.ops.causal_conv1d.triton.kernels import backward_kernel, forward_kernel
 
 PROGRAMS = 1024
@@ -30,8 +30,8 @@ class Tile(NamedTuple):
     def of(self, x: Tensor) -> tuple[int, int, int]:
         """Channels, rows and warps of a program: a function of the shape alone, so that results are."""
         batch, seqlen, channels = x.shape
-        width = min(self.channels, max(self.per_warp, triton.next_power_of_2(channels)))
-        share = batch * seqlen * triton.cdiv(channels, width) // PROGRAMS
+        width = min(self.channels, max(self.per_warp, power_of_2(channels)))
+        share = batch * seqlen * -(-channels // width) // PROGRAMS
         rows = 1 << max(share, 1).bit_length() - 1
         return width, min(MOST_ROWS, max(LEAST_ROWS, rows)), width // self.per_warp
 
@@ -51,7 +51,7 @@ def forward(
     """Return y (b, l, d) in x's dtype."""
     x, y = x.contiguous(), x.new_empty(x.shape)
     (batch, seqlen, channels), (C, rows, warps) = x.shape, FORWARD.of(x)
-    grid = (triton.cdiv(channels, C), triton.cdiv(seqlen, rows), batch)
+    grid = (-(-channels // C), -(-seqlen // rows), batch)
     with torch.cuda.device_of(x):
         forward_kernel[grid](
             *_given(x, weight, bias, initial_state, seq_idx), y, seqlen, channels, rows,
@@ -75,7 +75,7 @@ def backward(
     (batch, seqlen, channels), width = x.shape, weight.shape[1]
     C, steps, warps = BACKWARD.of(x)
     rows = steps - (width - 1)
-    grid = (triton.cdiv(channels, C), triton.cdiv(seqlen, rows), batch)
+    grid = (-(-channels // C), -(-seqlen // rows), batch)
     parts = x.new_empty((batch * grid[1], width + 1, channels), dtype=torch.float32)
     with torch.cuda.device_of(x):
         backward_kernel[grid](

@@ -4,9 +4,9 @@ In fp32 from the angles to the result, which is rounded once; the torch path rou
 """
 
 import torch
-import triton
 from torch import Tensor
 
+from model.ops._launch import power_of_2
 from model.ops.rotary.triton.kernels import rotary_kernel
 
 PAIRS = 2048
@@ -21,8 +21,8 @@ WARPS = 4
 def sizes(heads: int, head_dim: int, half: int) -> dict[str, int]:
     """Of a tile."""
     rest = head_dim - 2 * half
-    P, H = triton.next_power_of_2(half), min(HEADS, triton.next_power_of_2(heads))
-    REST = triton.next_power_of_2(rest) if rest else 1
+    P, H = power_of_2(half), min(HEADS, power_of_2(heads))
+    REST = power_of_2(rest) if rest else 1
     return {"half": half, "rest": rest, "P": P, "REST": REST, "H": H, "T": max(1, PAIRS // (max(P, REST // 2) * H))}
 
 
@@ -32,7 +32,7 @@ def forward(x: Tensor, cos: Tensor, sin: Tensor, inverse: bool = False) -> Tenso
     x = x if x.stride(-1) == 1 else x.contiguous()
     y, cos, sin = torch.empty_like(x), cos.contiguous(), sin.contiguous()
     tile = sizes(heads, head_dim, cos.shape[-1])
-    grid = (triton.cdiv(seqlen, tile["T"]) * triton.cdiv(heads, tile["H"]), batch)
+    grid = (-(-seqlen // tile["T"]) * -(-heads // tile["H"]), batch)
     with torch.cuda.device_of(x):
         rotary_kernel[grid](
             *(x, cos, sin, y, seqlen, heads, cos.stride(0) if cos.dim() == 3 else 0),

@@ -27,6 +27,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from model.ops._launch import power_of_2
 from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel
 from model.ops.ssd.triton.gradients import inter_gradients_kernel, intra_gradients_kernel, sum_splits_kernel
 from model.ops.ssd.triton.scan import scan_kernel
@@ -70,7 +71,7 @@ class Plan:
         self.batch, self.seqlen, self.nheads, self.headdim = x.shape
         self.ngroups, self.dstate = B.shape[2:]
         self.Q = 64 if x.dtype is torch.bfloat16 else 32
-        self.P, self.N = (max(16, 1 << (size - 1).bit_length()) for size in (self.headdim, self.dstate))
+        self.P, self.N = (max(16, power_of_2(size)) for size in (self.headdim, self.dstate))
         self.nchunks = -(-self.seqlen // self.Q)
         self.state_dtype = torch.bfloat16 if x.dtype is torch.bfloat16 else torch.float32
         self._cut(self.batch * self.nheads, slice_bytes or SLICE)

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.ops._launch import Launched
+from model.ops._launch import Launched, power_of_2
 from model.ops.ssd.triton.decays import step_sizes
 
 LARGEST = 4096
@@ -56,8 +56,8 @@ def step(
     """As `ssd_step`, where each row of x, dt, B and C is contiguous, and the state."""
     batch, nheads, headdim = x.shape
     ngroups, dstate = B.shape[1:]
-    N = triton.next_power_of_2(dstate)
-    P = min(triton.next_power_of_2(headdim), max(1, LARGEST // N))
+    N = power_of_2(dstate)
+    P = min(power_of_2(headdim), max(1, LARGEST // N))
     y = torch.empty((batch, nheads, headdim), dtype=x.dtype, device=x.device)
     per_head = [(A if tensor is None else tensor).contiguous() for tensor in (A, D, dt_bias)]
     with torch.cuda.device_of(x):
