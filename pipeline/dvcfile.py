@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 DATA_FOLDERS = ("data/", "artifacts/")
 
 
@@ -33,6 +31,8 @@ class StageDefinition:
 
 def read_params(root: Path = Path()) -> dict[str, Any]:
     """params.yaml as it stands, unchecked."""
+    import yaml  # takes a while, which worker processes do without
+
     loaded: dict[str, Any] = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     return loaded
 
@@ -52,6 +52,8 @@ def lookup(params: dict[str, Any], key: str) -> Any:
 
 def read_stages(root: Path = Path()) -> dict[str, StageDefinition]:
     """The stages in the order of dvc.yaml."""
+    import yaml
+
     params = read_params(root)
     loaded = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     return {name: _definition(name, stage, params) for name, stage in loaded.items()}
