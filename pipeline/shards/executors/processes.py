@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -66,7 +67,10 @@ def _start(lifeline: Connection) -> None:
 
 
 def _import(module: str) -> None:
+    gc.disable()  # what is imported stays, and to look through it again and again takes a sixth of the time
     import_module(module)
+    gc.freeze()
+    gc.enable()
 
 
 def _end_with(lifeline: Connection) -> None:
