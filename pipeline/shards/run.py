@@ -15,7 +15,6 @@ from pipeline.progress import Progress
 from pipeline.shards.executors import Executor, J, R
 from pipeline.shards.kept import Kept, hand_over, run_and_keep
 
-
 SECONDS_BETWEEN_NOTES = 0.5
 """Of how far the work has come, in its folder: to replace a file takes longer than to take over a small shard."""
 
