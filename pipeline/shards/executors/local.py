@@ -39,7 +39,7 @@ class Local:
             module: the one that the function of the jobs is in; they import it.
         """
         if self._workers > 1 and jobs > 1:
-            self._processes = Processes(self._workers)
+            self._processes = self._processes or Processes(self._workers)
             self._processes.start(min(self._workers, jobs), module)
 
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:

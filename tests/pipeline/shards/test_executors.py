@@ -101,7 +101,9 @@ def test_workers_that_start_ahead_import_the_module_and_serve_the_run() -> None:
 def test_a_worker_does_without_what_its_shards_do_not_need() -> None:
     """Each worker of each stage waits for what it imports."""
     code = (
-        "import sys, pipeline.preprocess.annotate, pipeline.preprocess.write, pipeline.preprocess.contamination.scan\n"
+        "import sys\n"
+        "import pipeline.ingest.embedded, pipeline.ingest.shard, pipeline.tokenize.encode\n"
+        "import pipeline.preprocess.annotate, pipeline.preprocess.write, pipeline.preprocess.contamination.scan\n"
         "print(sorted({'yaml', 'omegaconf', 'psutil', 'tqdm', 'ftfy', 'ray', 'torch', 'mlflow'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
