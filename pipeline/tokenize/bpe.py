@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from pipeline.chat.tokenizer import SPECIAL_TOKENS
 from pipeline.params import MIN_VOCAB_SIZE
-from pipeline.shards.executors.cores import cores
+from pipeline.shards.ahead import map_ahead
 
 TRAINING_BYTES = 64 * 10**6
 """Of a larger corpus, evenly spaced records of about this size in all are read: more text hardly moves the merges."""
@@ -67,28 +66,21 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 def sample_texts(shards: Sequence[Path], sample_bytes: int = TRAINING_BYTES) -> Iterator[str]:
     """The texts of `shards` (documents and conversations), or of every n-th record if that is above `sample_bytes`."""
-    with ThreadPoolExecutor(cores()) as readers:
-        sizes = list(readers.map(_size, shards))
-        stride = max(1, -(-sum(size for _, size in sizes) // sample_bytes))
-        offsets = accumulate((records for records, _ in sizes), initial=0)
-        reading: Future[pl.Series] | None = None
-        for shard, offset in zip(shards, offsets, strict=False):
-            following = readers.submit(_sample, shard, -offset % stride, stride)
-            if reading:
-                yield from reading.result()
-            reading = following  # while the one before it is used
-        if reading:
-            yield from reading.result()
+    sizes = list(map_ahead(_size, shards))
+    stride = max(1, -(-sum(size for _, size in sizes) // sample_bytes))
+    offsets = accumulate((records for records, _ in sizes[:-1]), initial=0)
+
+    def sample(shard: Path, offset: int) -> pl.Series:
+        return _texts(pl.read_parquet(shard).gather_every(stride, -offset % stride))
+
+    for texts in map_ahead(lambda place: sample(*place), zip(shards, offsets, strict=False)):
+        yield from texts
 
 
 def _size(shard: Path) -> tuple[int, int]:
     """Its records, and the bytes of their texts."""
     table = pl.read_parquet(shard)
     return table.height, int(_texts(table).str.len_bytes().sum())
-
-
-def _sample(shard: Path, first: int, stride: int) -> pl.Series:
-    return _texts(pl.read_parquet(shard).gather_every(stride, first))
 
 
 def _texts(table: pl.DataFrame) -> pl.Series:
