@@ -25,7 +25,6 @@ from pipeline.preprocess.reasons import own_reasons
 from pipeline.preprocess.runs import PAIRS, match, matches
 from pipeline.preprocess.splitting import GROUP_OF_HELD_OUT, assign_splits, require_splits
 from pipeline.shards import Executor, Kept, run_shards
-from pipeline.shards.ahead import map_ahead
 from pipeline.shards.tables import KINDS, write_table
 from pipeline.work import WorkFolder
 
@@ -123,19 +122,15 @@ def _enter(
     """The ledger with what the annotations say of each record, and the drops for what it is itself."""
     ends = np.cumsum([shard.records for shard in annotated]).tolist()
     ledger = Ledger(folder, [0, *ends[:-1]], ends[-1])
-
-    def read(shard: Annotate) -> tuple[pl.DataFrame, pl.Series]:
-        records = pl.read_parquet(shard.folder / RECORDS)
-        return records, own_reasons(records, shard.kind, params)["reason"]
-
-    for index, (shard, (records, reasons)) in enumerate(zip(shards, map_ahead(read, shards), strict=True)):
-        rows = ledger.shard(index)
+    for index, shard in enumerate(shards):
+        records, rows = pl.read_parquet(shard.folder / RECORDS), ledger.shard(index)
         ledger["kind"][rows] = KINDS.index(shard.kind)
         ledger["source"][rows] = _codes(records["source"], sources)
         ledger["fixed"][rows] = _codes(records["split"], SPLIT_CODES, null=FREE)
         ledger["characters"][rows] = records["characters"].to_numpy()
         ledger["group_hash"][rows] = records["group_hash"].to_numpy()
         ledger["draw"][rows] = string_hashes(records["id"])
+        reasons = own_reasons(records, shard.kind, params)["reason"]
         for reason in reasons.drop_nulls().unique().sort():
             ledger.code(reason)
         ledger["reason"][rows] = _codes(reasons, ledger.reasons, null=0)
@@ -154,10 +149,9 @@ def _write_tables(
     ids = _ids(ledger, shards, causes)
     evaluations = hits.group_by("row", maintain_order=True).first().select("row", evaluation="evaluation")
     reasons, splits = pl.Series([None, *ledger.reasons[1:]], dtype=pl.String), pl.Series([*SPLIT_CODES, None])
-
-    def write(index: int) -> Path:
-        shard, rows = shards[index], ledger.shard(index)
-        records = pl.read_parquet(shard.folder / RECORDS)
+    paths = []
+    for index, shard in enumerate(shards):
+        records, rows = pl.read_parquet(shard.folder / RECORDS), ledger.shard(index)
         cause = np.asarray(ledger["cause"][rows])
         place = pl.Series(np.searchsorted(causes, cause)).scatter(np.flatnonzero(cause < 0), None)
         table = pl.DataFrame(
@@ -181,11 +175,9 @@ def _write_tables(
             .then(pl.format("source {}", "source"))
             .otherwise(pl.coalesce("own", "cause"))
         )
-        path = folder / f"{shard.path.stem}.parquet"
-        write_table(table.select("copies", "reason", detail=detail, split="split"), path)
-        return path
-
-    return list(map_ahead(write, range(len(shards))))
+        paths.append(folder / f"{shard.path.stem}.parquet")
+        write_table(table.select("copies", "reason", detail=detail, split="split"), paths[-1])
+    return paths
 
 
 def _ids(ledger: Ledger, shards: Sequence[Annotate], rows: I64) -> pl.Series:

@@ -1,4 +1,4 @@
-"""Threads that read shards before somebody asks for them: Polars and hashing leave other threads alone meanwhile."""
+"""Threads that read or hash files before somebody asks for them: the interpreter is free meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AT_MOST = 4
-"""Shards in memory at a time, on any machine."""
+"""So that no machine holds more shards in memory."""
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
