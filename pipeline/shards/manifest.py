@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.hashing import MANIFEST, file_sha256
-from pipeline.shards.ahead import map_ahead
 
 
 def write_manifest(directory: Path, records: Mapping[str, int], facts: Mapping[str, Any]) -> None:
@@ -26,8 +25,7 @@ def write_manifest(directory: Path, records: Mapping[str, int], facts: Mapping[s
         facts: the rest of the manifest (counts, schema, ...), as JSON has it.
     """
     assert set(records) == _files(directory), "a manifest names each file of its directory"
-    sums = _sums(directory, records)
-    files = {name: {"records": records[name], "sha256": sums[name]} for name in sorted(records)}
+    files = {name: {"records": records[name], "sha256": file_sha256(directory / name)} for name in sorted(records)}
     draft = directory / f".{MANIFEST}.tmp"
     draft.write_text(json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(draft, directory / MANIFEST)
@@ -54,24 +52,17 @@ def verify_manifest(directory: Path) -> dict[str, Any]:
     """
     manifest = read_manifest(directory)
     expected, found = manifest["files"], _files(directory)
-    sums = _sums(directory, expected.keys() & found)
     for name in sorted(expected.keys() | found):
         if name not in found:
             problem = "is missing"
         elif name not in expected:
             problem = f"is not in {MANIFEST}"
-        elif sums[name] != expected[name]["sha256"]:
+        elif file_sha256(directory / name) != expected[name]["sha256"]:
             problem = f"differs from {MANIFEST}"
         else:
             continue
         raise ValueError(f"{directory / name} {problem}: remove {directory}/ and run `dvc repro`")
     return manifest
-
-
-def _sums(directory: Path, names: Iterable[str]) -> dict[str, str]:
-    """The hashes of files, by name."""
-    ordered = sorted(names)
-    return dict(zip(ordered, map_ahead(file_sha256, (directory / name for name in ordered)), strict=True))
 
 
 def _files(directory: Path) -> set[str]:

@@ -12,7 +12,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from pipeline.chat.tokenizer import SPECIAL_TOKENS
 from pipeline.params import MIN_VOCAB_SIZE
-from pipeline.shards.ahead import map_ahead
+from pipeline.tokenize.ahead import map_ahead
 
 TRAINING_BYTES = 64 * 10**6
 """Of a larger corpus, evenly spaced records of about this size in all are read: more text hardly moves the merges."""

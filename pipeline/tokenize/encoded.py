@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,8 @@ class Encoded:
     def __init__(self, shards: Sequence[Path], scratch: Path) -> None:
         """`scratch`: a new directory for the tokens of all shards in one file; a map of each would be too many."""
         scratch.mkdir(parents=True)
-        with ThreadPoolExecutor(2) as joining:
-            self._ids, self._mask = joining.map(lambda name: _join(shards, name, scratch), ("ids", "mask"))
+        self._ids = _join([shard / "ids.npy" for shard in shards], scratch / "ids")
+        self._mask = _join([shard / "mask.npy" for shard in shards], scratch / "mask")
         self.lengths = np.concatenate([np.load(shard / "lengths.npy") for shard in shards])
         """(records,) int64: tokens of each record."""
         self.first_response = np.concatenate([np.load(shard / "first_response.npy") for shard in shards])
@@ -40,11 +39,10 @@ class Encoded:
         return Sequences(np.concatenate([self._ids[start:stop] for start, stop in spans]), mask, lengths)
 
 
-def _join(shards: Sequence[Path], name: str, scratch: Path) -> np.ndarray:
-    """The arrays `name` of the shards, one after another, as a memory map of a file in `scratch`."""
-    target = scratch / name
+def _join(parts: Sequence[Path], target: Path) -> np.ndarray:
+    """The arrays in the files `parts`, one after another, as a memory map of the file `target`."""
     with target.open("wb") as file:
-        for shard in shards:
-            array = np.load(shard / f"{name}.npy")
+        for part in parts:
+            array = np.load(part)
             array.tofile(file)
     return np.asarray(np.memmap(target, dtype=array.dtype, mode="r"))

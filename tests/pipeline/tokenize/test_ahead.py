@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from pipeline.shards import ahead
-from pipeline.shards.ahead import map_ahead
+from pipeline.tokenize import ahead
+from pipeline.tokenize.ahead import map_ahead
 
 
 @pytest.fixture(autouse=True)

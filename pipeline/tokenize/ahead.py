@@ -1,4 +1,4 @@
-"""Threads that read or hash files before somebody asks for them: the interpreter is free meanwhile."""
+"""Threads that read shards before somebody asks for them: Polars leaves the interpreter free meanwhile."""
 
 from __future__ import annotations
 
