@@ -70,10 +70,11 @@ def sample_texts(shards: Sequence[Path], sample_bytes: int = TRAINING_BYTES) -> 
     stride = max(1, -(-sum(size for _, size in sizes) // sample_bytes))
     offsets = accumulate((records for records, _ in sizes[:-1]), initial=0)
 
-    def sample(shard: Path, offset: int) -> pl.Series:
+    def sample(place: tuple[Path, int]) -> pl.Series:
+        shard, offset = place
         return _texts(pl.read_parquet(shard).gather_every(stride, -offset % stride))
 
-    for texts in map_ahead(lambda place: sample(*place), zip(shards, offsets, strict=False)):
+    for texts in map_ahead(sample, zip(shards, offsets, strict=False)):
         yield from texts
 
 
