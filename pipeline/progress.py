@@ -32,7 +32,10 @@ class Progress:
     def _on_terminal(self) -> tqdm[None]:
         from tqdm import tqdm  # takes a while, which a log does without
 
-        return tqdm(total=self._total, initial=self._done, desc=self._what, unit=self._unit, dynamic_ncols=True)
+        bar: tqdm[None] = tqdm(
+            total=self._total, initial=self._done, desc=self._what, unit=self._unit, dynamic_ncols=True
+        )
+        return bar
 
     def __enter__(self) -> Progress:
         return self
