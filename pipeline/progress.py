@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Never, TypeVar
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -29,13 +29,10 @@ class Progress:
         self._start = self._last_line = time.monotonic()
         self._bar = self._on_terminal() if sys.stderr.isatty() else None
 
-    def _on_terminal(self) -> tqdm[None]:
+    def _on_terminal(self) -> tqdm[Never]:
         from tqdm import tqdm  # takes a while, which a log does without
 
-        bar: tqdm[None] = tqdm(
-            total=self._total, initial=self._done, desc=self._what, unit=self._unit, dynamic_ncols=True
-        )
-        return bar
+        return tqdm(total=self._total, initial=self._done, desc=self._what, unit=self._unit, dynamic_ncols=True)
 
     def __enter__(self) -> Progress:
         return self
