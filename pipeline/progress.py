@@ -6,9 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, Never, TypeVar
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 Item = TypeVar("Item")
 
@@ -26,10 +27,12 @@ class Progress:
         self._done = self._first = done
         self._notes: dict[str, float] = {}
         self._start = self._last_line = time.monotonic()
-        self._terminal = sys.stderr.isatty()
-        self._bar = tqdm(
-            total=total, initial=done, desc=what, unit=unit, disable=not self._terminal, dynamic_ncols=True
-        )
+        self._bar = self._on_terminal() if sys.stderr.isatty() else None
+
+    def _on_terminal(self) -> tqdm[Never]:
+        from tqdm import tqdm  # takes a while, which a log does without
+
+        return tqdm(total=self._total, initial=self._done, desc=self._what, unit=self._unit, dynamic_ncols=True)
 
     def __enter__(self) -> Progress:
         return self
@@ -37,7 +40,8 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def over(self, items: Iterable[Item], size: Callable[[Item], int] = lambda item: 1) -> Iterator[Item]:
         """`items`, each of which counts as `size` of it once the next one is asked for."""
@@ -48,14 +52,16 @@ class Progress:
     def note(self, **values: float) -> None:
         """Numbers to show beside the count from now on."""
         self._notes |= values
-        self._bar.set_postfix({name: f"{value:.4g}" for name, value in self._notes.items()}, refresh=False)
+        if self._bar is not None:
+            self._bar.set_postfix({name: f"{value:.4g}" for name, value in self._notes.items()}, refresh=False)
 
     def advance(self, count: int = 1) -> None:
         """`count` more are done."""
         self._done += count
-        self._bar.update(count)
         now = time.monotonic()
-        if not self._terminal and now - self._last_line > SECONDS_BETWEEN_LINES and self._done < self._total:
+        if self._bar is not None:
+            self._bar.update(count)
+        elif now - self._last_line > SECONDS_BETWEEN_LINES and self._done < self._total:
             self._last_line = now
             rate = (self._done - self._first) / (now - self._start)
             left = (self._total - self._done) / rate
@@ -67,5 +73,8 @@ class Progress:
 
     def line(self, text: str) -> None:
         """Print a line without breaking the bar."""
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stdout)
+            sys.stdout.flush()
+        else:
+            print(text, flush=True)

@@ -16,13 +16,18 @@ def main() -> None:
     from pathlib import Path
 
     from pipeline.params import load_params
-    from pipeline.preprocess.run import preprocess
-    from pipeline.shards import Local
+    from pipeline.shards import executor_for, read_manifest
     from pipeline.work import WorkFolder
 
     source, work, kind, workers = sys.argv[1:]
-    params = replace(load_params().preprocess, near_duplicates=kind == "near")
-    preprocess(Path(source), WorkFolder(Path(work)), params, executor=Local(int(workers)))
+    params = load_params()
+    launch = replace(params.launch, workers=int(workers))
+    shards = len(read_manifest(Path(source))["files"])
+    with executor_for(launch, jobs=shards, module="pipeline.preprocess.annotate") as executor:  # as the stage does
+        from pipeline.preprocess.run import preprocess
+
+        chosen = replace(params.preprocess, near_duplicates=kind == "near")
+        preprocess(Path(source), WorkFolder(Path(work)), chosen, executor=executor)
 
 
 if __name__ == "__main__":

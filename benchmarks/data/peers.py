@@ -82,6 +82,7 @@ def run_measured(command: list[str], threads: int | None = None) -> Cost:
         subprocess.CalledProcessError: it failed.
     """
     env = {**os.environ, "PYTHONPATH": str(ROOT), "LOGURU_LEVEL": "ERROR"}  # datatrove's log
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # compiled once, on either side, as Python does it unless told otherwise
     if threads:
         env |= {"POLARS_MAX_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     start = time.perf_counter()

@@ -8,8 +8,6 @@ from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
 
-import yaml
-
 from pipeline.chat.schemas import as_messages
 from pipeline.ingest.docstrings import Limits, defines_something, extract_pairs, parse_module
 from pipeline.ingest.pieces import Bounds, LeftOut, Outcome, Piece, Record
@@ -72,6 +70,8 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         ValueError: a field is missing or unknown.
     """
+    import yaml  # takes a while, which worker processes do without
+
     found = yaml.safe_load(path.read_text(encoding="utf-8"))
     limits = {field.name for field in fields(Limits)}
     wanted = {"packages", "leave_out"} | limits

@@ -18,11 +18,14 @@ def main(params: Params, run: Run, work: WorkFolder) -> None:
     """Run the stage and log its totals."""
     from pathlib import Path
 
-    from pipeline.preprocess.run import preprocess
-    from pipeline.shards import executor_for
+    from pipeline.shards import executor_for, read_manifest
 
-    with executor_for(params.launch) as executor:
-        totals = preprocess(Path("data/ingested"), work, params.preprocess, executor=executor)
+    source = Path("data/ingested")
+    shards = len(read_manifest(source)["files"])
+    with executor_for(params.launch, jobs=shards, module="pipeline.preprocess.annotate") as executor:
+        from pipeline.preprocess.run import preprocess
+
+        totals = preprocess(source, work, params.preprocess, executor=executor)
     report("preprocess", run, totals)
 
 

@@ -6,6 +6,7 @@ module (never `__main__`) and writes files of its own. An executor says where.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -13,6 +14,9 @@ from functools import partial
 from pipeline.progress import Progress
 from pipeline.shards.executors import Executor, J, R
 from pipeline.shards.kept import Kept, hand_over, run_and_keep
+
+SECONDS_BETWEEN_NOTES = 0.5
+"""Of how far the work has come, in its folder: to replace a file takes longer than to take over a small shard."""
 
 
 def run_shards(
@@ -39,6 +43,7 @@ def run_shards(
     entries = kept.entries(function, jobs)
     results = kept.load(entries)
     todo = [index for index in range(len(jobs)) if index not in results]
+    noted = time.monotonic()
     with (
         closing(executor.run(partial(run_and_keep, function), [entries[index] for index in todo])) as stream,
         Progress(title, len(jobs), "shard", done=len(results)) as bar,
@@ -48,5 +53,7 @@ def run_shards(
             hand_over(entries[index])
             results[index] = result
             bar.advance()
-            kept.progress(len(results), len(jobs), "shard")
+            if len(results) == len(jobs) or time.monotonic() - noted > SECONDS_BETWEEN_NOTES:
+                kept.progress(len(results), len(jobs), "shard")
+                noted = time.monotonic()
     return [results[index] for index in range(len(jobs))]

@@ -6,10 +6,6 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 CATALOG = "sources.yaml"
 HELD_OUT = ("validation", "test")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -30,6 +26,10 @@ def read_catalog(path: Path) -> list[Source]:
     Raises:
         ValueError: the file is malformed; the message names the entry.
     """
+    import yaml  # these take a while, which worker processes do without
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         found = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))  # refuses a key twice
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:

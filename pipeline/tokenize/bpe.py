@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from pipeline.chat.tokenizer import SPECIAL_TOKENS
 from pipeline.params import MIN_VOCAB_SIZE
+from pipeline.tokenize.ahead import map_ahead
 
 TRAINING_BYTES = 64 * 10**6
 """Of a larger corpus, evenly spaced records of about this size in all are read: more text hardly moves the merges."""
@@ -64,13 +66,22 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 def sample_texts(shards: Sequence[Path], sample_bytes: int = TRAINING_BYTES) -> Iterator[str]:
     """The texts of `shards` (documents and conversations), or of every n-th record if that is above `sample_bytes`."""
-    total = sum(int(_texts(pl.read_parquet(shard)).str.len_bytes().sum()) for shard in shards)
-    stride = max(1, -(-total // sample_bytes))
-    offset = 0
-    for shard in shards:
-        table = pl.read_parquet(shard)
-        yield from _texts(table.gather_every(stride, -offset % stride))
-        offset += table.height
+    sizes = list(map_ahead(_size, shards))
+    stride = max(1, -(-sum(size for _, size in sizes) // sample_bytes))
+    offsets = accumulate((records for records, _ in sizes[:-1]), initial=0)
+
+    def sample(place: tuple[Path, int]) -> pl.Series:
+        shard, offset = place
+        return _texts(pl.read_parquet(shard).gather_every(stride, -offset % stride))
+
+    for texts in map_ahead(sample, zip(shards, offsets, strict=False)):
+        yield from texts
+
+
+def _size(shard: Path) -> tuple[int, int]:
+    """Its records, and the bytes of their texts."""
+    table = pl.read_parquet(shard)
+    return table.height, int(_texts(table).str.len_bytes().sum())
 
 
 def _texts(table: pl.DataFrame) -> pl.Series:

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 
 @contextmanager
 def publish_directory(target: Path) -> Iterator[Path]:
@@ -72,6 +70,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _remove_leftovers(target: Path) -> None:
+    import psutil  # takes a while, which worker processes do without
+
     prefix = f".{target.name}.tmp-"
     for leftover in target.parent.glob(f"{prefix}*"):
         pid = int(leftover.name.removeprefix(prefix).removesuffix("-old"))

@@ -21,8 +21,13 @@ __all__ = ["Executor", "J", "Job", "Local", "R", "Ray", "Slurm", "executor_for"]
 
 
 @contextmanager
-def executor_for(launch: LaunchParams) -> Iterator[Executor]:
-    """The executor that the section `launch` of params.yaml names, for all that a stage runs."""
+def executor_for(launch: LaunchParams, *, jobs: int = 0, module: str = "") -> Iterator[Executor]:
+    """The executor that the section `launch` of params.yaml names, for all that a stage runs.
+
+    Args:
+        jobs: how many the first run will have, where that is known: processes of this machine start for them now, so
+            that what they import (the `module` that the function is in) does not wait for what the stage imports.
+    """
     match launch.executor.name:
         case "ray":
             yield Ray(launch.workers, launch.ray_address)
@@ -30,4 +35,5 @@ def executor_for(launch: LaunchParams) -> Iterator[Executor]:
             yield Slurm(launch.workers, launch.slurm_options)
         case _:
             with Local(launch.workers) as local:
+                local.start(jobs, module)
                 yield local

@@ -15,8 +15,8 @@ from pipeline.shards.executors.processes import Processes
 class Local:
     """Spawned processes on this machine; one worker, or one job, runs in this process.
 
-    They start when they are first needed and serve one run after another, to the end of the block of `with`. A run
-    that fails, or is closed before its end, ends them; the next one starts others.
+    They start when they are first needed, or with `start`, and serve one run after another, to the end of the block of
+    `with`. A run that fails, or is closed before its end, ends them; the next one starts others.
     """
 
     def __init__(self, workers: int = 0) -> None:
@@ -31,6 +31,16 @@ class Local:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
+
+    def start(self, jobs: int, module: str) -> None:
+        """Start the processes that a run of so many jobs needs, while the caller does something else.
+
+        Args:
+            module: the one that the function of the jobs is in; they import it.
+        """
+        if self._workers > 1 and jobs > 1:
+            self._processes = self._processes or Processes(self._workers)
+            self._processes.start(min(self._workers, jobs), module)
 
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
         """See `Executor`. The shards that a worker died over are done again one at a time, once."""

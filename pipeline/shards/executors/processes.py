@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
@@ -15,7 +17,7 @@ from pipeline.shards.executors.flow import collect
 
 
 class Processes:
-    """At most `count`, each started for the first job that finds the others at work; what it has imported stays.
+    """At most `count`, each started when it is first needed, or by `start`; what it has imported stays.
 
     They end when the caller does, however it does: they hold the reading end of a pipe whose writing end only this
     process has.
@@ -25,6 +27,11 @@ class Processes:
         context = get_context("spawn")
         self._lifeline, self._end_all = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(self._lifeline,))
+
+    def start(self, count: int, module: str) -> None:
+        """Start so many, which import the module; does not wait for them."""
+        for _ in range(count):
+            self._pool.submit(_import, module)
 
     def run(
         self, function: Callable[[J], R], jobs: Mapping[int, J], *, at_once: int
@@ -54,9 +61,14 @@ class Processes:
 
 def _start(lifeline: Connection) -> None:
     """Prepare a spawned process, before anything of the job is imported."""
-    os.environ["POLARS_MAX_THREADS"] = "1"
+    gc.set_threshold(100_000)  # to look through what is imported, again and again, takes a sixth of its time
+    os.environ |= {"POLARS_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # the caller has a process for each core
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's, who then closes the lifeline
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+
+
+def _import(module: str) -> None:
+    import_module(module)
 
 
 def _end_with(lifeline: Connection) -> None:

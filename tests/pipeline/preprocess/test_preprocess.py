@@ -9,11 +9,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from pipeline.preprocess import write
+from pipeline.preprocess import annotate, write
 from pipeline.preprocess.run import preprocess
 from pipeline.shards import Local, verify_manifest, write_manifest
 from pipeline.shards.tables import KINDS, SPLITS, columns, shard_file, write_table
 from pipeline.work import WorkFolder
+
+MAIN = Path(__file__).parents[3] / "pipeline/preprocess/__main__.py"
 
 PARAMS: Any = SimpleNamespace(
     min_chars=3,
@@ -77,6 +79,10 @@ def read_clean(directory: Path) -> pl.DataFrame:
         for file in sorted(directory.glob(f"{split}/{kind}-*.parquet"))
     ]
     return pl.concat(parts)
+
+
+def test_workers_that_start_ahead_import_the_module_of_the_first_step() -> None:
+    assert f'module="{annotate.__name__}"' in MAIN.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("own_splits", [False, True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 import uuid
 from collections import Counter
@@ -85,6 +86,11 @@ def die_at_two(job: Number) -> int:
 
 def where(job: Number) -> tuple[int, str | None, str]:
     return os.getpid(), os.environ.get("POLARS_MAX_THREADS"), os.getcwd()
+
+
+def has_colorsys(job: Number) -> tuple[int, bool]:
+    """Whether a module that nothing here imports is there already."""
+    return os.getpid(), "colorsys" in sys.modules
 
 
 def sleep(job: Number) -> None:

@@ -83,6 +83,33 @@ def test_no_more_workers_start_than_there_are_jobs() -> None:
         assert len(workers_here()) <= 2
 
 
+@pytest.mark.usefixtures("no_workers")
+def test_workers_that_start_ahead_import_the_module_and_serve_the_run() -> None:
+    with Local(2) as local:
+        local.start(1, "colorsys")  # one job runs here
+        assert not workers_here()
+        local.start(9, "colorsys")
+        workers = workers_here()
+        assert workers
+        found = [result for _, result in local.run(jobs.has_colorsys, numbers(6))]
+        assert workers <= workers_here()
+        assert any(imported for _, imported in found)
+    assert not workers_here()
+    assert not any(imported for _, (_, imported) in Local(2).run(jobs.has_colorsys, numbers(6)))
+
+
+def test_a_worker_does_without_what_its_shards_do_not_need() -> None:
+    """Each worker of each stage waits for what it imports."""
+    code = (
+        "import sys\n"
+        "import pipeline.ingest.embedded, pipeline.ingest.shard, pipeline.tokenize.encode\n"
+        "import pipeline.preprocess.annotate, pipeline.preprocess.write, pipeline.preprocess.contamination.scan\n"
+        "print(sorted({'yaml', 'omegaconf', 'psutil', 'tqdm', 'ftfy', 'ray', 'torch', 'mlflow'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_worker_that_dies_between_two_runs_is_replaced() -> None:
     with Local(2) as local:
         (victim, *_), *_ = (result for _, result in local.run(jobs.where, numbers(2)))
