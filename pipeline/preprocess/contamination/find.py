@@ -31,7 +31,7 @@ def find_hits(
         The hits (`scan.HITS`), `row` being the number of the record; none where decontamination is off.
 
     Raises:
-        ValueError: a file of the evaluation sets is malformed.
+        ValueError: a file of the evaluation sets is malformed, or they hold no text.
     """
     n = params.contamination_words
     if not n:
@@ -46,7 +46,7 @@ def find_hits(
     found = run_shards(collect, collects, title="preprocess: evaluation n-grams", executor=executor, kept=kept)
     tables = [no_ngrams(), *found]
     if params.evaluation_sets != EMBEDDED:
-        tables.append(file_ngrams(Path(params.evaluation_sets), n))
+        tables.append(file_ngrams(Path(params.evaluation_sets), shards[0].preparation, n))
     evaluation = work.scratch / "evaluation.parquet"
     write_table(pl.concat(tables).unique("hash", keep="first", maintain_order=True).sort("hash"), evaluation)
     scans = [Scan(shard.path, shard.kind, shard.preparation, rows, evaluation, n) for shard, rows in train]
