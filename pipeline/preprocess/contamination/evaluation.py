@@ -14,6 +14,7 @@ from polars.exceptions import PolarsError
 
 from pipeline.preprocess.ngrams import ngram_hashes
 from pipeline.preprocess.prepare import Preparation, prepare, prepare_table, whole_texts
+from pipeline.preprocess.words import Ints
 from pipeline.shards.tables import DOCUMENTS
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
@@ -21,12 +22,12 @@ SUFFIXES = (".jsonl", ".parquet", ".txt")
 
 @dataclass(frozen=True)
 class Collect:
-    """Take the n-grams of `n` words of some records of a shard; `rows` are their places in it."""
+    """Take the n-grams of `n` words of some records of a shard; `rows` is what `choose` gave."""
 
     path: Path
     kind: str
     preparation: Preparation
-    rows: tuple[int, ...]
+    rows: str
     n: int
     folder: None = None
 
@@ -39,8 +40,18 @@ class Collect:
 def collect(job: Collect) -> pl.DataFrame:
     """`hash` of each n-gram, `evaluation`: the id of its record."""
     table, _ = prepare(job.path, job.kind, job.preparation)
-    held_out = table[list(job.rows)]
+    held_out = table[chosen(job.rows)]
     return _ngrams(held_out["id"], whole_texts(held_out, job.kind), job.n)
+
+
+def choose(is_chosen: np.ndarray[Any, Any]) -> str:
+    """Some records of a shard, from a bool for each, as a job holds them: a bit for each, in hexadecimal digits."""
+    return np.packbits(is_chosen).tobytes().hex()
+
+
+def chosen(rows: str) -> Ints:
+    """The places of the records that `choose` was given."""
+    return np.flatnonzero(np.unpackbits(np.frombuffer(bytes.fromhex(rows), dtype=np.uint8)))
 
 
 def file_ngrams(path: Path, preparation: Preparation, n: int) -> pl.DataFrame:

@@ -5,10 +5,11 @@ import random
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.preprocess.contamination.evaluation import Collect, collect, file_ngrams
+from pipeline.preprocess.contamination.evaluation import Collect, choose, collect, file_ngrams
 from pipeline.preprocess.contamination.scan import Scan, scan
 from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
 from pipeline.shards.tables import columns, write_table
@@ -34,11 +35,15 @@ def test_hits_against_a_search_of_all(tmp_path: Path, seed: int) -> None:
     write_shard(tmp_path / "shard.parquet", texts)
     held_out = tuple(sorted(rng.sample(range(40), rng.choice([0, 1, 5]))))
     train = tuple(number for number in range(40) if number not in held_out)
-    collected = collect(Collect(tmp_path / "shard.parquet", "documents", AS_IS, held_out, N))
+
+    def chosen(rows: tuple[int, ...]) -> str:
+        return choose(np.isin(np.arange(40), rows))
+
+    collected = collect(Collect(tmp_path / "shard.parquet", "documents", AS_IS, chosen(held_out), N))
     write_table(
         collected.unique("hash", keep="first", maintain_order=True).sort("hash"), tmp_path / "evaluation.parquet"
     )
-    hits = scan(Scan(tmp_path / "shard.parquet", "documents", AS_IS, train, tmp_path / "evaluation.parquet", N))
+    hits = scan(Scan(tmp_path / "shard.parquet", "documents", AS_IS, chosen(train), tmp_path / "evaluation.parquet", N))
     owner: dict[str, str] = {}
     for number in held_out:
         for gram in grams(texts[number]):
@@ -81,7 +86,16 @@ def test_text_that_preparing_changes_is_found_by_its_own_bytes(
         file.write_bytes(text.encode() if suffix == ".txt" else json.dumps({"q": text}).encode())
     evaluation = file_ngrams(file, preparation, N).unique("hash").sort("hash")
     write_table(evaluation, tmp_path / "evaluation.parquet")
-    hits = scan(Scan(tmp_path / "shard.parquet", kind, preparation, (0,), tmp_path / "evaluation.parquet", N))
+    hits = scan(
+        Scan(
+            tmp_path / "shard.parquet",
+            kind,
+            preparation,
+            choose(np.ones(1, dtype=bool)),
+            tmp_path / "evaluation.parquet",
+            N,
+        )
+    )
     table, _ = prepare(tmp_path / "shard.parquet", kind, preparation)
     words = len(grams(whole_texts(table, kind)[0].replace(".", " ").replace("@", " ").replace("[1]", " 1 ")))
     assert hits.select("id", "evaluation", "ngrams").rows() == [("id0", f"{file.name}:1", words)]
