@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -36,7 +37,7 @@ def mount(request):
 
     yield put
     for path in reversed(mounted):
-        subprocess.run(["umount", path], check=True)
+        subprocess.run(["umount", "--lazy", path], check=True)  # a run may still be on its way to MLflow
 
 
 @NEEDS_MOUNT
@@ -73,6 +74,28 @@ def test_work_on_a_full_disk_stops_and_goes_on_when_there_is_space(tmp_path, mou
     assert other.run("dvc", "repro", "finetune").returncode == 0
     folders = ("data/clean", "data/tokens", "artifacts/base/model", "artifacts/finetune/model")
     assert project.hashes(*folders) == other.hashes(*folders)
+
+
+@NEEDS_MOUNT
+def test_decisions_on_a_full_disk_stop_and_go_on_when_there_is_space(tmp_path, mount):
+    project = Project(tmp_path / "clone")
+    (project.path / "data/input").mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps({"text": f"document {number} says a thing of its own"}) for number in range(20_000))
+    (project.path / "data/input/mine.jsonl").write_text("\n".join(lines))
+    project.set_all(SMALL | {"ingest.source": "data/input/mine.jsonl"})
+    mount(project.path / "work", 40_000)
+    assert project.run("dvc", "repro", "preprocess").returncode == 0
+    project.set_all({"preprocess.min_chars": 33})  # decides anew and annotates nothing
+    filler = project.path / "work/filler"
+    with filler.open("wb") as file:
+        file.write(b"\0" * (shutil.disk_usage(project.path / "work").free - 300 * 1024))
+    full = project.run("dvc", "repro", "preprocess")
+    assert full.returncode != 0
+    assert "preprocess: error: the disk" in full.stderr, full.stderr
+    assert "Traceback" not in full.stderr
+    filler.unlink()
+    again = project.run("dvc", "repro", "preprocess")
+    assert again.returncode == 0, again.stderr
 
 
 @NEEDS_MOUNT

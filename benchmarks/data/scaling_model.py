@@ -24,8 +24,8 @@ from pipeline.preprocess.runs import ENTRY, RANGE_BYTES
 from pipeline.shards import Local
 from pipeline.work import WorkFolder
 
-COMPONENTS = 8 + 8
-"""Bytes of a record in the ledger beside COLUMNS: its parent, and the first of its component."""
+BESIDE = {"parent": 8, "first": 8, "sizes": 8, "has_fixed": 1, "kinds": 1, "hashes": 8}
+"""What the ledger has beside COLUMNS while it is decided, bytes of a record: of components, and of the draw."""
 SHARD_MB = 2
 
 
@@ -50,7 +50,7 @@ def entries_per_document() -> int:
 
 def ledger_bytes() -> int:
     """Of a record."""
-    return sum(int(dtype[1:]) for dtype in COLUMNS.values()) + COMPONENTS
+    return sum(int(dtype[1:]) for dtype in COLUMNS.values()) + sum(BESIDE.values())
 
 
 def measure(mb: float, place: Path) -> Measured:
@@ -72,7 +72,7 @@ def measure(mb: float, place: Path) -> Measured:
         peak_mb=cost.peak_mb,
         runs=size(*(f"annotated/*/{name}" for name in (CONTENTS, GROUPS, BANDS))),
         rows=size(f"annotated/*/{RECORDS}"),
-        ledger=size(*(f"ledger/{name}.npy" for name in (*COLUMNS, "parent", "first"))),
+        ledger=size(*(f"ledger/{name}.npy" for name in (*COLUMNS, *BESIDE))),
     )
 
 

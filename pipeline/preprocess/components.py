@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 I64 = np.ndarray[Any, np.dtype[np.int64]]
-BLOCK = 1 << 22
+BLOCK = 1 << 20
 """Pairs, or records, at a time: what bounds the memory beside the array itself."""
 
 

@@ -16,10 +16,10 @@ import polars as pl
 
 from pipeline.preprocess.annotate import BANDS, CONTENTS, GROUPS, RECORDS, Annotate, Annotated
 from pipeline.preprocess.components import I64, flatten, unite
-from pipeline.preprocess.contamination.find import CONTAMINATED, find_hits
+from pipeline.preprocess.contamination.find import find_hits
 from pipeline.preprocess.duplicates import cluster_sizes, deduplicate
 from pipeline.preprocess.hashes import string_hashes
-from pipeline.preprocess.ledger import FREE, SPLIT_CODES, Ledger
+from pipeline.preprocess.ledger import CONTAMINATED, FREE, SPLIT_CODES, Ledger
 from pipeline.preprocess.mixing import MIXED_OUT, Mixture, mix_sources
 from pipeline.preprocess.reasons import own_reasons
 from pipeline.preprocess.runs import PAIRS, match, matches
@@ -101,11 +101,11 @@ def tie(ledger: Ledger, pairs: Pairs, *, near: bool) -> tuple[I64, ClusterSizes]
     for rows in ledger.blocks():
         parent[rows] = rows
     deduplicate(ledger, parent, pairs(CONTENTS, tying), "duplicate")
-    clusters["exact"] = cluster_sizes(parent, tying)
+    clusters["exact"] = cluster_sizes(ledger, parent, tying)
     if near:
         distinct = ledger.stays()
         deduplicate(ledger, parent, pairs(BANDS, distinct), "near_duplicate")
-        clusters["near"] = cluster_sizes(parent, distinct)
+        clusters["near"] = cluster_sizes(ledger, parent, distinct)
     for path in pairs(GROUPS, tying):
         unite(parent, np.load(path, mmap_mode="r"))
     flatten(parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,13 @@ def _ordered(ledger: Ledger) -> Iterator[tuple[I64, I64]]:
         yield rows, rank * ledger.total + rows
 
 
-def cluster_sizes(parent: I64, members: np.ndarray[Any, Any]) -> dict[int, int]:
-    """How many components have so many of the members, by that number, from 2 on."""
-    _, sizes = np.unique(parent[members], return_counts=True)
-    counted = np.unique(sizes[sizes > 1], return_counts=True)
-    return {int(size): int(count) for size, count in zip(*counted, strict=True)}
+def cluster_sizes(ledger: Ledger, parent: I64, members: np.ndarray[Any, Any]) -> dict[int, int]:
+    """How many flat components have so many of the members (a bool for each record), by that number, from 2 on."""
+    sizes = ledger.make("sizes", "i8")
+    for rows in ledger.blocks():
+        np.add.at(sizes, parent[rows[members[rows]]], 1)
+    counts: Counter[int] = Counter()
+    for rows in ledger.blocks():
+        found, times = np.unique(sizes[rows], return_counts=True)
+        counts.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
+    return {size: count for size, count in counts.items() if size > 1}

@@ -1,7 +1,7 @@
 """What is known and decided of each record, by its number: columns of fixed width in memory-mapped files.
 
-A record's number is its place in the order of the shards. 40 bytes a record in all, and 8 more for each set of
-components; what of it is in memory is the operating system's choice.
+A record's number is its place in the order of the shards. 40 bytes a record, and 34 more for components
+and the draw of the splits (`Ledger.make`); what of it is in memory is the operating system's choice.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ SPLIT_CODES = ("test", "validation", "train")
 
 FREE = len(SPLIT_CODES)
 """The code of a record whose split the user's files do not fix."""
+
+CONTAMINATED = "contaminated"
+"""The reason of records that share an n-gram with an evaluation set."""
 
 COLUMNS = {
     "kind": "u1",
@@ -57,8 +60,19 @@ class Ledger:
         self._made["copies"][:] = 1
 
     def make(self, name: str, dtype: str) -> np.ndarray[Any, Any]:
-        """A further column of zeros, in `<name>.npy`."""
-        return np.lib.format.open_memmap(self.folder / f"{name}.npy", mode="w+", dtype=dtype, shape=(self.total,))
+        """A further column of zeros, in `<name>.npy`.
+
+        Raises:
+            OSError: the disk is full. The zeros are written, for a page of a sparse file that finds no space when it
+                is first touched ends the process with SIGBUS.
+        """
+        path = self.folder / f"{name}.npy"
+        with path.open("wb") as file:
+            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
+            np.lib.format.write_array_header_1_0(file, {**header, "shape": (self.total,)})
+            for rows in range(0, self.total, BLOCK):
+                file.write(bytes(min(BLOCK, self.total - rows) * np.dtype(dtype).itemsize))
+        return np.lib.format.open_memmap(path, mode="r+")
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
         return self._made[name]

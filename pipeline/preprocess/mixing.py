@@ -5,7 +5,8 @@ languages in Devlin et al. 2019, multilingual BERT, and Conneau et al. 2020, XLM
 alpha). The sum of all text stays what it is: a source is written p_i / n_i * sum(n) times over, its whole part as
 whole repeats and the rest with some of its records once more. Above `max_repeats` times it is cut off, and its share
 stays behind (Muennighoff et al. 2023, "Scaling Data-Constrained Language Models": up to 4 epochs are almost as good
-as new text).
+as new text). A kind whose training text all weighs 0 is left out whole, what is held out of it as well: to hold out
+from no training has no use, and other stages take a kind that is not there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.preprocess.components import I64
 from pipeline.preprocess.hashes import U64, mix
 from pipeline.preprocess.ledger import Ledger
 from pipeline.preprocess.splitting import TRAIN
@@ -42,30 +44,68 @@ def mix_sources(ledger: Ledger, sources: Sequence[str], params: PreprocessParams
     """Drop and repeat training records, of each kind apart, so that the sources have their shares.
 
     Raises:
-        ValueError: a weight is for an unknown source, or all sources of a kind weigh 0.
+        ValueError: a weight is for an unknown source, or all training text weighs 0.
     """
     for name in params.weights:
         if name not in sources:
             raise ValueError(f"preprocess.weights.{name}: there is no such source; there are {', '.join(sources)}")
-    is_train = ledger.stays() & (np.asarray(ledger["split"]) == TRAIN)
-    seed = mix(np.full(1, params.seed, dtype=np.uint64))
+    sizes = _training_characters(ledger, sources)
+    weighty = {kind for kind, own in sizes.items() if any(params.weights.get(name, 1.0) for name in own)}
+    if not weighty and (names := sorted({name for own in sizes.values() for name in own})):
+        raise ValueError(f"preprocess.weights: nothing is left to train on: {', '.join(names)} weigh 0")
     mixtures = []
     for place, kind in enumerate(KINDS):
-        rows = np.flatnonzero(is_train & (np.asarray(ledger["kind"]) == place))
-        of_source = [rows[ledger["source"][rows] == code] for code in range(len(sources))]
-        sizes = {name: int(ledger["characters"][own].sum()) for name, own in zip(sources, of_source, strict=True)}
-        total = sum(sizes.values())
-        wanted = shares(sizes, params.weights, params.temperature) if total else {}
-        for name, own in zip(sources, of_source, strict=True):
-            if not sizes[name]:
-                continue
-            times = min(round(wanted[name] / sizes[name] * total, _DIGITS), params.max_repeats)
-            counts = copies(ledger["characters"][own], mix(ledger["draw"][own] ^ seed), times)
-            ledger["copies"][own] = counts
-            ledger.drop(own[counts == 0], MIXED_OUT)
-            written = int((ledger["characters"][own] * counts).sum())
-            mixtures.append(Mixture(kind, name, sizes[name], wanted[name], written))
+        if kind in weighty:
+            mixtures += _mix_kind(ledger, place, sources, sizes[kind], params)
+        elif sizes[kind]:
+            for rows in ledger.blocks():
+                _repeat(ledger, rows[(ledger["reason"][rows] == 0) & (ledger["kind"][rows] == place)], 0)
+            mixtures += [Mixture(kind, name, size, 0.0, 0) for name, size in sizes[kind].items()]
     return mixtures
+
+
+def _training_characters(ledger: Ledger, sources: Sequence[str]) -> dict[str, dict[str, int]]:
+    """By kind, the characters of the sources that have some in the training split."""
+    sizes = np.zeros((len(KINDS), len(sources)), dtype=np.int64)
+    for rows in ledger.blocks():
+        train = rows[(ledger["reason"][rows] == 0) & (ledger["split"][rows] == TRAIN)]
+        np.add.at(sizes, (ledger["kind"][train], ledger["source"][train]), ledger["characters"][train].astype(np.int64))
+    return {
+        kind: {name: size for name, size in zip(sources, own, strict=True) if size}
+        for kind, own in zip(KINDS, sizes.tolist(), strict=True)
+    }
+
+
+def _mix_kind(
+    ledger: Ledger, place: int, sources: Sequence[str], sizes: Mapping[str, int], params: PreprocessParams
+) -> list[Mixture]:
+    """Mix the sources of the kind at `place` of KINDS. What is written once as it is takes no memory."""
+    seed = mix(np.full(1, params.seed, dtype=np.uint64))
+    wanted, total = shares(sizes, params.weights, params.temperature), sum(sizes.values())
+    mixtures = []
+    for name, size in sizes.items():
+        times, written = min(round(wanted[name] / size * total, _DIGITS), params.max_repeats), size
+        if times != 1:
+            own = _training_rows(ledger, place, sources.index(name))
+            counts = copies(ledger["characters"][own], mix(ledger["draw"][own] ^ seed), times)
+            _repeat(ledger, own, counts)
+            written = int((ledger["characters"][own] * counts).sum())
+        mixtures.append(Mixture(KINDS[place], name, size, wanted[name], written))
+    return mixtures
+
+
+def _training_rows(ledger: Ledger, kind: int, source: int) -> I64:
+    parts = []
+    for rows in ledger.blocks():
+        is_own = (ledger["kind"][rows] == kind) & (ledger["source"][rows] == source)
+        parts.append(rows[is_own & (ledger["reason"][rows] == 0) & (ledger["split"][rows] == TRAIN)])
+    return np.concatenate(parts)
+
+
+def _repeat(ledger: Ledger, rows: I64, counts: np.ndarray[Any, Any] | int) -> None:
+    """Have the records written so many times, and drop those that are written 0 times."""
+    ledger["copies"][rows] = counts
+    ledger.drop(rows[ledger["copies"][rows] == 0], MIXED_OUT)
 
 
 _DIGITS = 9  # of how often a source is written: 1 must be 1, whatever division left behind
@@ -75,16 +115,11 @@ def shares(characters: Mapping[str, int], weights: Mapping[str, float], temperat
     """The share p of each source.
 
     Args:
-        characters: of each source, more than 0 for one at least.
-        weights: of some sources; the others have 1.
-
-    Raises:
-        ValueError: no source with text has a weight above 0.
+        characters: of each source.
+        weights: of some sources; the others have 1. One source at least has text and a weight above 0.
     """
     sizes = {source: size * weights.get(source, 1.0) for source, size in characters.items()}
     largest = max(sizes.values())
-    if not largest:
-        raise ValueError(f"preprocess.weights: nothing is left to train on: {', '.join(characters)} all weigh 0")
     wanted = {source: (size / largest) ** (1 / temperature) for source, size in sizes.items()}  # no power overflows
     total = sum(wanted.values())
     return {source: part / total for source, part in wanted.items()}

@@ -25,11 +25,16 @@ class Preparation:
 
 
 def prepare(path: Path, kind: str, preparation: Preparation) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The table of a shard with its texts as they will be written, and how many places were masked, by what they held.
+    """`prepare_table` of a shard."""
+    return prepare_table(pl.read_parquet(path), kind, preparation)
+
+
+def prepare_table(table: pl.DataFrame, kind: str, preparation: Preparation) -> tuple[pl.DataFrame, dict[str, int]]:
+    """The table with its texts as they will be written, and how many places were masked, by what they held.
 
     The quality presets' own rewriting is for documents; cleaning and masking are for conversations as well.
     """
-    table = clean(pl.read_parquet(path), kind)
+    table = clean(table, kind)
     if kind == DOCUMENTS and preparation.quality:
         table = table.with_columns(rewrite(table["text"], preparation.quality).alias("text"))
     masked: dict[str, int] = {}

@@ -90,7 +90,9 @@ def _facts(files: dict[str, FileFigures], decisions: Decisions) -> dict[str, Any
         totals = splits[split].setdefault(file.partition("-")[0], {"records": 0, "characters": 0})
         totals["records"] += figures.records
         totals["characters"] += figures.characters
-    counts = np.bincount(ledger["reason"], minlength=len(ledger.reasons))
+    counts = np.zeros(len(ledger.reasons), dtype=np.int64)
+    for rows in ledger.blocks():
+        counts += np.bincount(ledger["reason"][rows], minlength=len(ledger.reasons))
     dropped = {reason: int(count) for reason, count in zip(ledger.reasons[1:], counts[1:], strict=True) if count}
     repeated = dict.fromkeys(KINDS, 0)
     for place, kind in enumerate(KINDS):

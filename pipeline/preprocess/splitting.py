@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.preprocess.components import I64
+from pipeline.preprocess.components import BLOCK, I64
 from pipeline.preprocess.hashes import mix
-from pipeline.preprocess.ledger import FREE, SPLIT_CODES, Ledger
+from pipeline.preprocess.ledger import CONTAMINATED, FREE, SPLIT_CODES, Ledger
 from pipeline.shards.tables import KINDS, SPLITS
 
 if TYPE_CHECKING:
@@ -36,20 +36,30 @@ def assign_splits(ledger: Ledger, ties: I64, tying: np.ndarray[Any, Any], params
         ties: flat components of records that share a group, a content or a cluster of near duplicates.
         tying: which records' groups count in the draw: all that were not dropped before duplicates were.
     """
-    stays, fixed = ledger.stays(), np.asarray(ledger["fixed"])
-    own = own_splits(ledger)
-    has_fixed = np.zeros(ledger.total, dtype=bool)
-    has_fixed[ties[stays & (fixed != FREE)]] = True
-    is_free = stays & (fixed == FREE)
-    ledger["split"][:] = fixed
-    ledger.drop(is_free & has_fixed[ties], GROUP_OF_HELD_OUT)
-    drawn = np.flatnonzero(is_free & ~has_fixed[ties])
-    kinds = np.zeros(ledger.total, dtype=np.uint8)
-    np.bitwise_or.at(kinds, ties[drawn], np.left_shift(1, ledger["kind"][drawn]).astype(np.uint8))
-    names = np.full(ledger.total, np.iinfo(np.uint64).max, dtype=np.uint64)
-    np.minimum.at(names, ties[tying], ledger["group_hash"][tying])
-    splits = draw(kinds, mix(names ^ mix(np.full(1, params.seed, dtype=np.uint64))), own, params)
-    ledger["split"][drawn] = splits[ties[drawn]]
+    has_fixed, kinds, hashes = ledger.make("has_fixed", "?"), ledger.make("kinds", "u1"), ledger.make("hashes", "u8")
+    hashes[:] = np.iinfo(np.uint64).max
+    for rows in ledger.blocks():
+        ledger["split"][rows] = ledger["fixed"][rows]
+        has_fixed[ties[_staying(ledger, rows, fixed=True)]] = True
+    for rows in ledger.blocks():
+        free = _staying(ledger, rows, fixed=False)
+        is_torn = has_fixed[ties[free]]
+        ledger.drop(free[is_torn], GROUP_OF_HELD_OUT)
+        drawn, named = free[~is_torn], rows[tying[rows]]
+        np.bitwise_or.at(kinds, ties[drawn], np.left_shift(1, ledger["kind"][drawn]).astype(np.uint8))
+        np.minimum.at(hashes, ties[named], ledger["group_hash"][named])
+    seed = mix(np.full(1, params.seed, dtype=np.uint64))
+    for rows in ledger.blocks():
+        hashes[rows] = mix(hashes[rows] ^ seed)
+    splits = draw(kinds, hashes, own_splits(ledger), params)
+    for rows in ledger.blocks():
+        drawn = _staying(ledger, rows, fixed=False)
+        ledger["split"][drawn] = splits[ties[drawn]]
+
+
+def _staying(ledger: Ledger, rows: I64, *, fixed: bool) -> I64:
+    """Those of the records that stay whose split the user's files fix, or do not."""
+    return rows[(ledger["reason"][rows] == 0) & ((ledger["fixed"][rows] != FREE) == fixed)]
 
 
 def draw(
@@ -64,25 +74,43 @@ def draw(
         hashes: (n,)
     """
     splits = np.full(len(kinds), TRAIN, dtype=np.uint8)
+    totals = np.zeros(1 << len(KINDS), dtype=np.int64)
+    for start in range(0, len(kinds), BLOCK):
+        totals += np.bincount(kinds[start : start + BLOCK], minlength=len(totals))
     for stratum in range(1, 1 << len(KINDS)):
-        ties = np.flatnonzero(kinds == stratum)
-        ties = ties[np.argsort(hashes[ties], kind="stable")]
+        total = int(totals[stratum])
         names = [kind for place, kind in enumerate(KINDS) if stratum >> place & 1]
-        taken, left = 0, len(ties) - 1  # one at least is for train
+        counts: list[int] = []
         for split in HELD_OUT:
-            wanted = 0 if all(split in own[kind] for kind in names) else _share(_fraction(params, split), len(ties))
-            count = max(0, min(wanted, left - taken))
-            splits[ties[taken : taken + count]] = SPLIT_CODES.index(split)
-            taken += count
+            wanted = 0 if all(split in own[kind] for kind in names) else _share(_fraction(params, split), total)
+            counts.append(max(0, min(wanted, total - 1 - sum(counts))))  # one at least is for train
+        held_out = _lowest(kinds, hashes, stratum, sum(counts))
+        splits[held_out] = np.repeat([SPLIT_CODES.index(split) for split in HELD_OUT], counts)
     return splits
+
+
+def _lowest(kinds: np.ndarray[Any, Any], hashes: np.ndarray[Any, Any], stratum: int, count: int) -> I64:
+    """The `count` ties of the stratum with the lowest hashes, in their order: in memory that goes with `count`."""
+    found: list[I64] = []
+
+    def first() -> I64:
+        ties = np.concatenate(found)
+        return ties[np.argsort(hashes[ties], kind="stable")[:count]]
+
+    for start in range(0, len(kinds), BLOCK):
+        found.append(start + np.flatnonzero(kinds[start : start + BLOCK] == stratum))
+        if sum(map(len, found)) > 2 * count + BLOCK:
+            found = [first()]
+    return first()
 
 
 def own_splits(ledger: Ledger) -> Own:
     """By kind, the splits of the records that the user's files fix."""
-    fixed = np.unique(np.asarray(ledger["kind"]) * (FREE + 1) + np.asarray(ledger["fixed"]))
-    pairs = {divmod(int(code), FREE + 1) for code in fixed}
+    is_there = np.zeros((len(KINDS), FREE + 1), dtype=bool)
+    for rows in ledger.blocks():
+        is_there[ledger["kind"][rows], ledger["fixed"][rows]] = True
     return {
-        kind: {SPLIT_CODES[split] for owner, split in pairs if owner == place and split != FREE}
+        kind: {split for code, split in enumerate(SPLIT_CODES) if is_there[place, code]}
         for place, kind in enumerate(KINDS)
     }
 
@@ -96,13 +124,15 @@ def require_splits(ledger: Ledger, params: PreprocessParams) -> None:
     if not stays.any():
         raise ValueError("every record was dropped: loosen preprocess.min_chars and preprocess.max_chars")
     for place, kind in enumerate(KINDS):
-        of_kind = stays & (np.asarray(ledger["kind"]) == place)
+        is_kind = np.asarray(ledger["kind"]) == place
+        of_kind = stays & is_kind
         for split in SPLITS:
-            if of_kind.any() and not (of_kind & (np.asarray(ledger["split"]) == SPLIT_CODES.index(split))).any():
+            of_split = is_kind & (np.asarray(ledger["split"]) == SPLIT_CODES.index(split))
+            if of_kind.any() and not (of_kind & of_split).any():
+                lost = int((np.asarray(ledger["reason"])[of_split] == ledger.code(CONTAMINATED)).sum())
                 groups = len(np.unique(ledger["group_hash"][of_kind]))
-                raise ValueError(
-                    f"no {kind} are left for the split {split}: {_remedy(split, split in own[kind], groups, params)}"
-                )
+                remedy = _contaminated(lost, params) if lost else _remedy(split, split in own[kind], groups, params)
+                raise ValueError(f"no {kind} are left for the split {split}: {remedy}")
 
 
 def _share(fraction: float, count: int) -> int:
@@ -111,6 +141,14 @@ def _share(fraction: float, count: int) -> int:
 
 def _fraction(params: PreprocessParams, split: str) -> float:
     return {"test": params.test_fraction, "validation": params.validation_fraction}[split]
+
+
+def _contaminated(lost: int, params: PreprocessParams) -> str:
+    return (
+        f"{lost} of its records are dropped as {CONTAMINATED}, for {params.contamination_words} words in a row that "
+        "they share with held-out records or preprocess.evaluation_sets; raise preprocess.contamination_words, set it "
+        "to 0, or add records"
+    )
 
 
 def _remedy(split: str, brought: bool, groups: int, params: PreprocessParams) -> str:

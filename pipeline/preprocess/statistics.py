@@ -94,7 +94,8 @@ def _mixture(decisions: Decisions) -> pl.DataFrame:
         (mixture.kind, mixture.source, mixture.characters_in, mixture.characters_out, mixture.wanted_share)
         for mixture in decisions.mixtures
     ]
-    share = pl.col("characters_out") / pl.col("characters_out").sum().over("kind")
+    total = pl.col("characters_out").sum().over("kind")
+    share = pl.when(total > 0).then(pl.col("characters_out") / total).otherwise(0.0)
     table = pl.DataFrame(rows, schema=schema, orient="row").with_columns(share=share)
     return table.with_columns(pl.col("wanted_share", "share").round(6)).sort("kind", "source")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,21 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from pipeline.preprocess.ngrams import ngram_hashes
-from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
+from pipeline.preprocess.prepare import Preparation, prepare, prepare_table, whole_texts
+from pipeline.preprocess.words import Ints
+from pipeline.shards.tables import DOCUMENTS
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
 
 
 @dataclass(frozen=True)
 class Collect:
-    """Take the n-grams of `n` words of some records of a shard; `rows` are their places in it."""
+    """Take the n-grams of `n` words of some records of a shard; `rows` is what `choose` gave."""
 
     path: Path
     kind: str
     preparation: Preparation
-    rows: tuple[int, ...]
+    rows: str
     n: int
     folder: None = None
 
@@ -38,25 +40,36 @@ class Collect:
 def collect(job: Collect) -> pl.DataFrame:
     """`hash` of each n-gram, `evaluation`: the id of its record."""
     table, _ = prepare(job.path, job.kind, job.preparation)
-    held_out = table[list(job.rows)]
+    held_out = table[chosen(job.rows)]
     return _ngrams(held_out["id"], whole_texts(held_out, job.kind), job.n)
 
 
-def file_ngrams(path: Path, n: int) -> pl.DataFrame:
+def choose(is_chosen: np.ndarray[Any, Any]) -> str:
+    """Some records of a shard, from a bool for each, as a job holds them: a bit for each, in hexadecimal digits."""
+    return np.packbits(is_chosen).tobytes().hex()
+
+
+def chosen(rows: str) -> Ints:
+    """The places of the records that `choose` was given."""
+    return np.flatnonzero(np.unpackbits(np.frombuffer(bytes.fromhex(rows), dtype=np.uint8)))
+
+
+def file_ngrams(path: Path, preparation: Preparation, n: int) -> pl.DataFrame:
     """As `collect`, of a file or of the files of a directory; the id is `<file>:<line or row>`.
 
     A line of JSON lines or a row of Parquet is one record, whose text is all strings in it, in their order; a file
-    of plain text is one.
+    of plain text is one. Texts are prepared as those of training are. Where that rewrites documents, the n-grams of
+    the text before count as well: conversations are not rewritten.
 
     Raises:
-        ValueError: a file is of another format, or malformed.
+        ValueError: a file is of another format, or malformed; there is no text in any.
     """
     if path.is_file():
         files = {path.name: path}
     else:
         found = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
         files = {name: found[name] for name in sorted(found) if not name.rpartition("/")[2].startswith(".")}
-    tables = [no_ngrams()]
+    tables, texts_found = [no_ngrams()], 0
     for name, file in files.items():
         if file.suffix not in SUFFIXES:
             if name == "README.md":
@@ -64,9 +77,17 @@ def file_ngrams(path: Path, n: int) -> pl.DataFrame:
             raise ValueError(
                 f"preprocess.evaluation_sets: {file}: unknown format {file.suffix!r}; known are {', '.join(SUFFIXES)}"
             )
-        numbered = list(enumerate(_texts(file), start=1))
-        ids = pl.Series([f"{name}:{number}" for number, _ in numbered], dtype=pl.String)
-        tables.append(_ngrams(ids, pl.Series([text for _, text in numbered], dtype=pl.String), n))
+        numbered = [(f"{name}:{number}", text) for number, text in enumerate(_texts(file), start=1) if text.strip()]
+        records = pl.DataFrame(numbered, schema={"id": pl.String, "text": pl.String}, orient="row")
+        for way in dict.fromkeys((preparation, replace(preparation, quality=()))):
+            prepared, _ = prepare_table(records, DOCUMENTS, way)
+            tables.append(_ngrams(prepared["id"], prepared["text"], n))
+        texts_found += len(numbered)
+    if not texts_found:
+        raise ValueError(
+            f"preprocess.evaluation_sets: {path}: there is no text in it; bring files of {', '.join(SUFFIXES)}, "
+            "or set it to embedded"
+        )
     return pl.concat(tables)
 
 
@@ -90,7 +111,7 @@ def _texts(file: Path) -> Iterator[str]:
         yield from ("\n".join(_strings(list(row))) for row in rows)
         return
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: not UTF-8: {error.reason}; write the file as UTF-8") from error
     if file.suffix == ".txt":

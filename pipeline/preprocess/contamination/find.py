@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import polars as pl
 
 from pipeline.params import EMBEDDED, PreprocessParams
 from pipeline.preprocess.annotate import Annotate
-from pipeline.preprocess.contamination.evaluation import Collect, collect, file_ngrams, no_ngrams
+from pipeline.preprocess.contamination.evaluation import Collect, choose, collect, file_ngrams, no_ngrams
 from pipeline.preprocess.contamination.scan import HITS, Scan, scan
-from pipeline.preprocess.ledger import Ledger
+from pipeline.preprocess.ledger import CONTAMINATED, Ledger
 from pipeline.preprocess.splitting import TRAIN
 from pipeline.shards import Executor, Kept, run_shards
 from pipeline.shards.tables import write_table
 from pipeline.work import WorkFolder
-
-CONTAMINATED = "contaminated"
 
 
 def find_hits(
@@ -31,22 +27,18 @@ def find_hits(
         The hits (`scan.HITS`), `row` being the number of the record; none where decontamination is off.
 
     Raises:
-        ValueError: a file of the evaluation sets is malformed.
+        ValueError: a file of the evaluation sets is malformed, or they hold no text.
     """
     n = params.contamination_words
     if not n:
         return HITS.to_frame()
-    stays, split = ledger.stays(), np.asarray(ledger["split"])
-    held_out, train = (
-        _by_shard(ledger, shards, stays & (split != TRAIN)),
-        _by_shard(ledger, shards, stays & (split == TRAIN)),
-    )
+    held_out, train = (_by_shard(ledger, shards, training=training) for training in (False, True))
     collects = [Collect(shard.path, shard.kind, shard.preparation, rows, n) for shard, rows in held_out]
     kept = Kept.of(work)
     found = run_shards(collect, collects, title="preprocess: evaluation n-grams", executor=executor, kept=kept)
     tables = [no_ngrams(), *found]
     if params.evaluation_sets != EMBEDDED:
-        tables.append(file_ngrams(Path(params.evaluation_sets), n))
+        tables.append(file_ngrams(Path(params.evaluation_sets), shards[0].preparation, n))
     evaluation = work.scratch / "evaluation.parquet"
     write_table(pl.concat(tables).unique("hash", keep="first", maintain_order=True).sort("hash"), evaluation)
     scans = [Scan(shard.path, shard.kind, shard.preparation, rows, evaluation, n) for shard, rows in train]
@@ -58,9 +50,12 @@ def find_hits(
     return hits
 
 
-def _by_shard(
-    ledger: Ledger, shards: Sequence[Annotate], wanted: np.ndarray[Any, Any]
-) -> list[tuple[Annotate, tuple[int, ...]]]:
-    """The shards that hold wanted records, with these records' places in them."""
-    rows = [np.flatnonzero(wanted[ledger.shard(index)]).tolist() for index in range(len(shards))]
-    return [(shard, tuple(places)) for shard, places in zip(shards, rows, strict=True) if places]
+def _by_shard(ledger: Ledger, shards: Sequence[Annotate], *, training: bool) -> list[tuple[Annotate, str]]:
+    """The shards that hold records that stay for train, or for another split, and which ones."""
+    found = []
+    for index, shard in enumerate(shards):
+        own = ledger.shard(index)
+        is_wanted = (ledger["reason"][own] == 0) & ((ledger["split"][own] == TRAIN) == training)
+        if is_wanted.any():
+            found.append((shard, choose(is_wanted)))
+    return found

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from pipeline.preprocess.contamination.evaluation import chosen
 from pipeline.preprocess.ngrams import ngram_hashes
 from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
 from pipeline.preprocess.words import words
@@ -23,12 +24,12 @@ An n-gram of several evaluation records is put down to the first of them.
 
 @dataclass(frozen=True)
 class Scan:
-    """Look at the records of a shard that `rows` names, their places in it."""
+    """Look at some records of a shard; `rows` is what `choose` gave."""
 
     path: Path
     kind: str
     preparation: Preparation
-    rows: tuple[int, ...]
+    rows: str
     evaluation: Path
     """A table of `hash`, sorted, each once, and `evaluation`."""
     n: int
@@ -45,7 +46,7 @@ def scan(job: Scan) -> pl.DataFrame:
     evaluation = pl.read_parquet(job.evaluation)
     known = evaluation["hash"].to_numpy()
     table, _ = prepare(job.path, job.kind, job.preparation)
-    rows = np.array(job.rows, dtype=np.int64)
+    rows = chosen(job.rows)
     table = table[rows]
     texts = whole_texts(table, job.kind)
     hashes, offsets = ngram_hashes(texts, job.n, whole=False)

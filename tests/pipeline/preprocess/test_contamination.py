@@ -2,14 +2,16 @@
 
 import json
 import random
+import unicodedata
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.preprocess.contamination.evaluation import Collect, collect, file_ngrams
+from pipeline.preprocess.contamination.evaluation import Collect, choose, collect, file_ngrams
 from pipeline.preprocess.contamination.scan import Scan, scan
-from pipeline.preprocess.prepare import Preparation
+from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
 from pipeline.shards.tables import columns, write_table
 
 N = 3
@@ -33,11 +35,15 @@ def test_hits_against_a_search_of_all(tmp_path: Path, seed: int) -> None:
     write_shard(tmp_path / "shard.parquet", texts)
     held_out = tuple(sorted(rng.sample(range(40), rng.choice([0, 1, 5]))))
     train = tuple(number for number in range(40) if number not in held_out)
-    collected = collect(Collect(tmp_path / "shard.parquet", "documents", AS_IS, held_out, N))
+
+    def chosen(rows: tuple[int, ...]) -> str:
+        return choose(np.isin(np.arange(40), rows))
+
+    collected = collect(Collect(tmp_path / "shard.parquet", "documents", AS_IS, chosen(held_out), N))
     write_table(
         collected.unique("hash", keep="first", maintain_order=True).sort("hash"), tmp_path / "evaluation.parquet"
     )
-    hits = scan(Scan(tmp_path / "shard.parquet", "documents", AS_IS, train, tmp_path / "evaluation.parquet", N))
+    hits = scan(Scan(tmp_path / "shard.parquet", "documents", AS_IS, chosen(train), tmp_path / "evaluation.parquet", N))
     owner: dict[str, str] = {}
     for number in held_out:
         for gram in grams(texts[number]):
@@ -51,6 +57,51 @@ def test_hits_against_a_search_of_all(tmp_path: Path, seed: int) -> None:
     assert hits.rows() == expected
 
 
+ACCENTED = "été garçon naïve coûté déjà"
+
+
+@pytest.mark.parametrize("kind", ["documents", "conversations"])
+@pytest.mark.parametrize(
+    ("text", "preparation"),
+    [
+        (unicodedata.normalize("NFD", ACCENTED), AS_IS),
+        (ACCENTED.encode().decode("latin-1"), AS_IS),
+        ("o\0ne t\0wo th\0ree", AS_IS),
+        ("one\rtwo\rthree", AS_IS),
+        ("write to ann@corp.com or bob@corp.com", Preparation((), ("email",))),
+        ("They came to the\nYes.\nThe house was big [1] and red.\nBut it was", Preparation(("c4",), ())),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".parquet"])
+def test_text_that_preparing_changes_is_found_by_its_own_bytes(
+    tmp_path: Path, kind: str, text: str, preparation: Preparation, suffix: str
+) -> None:
+    content = text if kind == "documents" else [{"role": "user", "content": text}, {"role": "assistant", "content": ""}]
+    rows = [("id0", "input", "g0", None, content)]
+    write_table(pl.DataFrame(rows, schema=columns(kind, split=True), orient="row"), tmp_path / "shard.parquet")
+    file = (tmp_path / "set").with_suffix(suffix)
+    if suffix == ".parquet":
+        pl.DataFrame({"q": [text]}).write_parquet(file)
+    else:
+        file.write_bytes(text.encode() if suffix == ".txt" else json.dumps({"q": text}).encode())
+    evaluation = file_ngrams(file, preparation, N).unique("hash").sort("hash")
+    write_table(evaluation, tmp_path / "evaluation.parquet")
+    hits = scan(
+        Scan(
+            tmp_path / "shard.parquet",
+            kind,
+            preparation,
+            choose(np.ones(1, dtype=bool)),
+            tmp_path / "evaluation.parquet",
+            N,
+        )
+    )
+    table, _ = prepare(tmp_path / "shard.parquet", kind, preparation)
+    words = len(grams(whole_texts(table, kind)[0].replace(".", " ").replace("@", " ").replace("[1]", " 1 ")))
+    assert hits.select("id", "evaluation", "ngrams").rows() == [("id0", f"{file.name}:1", words)]
+    assert words > 0
+
+
 def test_files_of_every_format(tmp_path: Path) -> None:
     folder = tmp_path / "sets"
     folder.mkdir()
@@ -59,9 +110,9 @@ def test_files_of_every_format(tmp_path: Path) -> None:
     pl.DataFrame({"n": [1, 2], "q": ["x y z", "p q"]}).write_parquet(folder / "b.parquet")
     (folder / "c.txt").write_text("k l m n")
     (folder / "README.md").write_text("not one of them at all")
-    found = file_ngrams(folder, N)["evaluation"].value_counts().sort("evaluation").rows()
+    found = file_ngrams(folder, AS_IS, N)["evaluation"].value_counts().sort("evaluation").rows()
     assert found == [("a.jsonl:1", 5), ("a.jsonl:3", 1), ("b.parquet:1", 1), ("c.txt:1", 2)]
-    assert file_ngrams(folder / "c.txt", N)["evaluation"].to_list() == ["c.txt:1"] * 2
+    assert file_ngrams(folder / "c.txt", AS_IS, N)["evaluation"].to_list() == ["c.txt:1"] * 2
 
 
 @pytest.mark.parametrize(
@@ -76,4 +127,19 @@ def test_files_of_every_format(tmp_path: Path) -> None:
 def test_a_malformed_file_is_an_error(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        file_ngrams(tmp_path, N)
+        file_ngrams(tmp_path, AS_IS, N)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"q": "one two three"}')
+    assert file_ngrams(tmp_path, AS_IS, N)["evaluation"].to_list() == ["a.jsonl:1"]
+
+
+@pytest.mark.parametrize(
+    "files", [{}, {"a.jsonl": "", "b.txt": " \n"}, {"README.md": "about"}, {"a.jsonl": '{"n": 1}'}]
+)
+def test_sets_without_text_are_an_error(tmp_path: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=r"preprocess\.evaluation_sets: .*: there is no text in it"):
+        file_ngrams(tmp_path, AS_IS, N)

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.preprocess.splitting import assign_splits, require_splits
@@ -150,6 +151,15 @@ def test_splits_keep_to_every_rule(tmp_path: Path, seed: int, with_own_splits: b
             assert row["split"] or result["reason"] or result["split"] == "train"
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_blocks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    rows = random_records(random.Random(seed), with_own_splits=seed % 2 == 0)
+    whole = decide(tmp_path / "whole", rows, params(seed=seed))
+    for module in ("ledger", "splitting"):
+        monkeypatch.setattr(f"pipeline.preprocess.{module}.BLOCK", 3)
+    assert decide(tmp_path / "blocks", rows, params(seed=seed)) == whole
+
+
 def test_fractions_are_of_the_groups_and_the_seed_draws_them(tmp_path: Path) -> None:
     rows = [record(number, group=f"g{number % 100}") for number in range(300)]
 
@@ -202,6 +212,19 @@ def test_own_splits_of_one_kind_leave_the_other_its_share(tmp_path: Path) -> Non
 def test_an_empty_split_is_an_error(tmp_path: Path, rows: Rows, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         decide(tmp_path, rows, params())
+
+
+def test_a_split_that_contamination_empties_is_told_so(tmp_path: Path) -> None:
+    rows = [*(record(n) for n in range(9)), *(record(n, "conversations") for n in range(9, 18))]
+    ledger = make_ledger(tmp_path, rows)
+    wanted = SimpleNamespace(**vars(params()), contamination_words=13)
+    assign_splits(ledger, tie_rows(ledger, rows), ledger.stays(), wanted)
+    ledger.drop((np.asarray(ledger["kind"]) == 1) & (np.asarray(ledger["split"]) == 2), "contaminated")
+    message = (
+        r"no conversations are left for the split train: 7 of its records are dropped as contaminated, for 13 words"
+    )
+    with pytest.raises(ValueError, match=message + r".*; raise preprocess\.contamination_words"):
+        require_splits(ledger, wanted)
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

@@ -23,8 +23,6 @@ def test_shares() -> None:
     square_roots = {name: (size * 2.0 ** (name == "b")) ** 0.5 for name, size in SIZES.items()}
     wanted = {name: part / sum(square_roots.values()) for name, part in square_roots.items()}
     assert shares(SIZES, {"b": 2.0}, 2.0) == pytest.approx(wanted)
-    with pytest.raises(ValueError, match=r"preprocess\.weights: nothing is left"):
-        shares(SIZES, dict.fromkeys(SIZES, 0.0), 1.0)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -62,7 +60,11 @@ def test_the_default_changes_nothing(tmp_path: Path) -> None:
     assert ledger.stays().all()
 
 
-def test_training_text_takes_the_wanted_shares_and_nothing_else_is_touched(tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", [100, 1 << 22])
+def test_training_text_takes_the_wanted_shares_and_nothing_else_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr("pipeline.preprocess.ledger.BLOCK", block)
     ledger = make_ledger(tmp_path)
     mixtures = mix_sources(ledger, list("abc"), params(weights={"a": 3.0, "c": 0.5}))
     is_train = np.asarray(ledger["split"]) == SPLIT_CODES.index("train")
@@ -86,6 +88,29 @@ def test_a_source_is_not_repeated_beyond_the_bound(tmp_path: Path) -> None:
     mixtures = mix_sources(ledger, list("abc"), params(weights={"a": 1e6}, max_repeats=2))
     assert ledger["copies"].max() == 2
     assert [m.characters_out / m.characters_in for m in mixtures if m.source == "a"] == [2, 2]
+
+
+def test_a_kind_whose_sources_all_weigh_0_is_left_out_whole(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path)
+    is_conversation = np.asarray(ledger["kind"]) == 1
+    ledger["source"][is_conversation] = 2
+    ledger["source"][~is_conversation] %= 2
+    mixtures = mix_sources(ledger, list("abc"), params(weights={"c": 0.0}))
+    assert np.array_equal(ledger.stays(), ~is_conversation)
+    assert np.array_equal(ledger["copies"], (~is_conversation).astype(int))
+    assert {ledger.reasons[code] for code in ledger["reason"][is_conversation]} == {"mixed_out"}
+    outs = {(m.kind, m.source): (m.wanted_share, m.characters_out) for m in mixtures}
+    assert outs["conversations", "c"] == (0, 0)
+    assert outs["documents", "a"][1] + outs["documents", "b"][1] == sum(
+        m.characters_in for m in mixtures if m.kind == "documents"
+    )
+
+
+def test_when_all_that_is_there_weighs_0_the_error_names_it(tmp_path: Path) -> None:
+    ledger = make_ledger(tmp_path)
+    ledger["source"][:] %= 2
+    with pytest.raises(ValueError, match=r"preprocess\.weights: nothing is left to train on: a, b weigh 0$"):
+        mix_sources(ledger, list("abc"), params(weights={"a": 0.0, "b": 0.0}))
 
 
 def test_an_unknown_source_is_an_error(tmp_path: Path) -> None:
