@@ -91,6 +91,8 @@ def _same_column_twice(path: Path) -> None:
 
 FILES: list[tuple[str, Callable[[Path], object], str]] = [
     ("b.jsonl", lambda path: path.touch(), "empty"),
+    ("b.jsonl.gz", lambda path: path.write_bytes(gzip.compress(b"")), "empty"),
+    ("b.txt.gz", lambda path: path.write_bytes(gzip.compress(b"")), "empty"),
     ("b.jsonl", _link("nowhere"), "broken_link"),
     ("b.jsonl", _link("b.jsonl"), "unreadable"),
     ("b.jsonl", os.mkfifo, "not_a_file"),
@@ -122,6 +124,15 @@ def test_a_bad_file_is_an_error_or_an_entry(
     ingest(tmp_path / "out", quarantining(source, shard_mb))
     manifest(tmp_path / "out")
     assert [(row["file"], row["line"], row["reason"]) for row in quarantine(tmp_path / "out")] == [(name, None, reason)]
+    assert texts(tmp_path / "out") == ["good"]
+
+
+@pytest.mark.parametrize("content", [b"\n \r\n", b"\xef\xbb\xbf", b"\n" * 3_000_000])
+def test_a_file_of_blank_lines_is_an_entry(tmp_path: Path, content: bytes) -> None:
+    source = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "good"}]).parent
+    (source / "b.jsonl").write_bytes(content)
+    ingest(tmp_path / "out", quarantining(source))
+    assert manifest(tmp_path / "out")["quarantined"] == {"empty": 1}
     assert texts(tmp_path / "out") == ["good"]
 
 
