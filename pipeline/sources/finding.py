@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.sources.catalog import CATALOG, Source, read_catalog
-from pipeline.sources.files import Fault, File
+from pipeline.sources.files import File
 from pipeline.sources.pins import LOCK, Pins, make_pin, read_pins
 from pipeline.sources.remote import HOW_TO_PIN, find_objects, is_uri
 from pipeline.sources.walking import Found, look, walk
@@ -41,8 +40,8 @@ def find_files(source: Path) -> list[File]:
     if os.path.isdir(source):
         found = [each for each in walk(source) if each.name not in NOT_DATA]
         if (source / CATALOG).is_file():
-            return _each_once(_of_catalog(source, found))
-        return _each_once([_local(source, each, INPUT, fixed_split(each.name)) for each in found])
+            return _of_catalog(source, found)
+        return [_local(source, each, INPUT, fixed_split(each.name)) for each in found]
     if os.path.isfile(source):
         return [_local(source.parent, look(source, source.name), INPUT, None)]
     raise ValueError(f"ingest.source: {source} does not exist as a file or a folder; name one, or `embedded`")
@@ -117,22 +116,6 @@ def _place(location: str) -> str:
         return location
     folder, name = os.path.split(location)
     return os.path.join(os.path.realpath(folder), name)
-
-
-def _each_once(files: list[File]) -> list[File]:
-    """The files; a link to one of them is a fault. Links to the same file elsewhere are not: DVC's cache has such."""
-    links = {file.location for file in files if not is_uri(file.location) and os.path.islink(file.location)}
-    if not links:
-        return files
-    names = {_place(file.location): file.name for file in files if file.location not in links}
-
-    def checked(file: File) -> File:
-        target = names.get(os.path.realpath(file.location)) if file.location in links else None
-        if target is None or file.fault:
-            return file
-        return replace(file, fault=Fault("repeated", f"is a link to {target}, which is read already: take it away"))
-
-    return [checked(file) for file in files]
 
 
 def _require_one_owner(folder: Path, files: list[File], found: list[Found]) -> None:

@@ -15,7 +15,7 @@ from pipeline.sources import find_files
 from pipeline.sources.__main__ import main
 from pipeline.sources.pins import read_pins
 from pipeline.work import WorkFolder
-from tests.pipeline.ingest.stage import ingest, manifest, params, quarantining, rows, texts, write_jsonl
+from tests.pipeline.ingest.stage import ingest, manifest, params, rows, texts, write_jsonl
 
 
 def catalog(folder: Path, text: str) -> None:
@@ -194,22 +194,6 @@ def test_a_file_is_read_once_however_its_path_is_written(tmp_path: Path) -> None
     main([str(folder)])
     ingest(tmp_path / "out", params(folder))
     assert texts(tmp_path / "out") == ["m", "n", "a"]
-
-
-@pytest.mark.parametrize("listed", [False, True])
-def test_a_link_to_a_file_that_is_read_is_an_entry(tmp_path: Path, listed: bool) -> None:
-    folder = tmp_path / "in"
-    one(folder, "b.jsonl", "b"), one(tmp_path, "far.jsonl", "far")
-    (folder / "a.jsonl").symlink_to("b.jsonl")
-    for name in ("c", "d"):  # as DVC's cache may have it
-        (folder / f"{name}.jsonl").symlink_to(tmp_path / "far.jsonl")
-    if listed:
-        catalog(folder, "all: {path: '*.jsonl'}\n")
-    with pytest.raises(ValueError, match=r"in/a\.jsonl is a link to b\.jsonl, which is read already: take it away"):
-        ingest(tmp_path / "out", params(folder))
-    ingest(tmp_path / "out", quarantining(folder))
-    assert manifest(tmp_path / "out")["quarantined"] == {"repeated": 1}
-    assert texts(tmp_path / "out") == ["b", "far", "far"]
 
 
 def test_a_tree_of_links_is_read_once(tmp_path: Path) -> None:
