@@ -7,7 +7,6 @@ bounded: one whose content is far larger than itself is taken for a bomb.
 from __future__ import annotations
 
 import bz2
-import gzip
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ BLOCK = 1 << 18
 
 
 class Decompressor(Protocol):
-    """Of bz2 and zstd: one stream or frame."""
+    """Of one member, stream or frame, as bz2 and zstd have it."""
 
     @property
     def eof(self) -> bool: ...
@@ -34,17 +33,40 @@ class Decompressor(Protocol):
     def needs_input(self) -> bool: ...
     @property
     def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int = ...) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
-def _gzip(stream: BinaryIO) -> Iterator[bytes]:
-    with gzip.GzipFile(fileobj=stream, mode="rb") as decompressed:
-        while block := decompressed.read(BLOCK):
-            yield block
+class _Member:
+    """Of gzip, which zlib reads in another form."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        self._full = False
+
+    @property
+    def eof(self) -> bool:
+        return self._member.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not (self._member.eof or self._member.unconsumed_tail or self._full)
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._member.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        block = self._member.decompress(self._member.unconsumed_tail + data, max_length)
+        self._full = len(block) == max_length  # more of it may be held back, without a byte left to read
+        return block
 
 
-def _framed(new: Callable[[], Decompressor]) -> Callable[[BinaryIO], Iterator[bytes]]:
-    """The library's own file objects pass over what is damaged at the start of a later frame; this does not."""
+def _framed(new: Callable[[], Decompressor], padding: bytes = b"") -> Callable[[BinaryIO], Iterator[bytes]]:
+    """One after another, each with the `padding` that may follow it.
+
+    The library's own file objects pass over what is damaged at the start of a later frame, and raise at the end of
+    what is cut short without what came before; this does neither.
+    """
 
     def read(stream: BinaryIO) -> Iterator[bytes]:
         decompressor, data = new(), stream.read(BLOCK)
@@ -52,9 +74,10 @@ def _framed(new: Callable[[], Decompressor]) -> Callable[[BinaryIO], Iterator[by
             if block := decompressor.decompress(data, BLOCK):
                 yield block
             if decompressor.eof:
-                data = decompressor.unused_data or stream.read(BLOCK)
-                if not data:
-                    return
+                data = decompressor.unused_data
+                while not (data := data.lstrip(padding)):
+                    if not (data := stream.read(BLOCK)):
+                        return
                 decompressor = new()
             else:
                 data = stream.read(BLOCK) if decompressor.needs_input else b""
@@ -64,7 +87,7 @@ def _framed(new: Callable[[], Decompressor]) -> Callable[[BinaryIO], Iterator[by
 
 
 COMPRESSIONS: dict[str, Callable[[BinaryIO], Iterator[bytes]]] = {
-    ".gz": _gzip,
+    ".gz": _framed(_Member, padding=b"\0"),  # as the program gzip takes it, of tapes
     ".zst": _framed(zstd.ZstdDecompressor),
     ".bz2": _framed(bz2.BZ2Decompressor),
 }
@@ -114,6 +137,6 @@ def _bounded(file: File, blocks: Iterator[bytes], bounds: Bounds) -> Iterator[by
     except EOFError:
         message = f"is cut short, {total:,} bytes into what it holds: bring the whole file"
         raise BadFileError(file, "truncated", message) from None
-    except (gzip.BadGzipFile, zlib.error, OSError, zstd.ZstdError) as error:
+    except (zlib.error, OSError, zstd.ZstdError) as error:
         message = f"is damaged, {total:,} bytes into what it holds ({error}): bring a whole file"
         raise BadFileError(file, "damaged", message) from None

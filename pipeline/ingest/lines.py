@@ -50,6 +50,11 @@ class Range:
         """In bytes; of a compressed file, compressed."""
         return (self.file.size if self.end is None else self.end) - self.start
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is a whole file."""
+        return self.start == 0 and self.end is None
+
     def lines(self, bounds: Bounds) -> Iterator[Line]:
         """Its lines, a byte order mark taken off the first.
 

@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 from pipeline.chat.schemas import FIELDS, find_schema
 from pipeline.ingest.blocks import bomb
 from pipeline.ingest.parsing import bad_record, parse_fields, too_large
-from pipeline.ingest.pieces import BadRecord, Bounds, Outcome, Record, content_bytes
+from pipeline.ingest.pieces import BadRecord, Bounds, Outcome, Record, content_bytes, record_bytes
 from pipeline.sources import BadFileError, File
 
-BATCH_ROWS = 256
-"""At most; a dictionary lets a row be as long as it likes, so a batch has few."""
+BATCH_ROWS = 8
+"""At most; a dictionary lets every row be as long as it likes, and Arrow makes all of a batch before one is seen."""
+BATCH_BYTES = 1 << 29
+"""Of a batch, however its rows come out of a dictionary; or one row."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +47,30 @@ class ParquetRows:
         with _opened(self.file) as table:
             groups = list(range(self.first, table.num_row_groups if self.last is None else self.last))
             columns = _columns(self.file, table)
-            for batch in table.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
+            rows = _batch_rows(table, groups, columns)
+            for batch in table.iter_batches(rows, row_groups=groups, columns=columns, use_threads=False):
                 for row in _rows(batch):
-                    outcome = self._outcome(number, row, bounds)
+                    outcome, size = self._outcome(number, row, bounds)
                     yield outcome
                     number += 1
-                    total += content_bytes(outcome.content) if isinstance(outcome, Record) else 0
-                if total > most:
-                    raise bomb(self.file, bounds)
+                    total += size
+                    if total > most:
+                        raise bomb(self.file, bounds)
 
-    def _outcome(self, number: int, row: dict[str, Any] | UnicodeDecodeError, bounds: Bounds) -> Record | BadRecord:
+    def _outcome(
+        self, number: int, row: dict[str, Any] | UnicodeDecodeError, bounds: Bounds
+    ) -> tuple[Record | BadRecord, int]:
+        """What a row comes to, and its bytes."""
         if isinstance(row, UnicodeDecodeError):
-            return bad_record(self.file, number, "not_utf8", f"not UTF-8: {row.reason}", row.object, unit="row")
+            message = f"not UTF-8: {row.reason}"
+            return bad_record(self.file, number, "not_utf8", message, row.object, unit="row"), len(row.object)
         outcome = parse_fields(self.file, number, row, unit="row")
-        if isinstance(outcome, Record) and (size := content_bytes(outcome.content)) > bounds.record_bytes:
-            return too_large(self.file, number, size, bounds.record_bytes, unit="row")
-        return outcome
+        if isinstance(outcome, BadRecord):
+            return outcome, _text_bytes(row)
+        size = record_bytes(outcome)
+        if size > bounds.record_bytes:
+            return too_large(self.file, number, size, bounds.record_bytes, unit="row"), size
+        return outcome, size
 
 
 def row_groups(file: File) -> list[tuple[int, int]]:
@@ -98,15 +108,36 @@ def _columns(file: File, table: pq.ParquetFile) -> list[str]:
     return wanted
 
 
+def _batch_rows(table: pq.ParquetFile, groups: list[int], columns: list[str]) -> int:
+    """How many rows fit into BATCH_BYTES, though each be all that its row group has of them."""
+    longest = 1
+    for index in groups:
+        group = table.metadata.row_group(index)
+        chunks = (group.column(number) for number in range(group.num_columns))
+        read = (chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
+        longest = max(longest, sum(chunk.total_uncompressed_size for chunk in read))
+    return max(1, min(BATCH_ROWS, BATCH_BYTES // longest))
+
+
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        for index in range(batch.num_rows):
-            try:
-                yield batch.slice(index, 1).to_pylist()[0]
-            except UnicodeDecodeError as error:
-                yield error
+    """One at a time, so that Python holds one."""
+    names = batch.schema.names
+    for row in zip(*batch.columns, strict=True):
+        try:
+            yield {name: value.as_py() for name, value in zip(names, row, strict=True)}
+        except UnicodeDecodeError as error:
+            yield error
+
+
+def _text_bytes(value: object) -> int:
+    """The text in the fields of a row, in bytes."""
+    if isinstance(value, str):
+        return content_bytes(value)
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_text_bytes, value.values()))
+    return sum(map(_text_bytes, value)) if isinstance(value, list) else 0
 
 
 @contextmanager

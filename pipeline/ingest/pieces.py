@@ -51,7 +51,7 @@ class Bounds(NamedTuple):
     """What a piece may make of a source that nobody vouches for."""
 
     record_bytes: int
-    """The length of a line, of a row's text, and of the documents that a text file is cut into."""
+    """The length of a line, of a row's text and group, and of the documents that a text file is cut into."""
     expansion: float
     """How many times its size a compressed file may decompress to; always as much as one record."""
 
@@ -83,6 +83,12 @@ def content_bytes(content: str | list[Message]) -> int:
     if isinstance(content, str):
         return len(content) if content.isascii() else len(content.encode())
     return sum(content_bytes(message["content"]) for message in content)
+
+
+def record_bytes(record: Record) -> int:
+    """What a record takes, in bytes of UTF-8: its text, and its group where that is more than its id again."""
+    group = 0 if record.group == record.id else content_bytes(record.group)
+    return content_bytes(record.content) + group
 
 
 def pack(pieces: Iterable[Piece], shard_bytes: int) -> list[list[Piece]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.ingest.parsing import bad_record
-from pipeline.ingest.pieces import Bounds, LeftOut, Outcome, Piece, Record, content_bytes
+from pipeline.ingest.pieces import Bounds, LeftOut, Outcome, Piece, Record, record_bytes
 from pipeline.shards.tables import CONVERSATIONS, DOCUMENTS, KINDS, characters, columns, shard_file, write_table
 from pipeline.sources import BadFileError
 
@@ -90,7 +90,7 @@ class _Writer:
         if isinstance(outcome, Record):
             self.report.sources[outcome.source] += 1
             kind = DOCUMENTS if isinstance(outcome.content, str) else CONVERSATIONS
-            self._append(kind, outcome, content_bytes(outcome.content))
+            self._append(kind, outcome, record_bytes(outcome))
             return
         if not self._job.quarantine:
             raise ValueError(f"{outcome.where}{' ' if outcome.line is None else ': '}{outcome.message}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pipeline.ingest.lines import Line, Range
 from pipeline.ingest.parsing import bad_record, parse_json, too_large
 from pipeline.ingest.pieces import BadRecord, Bounds, Outcome, Record
+from pipeline.sources import BadFileError
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,9 @@ class JsonLines(Range):
 
     def read(self, bounds: Bounds) -> Iterator[Outcome]:
         """Read it."""
+        yield from _not_nothing(self, self._outcomes(bounds))
+
+    def _outcomes(self, bounds: Bounds) -> Iterator[Outcome]:
         for line in self.lines(bounds):
             if line.size > bounds.record_bytes:
                 yield too_large(self.file, line.number, line.size, bounds.record_bytes, line.data)
@@ -33,6 +37,9 @@ class Text(Range):
 
     def read(self, bounds: Bounds) -> Iterator[Outcome]:
         """Read it."""
+        yield from _not_nothing(self, self._outcomes(bounds))
+
+    def _outcomes(self, bounds: Bounds) -> Iterator[Outcome]:
         lines: list[Line] = []
         for line in self.lines(bounds):
             if line.size > bounds.record_bytes:
@@ -56,3 +63,13 @@ class Text(Range):
             return bad_record(self.file, number, "not_utf8", message, data)
         record_id = f"{self.file.name}:{first}"
         return Record(record_id, self.file.source, record_id, self.file.split, text)
+
+
+def _not_nothing(part: Range, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+    """The outcomes, of which a whole file has at least one; a part of a large one may have nothing but blank lines."""
+    nothing = True
+    for outcome in outcomes:
+        nothing = False
+        yield outcome
+    if nothing and part.whole:
+        raise BadFileError(part.file, "empty", "holds nothing: fill it or take it away")

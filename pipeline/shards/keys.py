@@ -20,7 +20,8 @@ def job_key(function: Callable[..., Any], code: str, job: Any) -> str:
     """The key of the result of `function(job)`.
 
     Of a file or directory that the job names, its content counts and not its path: a function that makes something
-    of a name finds it in a field of its own.
+    of a name finds it in a field of its own. A field whose metadata has `in_key` False, of what the job holds, does
+    not count.
 
     Args:
         code: stands for the code that `function` is made of.
@@ -51,7 +52,8 @@ def _content(value: Any) -> Any:
         case dict():
             return {str(key): _content(item) for key, item in value.items()}
     if is_dataclass(value):
-        held = {field.name: _content(getattr(value, field.name)) for field in fields(value)}
+        counted = [field.name for field in fields(value) if field.metadata.get("in_key", True)]
+        held = {name: _content(getattr(value, name)) for name in counted}
         return {"type": type(value).__qualname__, **held}
     return {"sha256": hashlib.sha256(_table(value)).hexdigest()}
 

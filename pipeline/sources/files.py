@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple, cast
 
 from pipeline.sources.remote import is_uri, open_object
@@ -24,7 +24,7 @@ class Fault(NamedTuple):
 class File:
     """A file of a source."""
 
-    location: str
+    location: str = field(metadata={"in_key": False})  # of pipeline.shards.keys: the hash or etag below stands for it
     """A path, or a URI that fsspec knows."""
     name: str
     """What the ids of its records begin with: relative to the source's folder, or as sources.yaml has it."""

@@ -85,7 +85,8 @@ def _of_catalog(folder: Path, found: list[Found]) -> list[File]:
             )
             if not there:
                 raise ValueError(f"{folder / CATALOG}: source {source.name!r}: there is no file at {path}")
-            mine |= {file.location: file for file in there}
+            for file in there:
+                mine.setdefault(_place(file.location), file)
         files += sorted(mine.values(), key=lambda file: file.name)
     _require_one_owner(folder, files, found)
     return files
@@ -107,6 +108,14 @@ def _pinned(folder: Path, source: Source, path: str, pins: Pins) -> Iterator[Fil
         split = source.split or fixed_split(location.rpartition("/")[2])
         etag, sha256 = (str(pin[tag]) if tag in pin else None for tag in ("etag", "sha256"))
         yield File(_there(folder, location), location, source.name, split, int(pin["size"]), etag, sha256)
+
+
+def _place(location: str) -> str:
+    """The one spelling of a location; a link keeps its own name."""
+    if is_uri(location):
+        return location
+    folder, name = os.path.split(location)
+    return os.path.join(os.path.realpath(folder), name)
 
 
 def _require_one_owner(folder: Path, files: list[File], found: list[Found]) -> None:

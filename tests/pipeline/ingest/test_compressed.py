@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from backports import zstd
 
-from pipeline.ingest.blocks import read_blocks
+from pipeline.ingest.blocks import BLOCK, read_blocks
 from pipeline.ingest.pieces import Bounds
 from pipeline.sources import BadFileError, File
 from tests.pipeline.ingest.stage import ingest, manifest, params, quarantine, quarantining, rows, texts, write_jsonl
@@ -87,6 +87,32 @@ def test_cut_short_anywhere_or_changed_anywhere_is_never_passed_over(tmp_path: P
         except BadFileError as error:
             seen.add(error.reason)
     assert seen == {"truncated", "damaged"}
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_what_was_read_before_the_damage_stays(tmp_path: Path, suffix: str) -> None:
+    whole = COMPRESS[suffix](b"".join(b'{"text": "%d"}\n' % number for number in range(200)))
+    cut = {".gz": 5, ".bz2": 5, ".zst": 3}[suffix]  # of the checksum: all of the text is there
+    (tmp_path / "in").mkdir()
+    for damaged, reason in (
+        (whole + b"garbage", "damaged"),
+        (whole + whole[:5], "truncated"),
+        (whole[:-cut], "truncated"),
+    ):
+        (tmp_path / "in" / f"a.jsonl{suffix}").write_bytes(damaged)
+        ingest(tmp_path / "out", quarantining(tmp_path / "in"))
+        assert texts(tmp_path / "out") == [str(number) for number in range(200)]
+        assert manifest(tmp_path / "out")["quarantined"] == {reason: 1}
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK])
+def test_gzip_of_any_length_and_with_padding(tmp_path: Path, size: int) -> None:
+    """What zlib holds back when a block is full is not lost at the end of a file; a tape's zeros are no damage."""
+    content = random.Random(size).randbytes(size // 3) * 3
+    for data in (content, b"x" * size):
+        member = gzip.compress(data)
+        whole = member + bytes(2 * BLOCK - len(member) % BLOCK) + member + b"\0"
+        assert b"".join(read_blocks(file_of(tmp_path / "a.gz", whole), 0, BOUNDS)) == gzip.decompress(whole)
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)

@@ -60,3 +60,15 @@ def test_kills(tmp_path: Path) -> None:
     assert _bytes(work.out) == _bytes(whole.out)
     for path, time_ns in kept.items():
         assert path.stat().st_mtime_ns == time_ns
+
+
+def test_a_source_that_is_moved_is_not_read_again(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_jsonl(tmp_path / "in" / f"{name}.jsonl", [{"text": name}])
+    work = WorkFolder(tmp_path / "work")
+    run.ingest(work, quarantining(tmp_path / "in", 1e-6), executor=Local(1))
+    kept = {path: path.stat().st_ino for path in work.shards.iterdir()}
+    (tmp_path / "in").rename(tmp_path / "moved")
+    run.ingest(work, quarantining(tmp_path / "moved", 1e-6), executor=Local(1))
+    assert kept == {path: path.stat().st_ino for path in work.shards.iterdir()}
+    assert len(kept) >= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -91,6 +92,8 @@ def _same_column_twice(path: Path) -> None:
 
 FILES: list[tuple[str, Callable[[Path], object], str]] = [
     ("b.jsonl", lambda path: path.touch(), "empty"),
+    ("b.jsonl.gz", lambda path: path.write_bytes(gzip.compress(b"")), "empty"),
+    ("b.txt.gz", lambda path: path.write_bytes(gzip.compress(b"")), "empty"),
     ("b.jsonl", _link("nowhere"), "broken_link"),
     ("b.jsonl", _link("b.jsonl"), "unreadable"),
     ("b.jsonl", os.mkfifo, "not_a_file"),
@@ -122,6 +125,15 @@ def test_a_bad_file_is_an_error_or_an_entry(
     ingest(tmp_path / "out", quarantining(source, shard_mb))
     manifest(tmp_path / "out")
     assert [(row["file"], row["line"], row["reason"]) for row in quarantine(tmp_path / "out")] == [(name, None, reason)]
+    assert texts(tmp_path / "out") == ["good"]
+
+
+@pytest.mark.parametrize("content", [b"\n \r\n", b"\xef\xbb\xbf", b"\n" * 3_000_000])
+def test_a_file_of_blank_lines_is_an_entry(tmp_path: Path, content: bytes) -> None:
+    source = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "good"}]).parent
+    (source / "b.jsonl").write_bytes(content)
+    ingest(tmp_path / "out", quarantining(source))
+    assert manifest(tmp_path / "out")["quarantined"] == {"empty": 1}
     assert texts(tmp_path / "out") == ["good"]
 
 
@@ -200,6 +212,55 @@ def test_a_dictionary_that_expands_is_a_bomb(tmp_path: Path) -> None:
         ingest(tmp_path / "out", params(tmp_path / "a.parquet"))
 
 
+@pytest.mark.parametrize("column", ["text", "group"])
+def test_a_row_of_any_length_out_of_a_dictionary_is_a_bomb_and_takes_no_memory(tmp_path: Path, column: str) -> None:
+    source = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "good"}]).parent
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 256, pa.int32()), pa.array(["x" * 20_000_000]))
+    table = pa.table({"text": ["good"] * 256} | {column: repeated})
+    pq.write_table(table, source / "b.parquet", compression="zstd")
+    assert _peak_kb(source, tmp_path / "out", max_record_mb=8) < 700_000  # eight rows of 20 MB, of 256
+    assert manifest(tmp_path / "out")["quarantined"] == {"bomb": 1, "too_large": 1}
+    assert texts(tmp_path / "out") == ["good"]
+
+
+def test_bad_rows_count_towards_a_bomb(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "good"}])
+    table = pa.table({"prompt": ["x" * 100_000] * 1000, "completion": pa.nulls(1000, pa.string())})
+    pq.write_table(table, tmp_path / "in" / "b.parquet")
+    ingest(tmp_path / "out", quarantining(tmp_path / "in"))
+    assert manifest(tmp_path / "out")["quarantined"] == {"bad_field": 11, "bomb": 1}
+
+
+def test_many_large_rows_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    table = pa.table({"text": [f"{number} {'x' * 5_000_000}" for number in range(100)]})
+    pages = {"write_batch_size": 1, "data_page_size": 1 << 20}  # a row each, or all would be one page
+    pq.write_table(table, tmp_path / "in" / "a.parquet", compression="zstd", use_dictionary=False, **pages)
+    assert _peak_kb(tmp_path / "in", tmp_path / "out", max_record_mb=8, max_expansion=1e6) < 500_000  # of 500 MB, twice
+    assert [text[:4].split()[0] for text in texts(tmp_path / "out")] == [str(number) for number in range(100)]
+
+
+def test_long_groups_fill_a_shard_as_texts_do(tmp_path: Path) -> None:
+    table = pa.table({"text": ["good"] * 20, "group": [f"{number}{'x' * 900_000}" for number in range(20)]})
+    pq.write_table(table, tmp_path / "a.parquet", use_dictionary=False)
+    ingest(tmp_path / "out", params(tmp_path / "a.parquet", max_expansion=1e6))
+    assert len(list((tmp_path / "out").glob("documents-*"))) == 5  # four of 0.9 MB in each
+    manifest(tmp_path / "out")
+
+
+def _peak_kb(source: Path, out: Path, **settings: float) -> int:
+    """The most memory that a process had which put `source` through ingest."""
+    code = (
+        "import json, sys; from pathlib import Path\n"
+        "from tests.pipeline.ingest.stage import ingest, quarantining\n"
+        "ingest(Path(sys.argv[2]), quarantining(Path(sys.argv[1]), **json.loads(sys.argv[3])))\n"
+        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
+    )
+    command = [sys.executable, "-c", code, str(source), str(out), json.dumps(settings)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1])
+
+
 def test_a_line_of_any_length_takes_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "in" / "a.jsonl"
     path.parent.mkdir()
@@ -208,14 +269,6 @@ def test_a_line_of_any_length_takes_no_memory(tmp_path: Path) -> None:
         file.truncate(600_000_000)  # NULs, a sparse file
         file.seek(0, os.SEEK_END)
         file.write(b'"}\n{"text": "good"}\n')
-    code = (
-        "import json, sys; from pathlib import Path\n"
-        "from tests.pipeline.ingest.stage import ingest, quarantining\n"
-        "ingest(Path(sys.argv[2]), quarantining(Path(sys.argv[1])))\n"
-        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
-    )
-    command = [sys.executable, "-c", code, str(path.parent), str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert int(done.stdout.split()[-1]) < 400_000  # kB, most of it Polars and Arrow
+    assert _peak_kb(path.parent, tmp_path / "out") < 400_000  # most of it Polars and Arrow
     assert texts(tmp_path / "out") == ["good"] * 2
     assert [(row["line"], row["reason"]) for row in quarantine(tmp_path / "out")] == [(2, "too_large")]

@@ -187,6 +187,15 @@ def test_what_cannot_be_pinned_is_said(tmp_path: Path, text: str, message: str) 
     assert not (tmp_path / "in" / "sources.lock.json").exists()
 
 
+def test_a_file_is_read_once_however_its_path_is_written(tmp_path: Path) -> None:
+    folder, far = tmp_path / "in", tmp_path / "far"
+    one(far, "m.jsonl", "m"), one(far, "n.jsonl", "n"), one(folder, "a.jsonl", "a")
+    catalog(folder, f"all: {{path: [../far/m.jsonl, '{far}/*.jsonl', a.jsonl, './a*']}}\n")
+    main([str(folder)])
+    ingest(tmp_path / "out", params(folder))
+    assert texts(tmp_path / "out") == ["m", "n", "a"]
+
+
 def test_a_tree_of_links_is_read_once(tmp_path: Path) -> None:
     for level in range(30):  # every level doubles the ways to the next
         (tmp_path / "in" / f"{level}").mkdir(parents=True)
