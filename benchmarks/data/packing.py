@@ -88,7 +88,7 @@ def main() -> None:
             rates = []
             for long in (LongConversations.truncate, LongDocuments.split):
                 start = time.process_time()
-                figures = pack(
+                packed = pack(
                     encoded,
                     Path(name) / f"{long.name}-{formats[-1]}",
                     tokenizer,  # type: ignore[arg-type]
@@ -97,7 +97,7 @@ def main() -> None:
                     rng=np.random.default_rng(0),
                     formats=formats,
                 )
-                rates.append(figures["tokens"] / (time.process_time() - start) / 1e6)
+                rates.append(packed.figures["tokens"] / (time.process_time() - start) / 1e6)
             print(f"{', '.join(formats):>24} " + " ".join(f"{rate:7.1f} Mtoken/s" for rate in rates), flush=True)
 
 

@@ -1,6 +1,6 @@
 """What preprocess with near duplicates costs at any size: a model, checked at three sizes and carried to a fourth.
 
-    python -m benchmarks.data.scaling_model [--mb 4 8 16] [--documents 10e9] [--bytes 4000]
+    python -m benchmarks.data.scaling_model [--mb 16 48 128] [--documents 10e9] [--bytes 4000]
 
 Bytes on disk follow from the layout (docs/scaling.md) and are predicted without a measurement, but for the rows of the
 annotations. CPU time is a constant and a rate per MB, fitted to the two smaller sizes. The largest size is the check.
@@ -79,7 +79,7 @@ def measure(mb: float, place: Path) -> Measured:
 def main() -> None:
     """Print measured and predicted figures, and those of the size that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mb", type=float, nargs=3, default=[4, 8, 16])
+    parser.add_argument("--mb", type=float, nargs=3, default=[16, 48, 128])
     parser.add_argument("--documents", type=float, default=10e9)
     parser.add_argument("--bytes", type=float, default=4000, help="of a document, on average")
     parser.add_argument("--stage", nargs=2, metavar=("SOURCE", "WORK"), help="run the stage alone")

@@ -25,17 +25,15 @@ def statistics(
 ) -> dict[str, pl.DataFrame]:
     """The tables, by the names of their files, in the order of their rows."""
     kept, dropped, lengths = (pl.concat(tables) for tables in zip(*_of_shards(decisions), strict=True))
-    tables = {
+    return {
         "records": _summed(kept, "kind", "source", "split"),
         "dropped": _summed(dropped, "kind", "source", "reason"),
         "lengths": _summed(lengths, "kind", "split", "characters_from"),
         "clusters": _clusters(decisions),
         "mixture": _mixture(decisions),
         "masked": _masked(annotated),
+        "languages": _languages(shards),
     }
-    if any(shard.language_model and shard.kind == DOCUMENTS for shard in shards):
-        tables["languages"] = _languages(shards)
-    return tables
 
 
 def write_statistics(tables: dict[str, pl.DataFrame], folder: Path) -> dict[str, int]:
@@ -106,11 +104,12 @@ def _masked(annotated: Sequence[Annotated]) -> pl.DataFrame:
 
 
 def _languages(shards: Sequence[Annotate]) -> pl.DataFrame:
+    none = pl.DataFrame(schema={"source": pl.String, "language": pl.String, "records": pl.Int64})
     parts = [
         pl.read_parquet(shard.folder / RECORDS, columns=["source", "language"])
         .group_by("source", "language")
         .agg(records=pl.len().cast(pl.Int64))
         for shard in shards
-        if shard.kind == DOCUMENTS
+        if shard.kind == DOCUMENTS and shard.language_model
     ]
-    return _summed(pl.concat(parts), "source", "language")
+    return _summed(pl.concat([none, *parts]), "source", "language")

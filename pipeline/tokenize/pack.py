@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,15 @@ TOKENS_AT_A_TIME = 1 << 20
 """That are read and written; one record may have more."""
 
 
+class Packed(NamedTuple):
+    """What `pack` returns."""
+
+    figures: dict[str, Any]
+    """What the manifest says of the rows."""
+    tokens: np.ndarray
+    """(records,) int64: of each record, those that are in rows; 0 of one that was dropped."""
+
+
 def pack(
     encoded: Encoded,
     directory: Path,
@@ -31,16 +40,13 @@ def pack(
     long: LongRecords,
     rng: np.random.Generator | None,
     formats: Sequence[str],
-) -> dict[str, Any]:
+) -> Packed:
     """Write the rows of `encoded` into `directory` (no directory where every record is dropped).
 
     Args:
         long: what becomes of records that are longer than a row.
         rng: draws the order of the rows; None for the order of the records.
         formats: `tokenize.formats`, what is written beside the rows.
-
-    Returns:
-        What the manifest says of them.
     """
     drops = dropped(encoded, seqlen, long)
     kept = np.flatnonzero(~np.any([np.zeros(len(encoded.lengths), dtype=bool), *drops.values()], axis=0))
@@ -61,7 +67,9 @@ def pack(
                     add(sequences, text_bytes)
     lost = {reason: int(hit.sum()) for reason, hit in drops.items()}
     assert len(encoded.lengths) == len(kept) + sum(lost.values())
-    return {
+    tokens = np.zeros_like(encoded.lengths)
+    tokens[kept] = lengths
+    figures = {
         "records_in": len(encoded.lengths),
         "records_out": len(kept),
         "dropped": lost,
@@ -74,6 +82,7 @@ def pack(
         "efficiency": _efficiency(writer.tokens, writer.rows * seqlen),
         "efficiency_bound": _efficiency(writer.tokens, least * seqlen),
     }
+    return Packed(figures, tokens)
 
 
 @contextmanager

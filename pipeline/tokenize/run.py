@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from pipeline.chat.template import ChatTemplate, template_for
 from pipeline.chat.tokenizer import CHAT_TEMPLATE_FILE, COMPANIONS, TOKENIZER_FILE, Tokenizer
@@ -23,6 +24,7 @@ from pipeline.tokenize.foreign import PROOF_BYTES, take_tokenizer
 from pipeline.tokenize.formats import ROW_FILES
 from pipeline.tokenize.from_tiktoken import ENCODING_FILE
 from pipeline.tokenize.pack import pack
+from pipeline.tokenize.statistics import SOURCES, by_source
 from pipeline.work import WorkFolder, link_tree, publish_directory
 
 Shards = dict[tuple[str, str], list[str]]
@@ -77,9 +79,12 @@ def tokenize(
     encode_shards(sources, clean, encoded, provision.folder, fast=params.fast, executor=executor, kept=kept)
     with publish_directory(work.out) as building:
         link_tree(provision.folder, building / "tokenizer")
-        figures = _pack(encoded, building, shards, tokenizer, params)
+        figures, table = _pack(encoded, clean, building, shards, tokenizer, params)
         facts = {"tokenizer": _describe(template), **figures}
-        write_manifest(building, _records(building, figures), facts)
+        records = _records(building, figures) | {SOURCES: table.height}
+        (building / SOURCES).parent.mkdir()
+        table.write_csv(building / SOURCES)
+        write_manifest(building, records, facts)
     return {
         f"{kind}/{split}/{name}": float(value)
         for kind, splits in figures.items()
@@ -130,14 +135,16 @@ def provide(job: Provision) -> None:
 
 
 def _pack(
-    encoded: Path, target: Path, shards: Shards, tokenizer: Tokenizer, params: TokenizeParams
-) -> dict[str, dict[str, Any]]:
-    """The rows of every kind and split below `target`, and their figures by kind and split."""
+    encoded: Path, clean: Path, target: Path, shards: Shards, tokenizer: Tokenizer, params: TokenizeParams
+) -> tuple[dict[str, dict[str, Any]], pl.DataFrame]:
+    """The rows of every kind and split below `target`; their figures by kind and split, and what each source has."""
     figures: dict[str, dict[str, Any]] = {}
+    sources = []
     joined = target / "joined"
     for (kind, split), names in shards.items():
-        figures.setdefault(kind, {})[split] = pack(
-            Encoded([encoded / name for name in names], scratch=joined / kind / split),
+        records = Encoded([encoded / name for name in names], scratch=joined / kind / split)
+        found, tokens = pack(
+            records,
             target / kind / split,
             tokenizer,
             seqlen=params.seqlen,
@@ -145,6 +152,9 @@ def _pack(
             rng=np.random.default_rng(params.seed) if split == "train" else None,
             formats=params.formats,
         )
+        figures.setdefault(kind, {})[split] = found
+        table = by_source([clean / name for name in names], tokens, records.text_bytes)
+        sources.append(table.select(pl.lit(kind).alias("kind"), pl.lit(split).alias("split"), pl.all()))
     shutil.rmtree(joined)
     for kind, splits in figures.items():
         for split, found in splits.items():
@@ -154,7 +164,7 @@ def _pack(
                     f"tokenize.seqlen is {params.seqlen}: none of the {found['records_in']} {kind} for {split} "
                     f"fits into a row; raise it{remedy}"
                 )
-    return figures
+    return figures, pl.concat(sources)
 
 
 def _describe(template: ChatTemplate) -> dict[str, Any]:

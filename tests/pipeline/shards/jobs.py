@@ -8,11 +8,15 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
+
+from pipeline.shards import Executor
+from pipeline.shards.executors import J, R
 
 
 @dataclass(frozen=True)
@@ -121,3 +125,42 @@ def write_twice(job: Number) -> int:
     time.sleep(0.2)
     (job.folder / "second").write_text(str(job.value))
     return job.value
+
+
+@dataclass(frozen=True)
+class Striking:
+    """An executor whose work is struck once in each step, when a job's files are written but not yet kept.
+
+    The process dies; or, of Ray with a `node` by its id, the job waits there for the end of the node.
+    """
+
+    executor: Executor
+    marks: Path
+    """A directory: a file for each step that was struck, by the name of the function."""
+    node: str = ""
+
+    def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
+        assert isinstance(function, partial)  # of run_and_keep, as run_shards makes it
+        (work,) = function.args
+        striking = partial(strike, work, self.marks, self.node, os.getpid())
+        yield from self.executor.run(partial(function.func, striking), jobs)
+
+
+def strike(work: Callable[[J], R], marks: Path, node: str, caller: int, job: J) -> R:
+    """Do the work and be struck, but not in the caller's own process, on another node, or a second time."""
+    result = work(job)
+    if os.getpid() == caller:
+        return result
+    if node:
+        import ray
+
+        if ray.get_runtime_context().get_node_id() != node:
+            return result
+    try:
+        (marks / work.__name__).touch(exist_ok=False)
+    except FileExistsError:
+        return result
+    if not node:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+    raise AssertionError("the node was not taken away")

@@ -13,6 +13,7 @@ import pytest
 from pipeline.shards import Local
 from tests.pipeline.shards import jobs
 from tests.pipeline.shards.jobs import numbers, wait_until
+from tests.pipeline.shards.stages import run_stages, write_inputs
 
 ROOT = Path(__file__).parents[3]
 
@@ -130,6 +131,14 @@ def test_the_shard_of_a_worker_that_died_is_done_again(tmp_path: Path, capfd: py
     assert sorted(found) == [(value, value**2) for value in range(9)]
     assert jobs.calls(tmp_path)[2] == 2
     assert "a worker process died" in capfd.readouterr().err
+
+
+def test_the_stages_make_the_same_bytes_though_workers_die(tmp_path: Path) -> None:
+    (tmp_path / "died").mkdir()
+    with Local(2) as local:
+        made = run_stages(write_inputs(tmp_path / "two"), jobs.Striking(local, tmp_path / "died"))
+    assert {step.name for step in (tmp_path / "died").iterdir()} >= {"annotate", "write_shard", "encode_shard"}
+    assert made == run_stages(write_inputs(tmp_path / "one"), Local(1))
 
 
 def test_a_worker_that_dies_again_is_an_error_that_names_the_shard(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,25 @@ def test_a_process_that_always_dies_is_an_error(cluster: Any) -> None:
 
 def test_the_stages_make_the_same_bytes(cluster: Any, tmp_path: Path) -> None:
     there = run_stages(write_inputs(tmp_path / "ray"), Ray(address=cluster.address))
+    assert there == run_stages(write_inputs(tmp_path / "here"), Local(1))
+
+
+def test_the_stages_make_the_same_bytes_though_a_node_is_lost(cluster: Any, tmp_path: Path) -> None:
+    doomed = cluster.add_node(**SMALL)
+    struck = tmp_path / "struck"
+    struck.mkdir()
+
+    def take_away() -> None:
+        wait_until(lambda: list(struck.iterdir()), "no job ran on the node")
+        cluster.remove_node(doomed, allow_graceful=False)
+
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(take_away)
+        there = run_stages(
+            write_inputs(tmp_path / "ray"), jobs.Striking(Ray(address=cluster.address), struck, doomed.node_id)
+        )
+        taken.result()
+    assert len(list(struck.iterdir())) == 1
     assert there == run_stages(write_inputs(tmp_path / "here"), Local(1))
 
 

@@ -49,6 +49,9 @@ FILES = {
 }
 """What a kind and split has in all formats, and the figure that says how many records it holds."""
 
+SOURCES = ("web", "a,\nb", "code")
+"""Of the records of a shard, by turns."""
+
 SHORT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
 Clean = dict[str, dict[str, list[list[Any]]]]
@@ -83,8 +86,9 @@ def write_clean(directory: Path, clean: Clean) -> Path:
                 name = f"{split}/{shard_file(kind, index)}"
                 (directory / split).mkdir(parents=True, exist_ok=True)
                 ids = [f"{kind}:{split}:{index}:{number}" for number in range(len(shard))]
+                sources = [SOURCES[number % 3] for number in range(len(shard))]
                 schema = columns(kind, split=False)
-                values = dict(zip(schema, (ids, ids, ids, shard), strict=True))
+                values = dict(zip(schema, (ids, sources, ids, shard), strict=True))
                 write_table(pl.DataFrame(values, schema=schema), directory / name)
                 records[name] = len(shard)
     write_manifest(directory, records, {})
@@ -185,6 +189,44 @@ def test_each_conversation_is_in_the_rows_once(tmp_path: Path, seqlen: int, poli
         assert figures["supervised_tokens"] == sum(mask.count(RESPONSE) for _, mask in expected)
 
 
+@pytest.mark.parametrize("seqlen", [16, 32])
+@pytest.mark.parametrize("policy", LongConversations)
+def test_each_source_has_the_records_bytes_and_tokens_of_its_records(
+    tmp_path: Path, seqlen: int, policy: LongConversations
+) -> None:
+    clean = random_clean(seqlen)
+    tokens, manifest = run(tmp_path, clean, replace(PARAMS, seqlen=seqlen, long_conversations=policy))
+    tokenizer = load_tokenizer(tokens / "tokenizer")
+    template = template_for(tokenizer)
+    expected: dict[tuple[str, str, str], list[int]] = {}
+
+    def add(kind: str, split: str, number: int, text: str, length: int) -> None:
+        figures = expected.setdefault((kind, split, SOURCES[number % 3]), [0, 0, 0])
+        for place, value in enumerate((1, len(text.encode()), length)):
+            figures[place] += value
+
+    for split in SPLITS:
+        for shard in clean["documents"][split]:
+            for number, document in enumerate(shard):
+                add("documents", split, number, document, len(document_ids(tokenizer, [document])[0]))
+        for shard in clean["conversations"][split]:
+            for number, messages in enumerate(shard):
+                ids, answer = template.encode(messages)
+                if len(ids) > seqlen and (policy is LongConversations.drop or not answer[:seqlen].any()):
+                    continue
+                said = "".join(message["content"] for message in messages)
+                add("conversations", split, number, said, min(len(ids), seqlen))
+    table = pl.read_csv(tokens / "statistics/sources.csv")
+    assert table.columns == ["kind", "split", "source", "records", "bytes", "tokens"]
+    assert {tuple(row[:3]): list(row[3:]) for row in table.iter_rows()} == expected
+    assert table.height == len(expected) == manifest["files"]["statistics/sources.csv"]["records"]
+    of_split = table.group_by("kind", "split").agg(pl.col("records", "bytes", "tokens").sum())
+    for kind, split, records, size, held in of_split.iter_rows():
+        figures = manifest[kind][split]
+        repeated = figures["sequences"] - figures["records_out"]  # tokens before a cut are in two rows
+        assert (records, size, held) == (figures["records_out"], figures["bytes"], figures["tokens"] - repeated)
+
+
 def test_held_out_rows_keep_the_order_of_the_records(tmp_path: Path) -> None:
     tokens, _ = run(tmp_path, random_clean())
     firsts = {}
@@ -280,7 +322,7 @@ def test_the_formats_do_not_change_the_rows(tmp_path: Path) -> None:
     )
     for file in one.rglob("*.npy"):
         assert file.read_bytes() == (all_ / file.relative_to(one)).read_bytes()
-    assert len(manifest["files"]) == 1 + 6 * len(FILES)
+    assert len(manifest["files"]) == 1 + 6 * len(FILES) + 1
 
 
 @pytest.mark.parametrize("seqlen", [8, 24, 100])
@@ -315,7 +357,12 @@ def test_no_record_is_lost_without_a_word(
 
 def test_one_kind_only(tmp_path: Path) -> None:
     tokens, manifest = run(tmp_path, {"conversations": {"train": random_clean()["conversations"]["train"]}})
-    assert sorted(path.name for path in tokens.iterdir()) == ["conversations", "manifest.json", "tokenizer"]
+    assert sorted(path.name for path in tokens.iterdir()) == [
+        "conversations",
+        "manifest.json",
+        "statistics",
+        "tokenizer",
+    ]
     assert [path.name for path in (tokens / "conversations").iterdir()] == ["train"]
     assert "documents" not in manifest
 
