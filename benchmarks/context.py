@@ -40,12 +40,12 @@ def main() -> None:
         torch.manual_seed(0)
         lm = model.HybridLM(model.HybridConfig(**SIZES | MODELS[name][2])).eval()
         print(f"\n{name}: {MODELS[name][2]['pattern']}")
-        tokens = 1 + 2 * arguments.turns * (1 + STEPS)
-        one = decode(stream(lm, 1, short, tokens))
+        tokens = 1 + arguments.turns * (1 + STEPS)
         for what, other, of_rows in (
             (f"time per token at {long} over {short}", (1, long), lambda ratio: ratio),
             (f"tokens/s of {ROWS} rows over one, at {short}", (ROWS, short), lambda ratio: ROWS / ratio),
         ):
+            one = decode(stream(lm, 1, short, tokens))
             ratios = in_turns(decode(stream(lm, *other, tokens)), one, arguments.turns)
             say(what, [of_rows(ratio) for ratio in ratios])
         say(

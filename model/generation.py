@@ -11,8 +11,11 @@ from model.hybrid import HybridLM
 from model.sampling import Sampler, Sampling
 from model.state import DecodeState, LayerState, cat_layers
 
-PREFILL_CHUNK, PREFILL_CHUNK_OF_GPU = 2048, 8192
-"""Tokens of a row that are read at once; with fewer, a GPU waits for its host."""
+PREFILL_CHUNK = 2048
+"""Tokens of a row that are read at once."""
+
+GPU_TOKENS = 8192
+"""Of all rows together, of which fewer rows take longer chunks on a GPU: with fewer it waits for its host."""
 
 Prompts = TypeVar("Prompts", Tensor, list[Tensor])
 
@@ -51,7 +54,7 @@ def generate(
         state: what `prefill` returned for the first tokens of the prompts, of one row or of as many as there are
             prompts. They are not read again; the result is the same. The state itself stays as it is.
         prefill_chunk: tokens of a row that are read at once: memory for longer prompts grows with the keys and values
-            only. By default 2048 on a CPU and 8192 on a GPU.
+            only. By default 2048; on a GPU, of less than four rows, as many as make 8192 in all.
 
     Returns:
         Prompts and continuations: (batch, seqlen + new) int64, where a row that ended is filled with
@@ -106,14 +109,14 @@ def generate_stream(
     )
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens is {max_new_tokens}: it must not be negative")
+    _check_chunk(prefill_chunk)
     prompts = _rows(input_ids)
-    chunk = _chunk(prefill_chunk, prompts[0].device)
     _check_ids(prompts, (model.model if isinstance(model, Decoder) else model).config.vocab_size)
     if state is not None:
         _check_read(prompts, state)
     decoder = model if isinstance(model, Decoder) else Decoder(model)
     sampler = Sampler(sampling, prompts, decoder.model.config.vocab_size, seed)
-    return Stream(decoder, prompts, sampler, max_new_tokens, eos_token_id, state, chunk)
+    return Stream(decoder, prompts, sampler, max_new_tokens, eos_token_id, state, prefill_chunk)
 
 
 def prefill(model: HybridLM, input_ids: Tensor, *, prefill_chunk: int | None = None) -> DecodeState:
@@ -126,10 +129,10 @@ def prefill(model: HybridLM, input_ids: Tensor, *, prefill_chunk: int | None = N
     Raises:
         ValueError: no token to read, or prefill_chunk below 1.
     """
+    _check_chunk(prefill_chunk)
     ids = torch.stack(_rows(input_ids))
-    chunk = _chunk(prefill_chunk, ids.device)
     with torch.no_grad():
-        return _read(model, ids, model.new_state(len(ids)), chunk)[1]
+        return _read(model, ids, model.new_state(len(ids)), prefill_chunk)[1]
 
 
 class Stream(Iterator[Tensor]):
@@ -143,7 +146,7 @@ class Stream(Iterator[Tensor]):
         max_new_tokens: int,
         eos_token_id: int | None,
         prefix: DecodeState | None,
-        prefill_chunk: int,
+        prefill_chunk: int | None,
     ) -> None:
         self._decoder, self._prompts, self._sampler = decoder, prompts, sampler
         self._remaining, self._eos = max_new_tokens, eos_token_id
@@ -202,8 +205,10 @@ class Stream(Iterator[Tensor]):
         return _read(self._decoder.model, ids[:, state.ids.shape[1] :], state, self._chunk)
 
 
-def _read(model: HybridLM, input_ids: Tensor, state: DecodeState, chunk: int) -> tuple[Tensor, DecodeState]:
+def _read(model: HybridLM, input_ids: Tensor, state: DecodeState, chunk: int | None) -> tuple[Tensor, DecodeState]:
     """Take more tokens, (batch, seqlen) int64, into a state: the next token's logits, (batch, vocab_size), and it."""
+    if chunk is None:
+        chunk = max(PREFILL_CHUNK, GPU_TOKENS // len(input_ids)) if input_ids.is_cuda else PREFILL_CHUNK
     for part in input_ids.split(chunk, dim=1):
         output = model(part, state=state)
         state = output.state
@@ -241,13 +246,9 @@ def _check_ids(prompts: list[Tensor], vocab_size: int) -> None:
             raise ValueError(f"input_ids[{row}] has ids outside of the vocabulary of {vocab_size}")
 
 
-def _chunk(prefill_chunk: int | None, device: torch.device) -> int:
-    """Tokens of a row that are read at once."""
-    if prefill_chunk is None:
-        return PREFILL_CHUNK_OF_GPU if device.type == "cuda" else PREFILL_CHUNK
-    if prefill_chunk < 1:
+def _check_chunk(prefill_chunk: int | None) -> None:
+    if prefill_chunk is not None and prefill_chunk < 1:
         raise ValueError(f"prefill_chunk is {prefill_chunk}: it must be at least 1")
-    return prefill_chunk
 
 
 def _check_read(prompts: list[Tensor], state: DecodeState) -> None:

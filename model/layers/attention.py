@@ -105,8 +105,10 @@ def _telling_sums(query: Tensor) -> Callable[..., tuple[Tensor, ...]] | None:
     """The fused kernel that takes such queries and also gives the log-sum-exp of their scores, in fp32."""
     if query.device.type == "cpu":
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    if not query.is_cuda or torch.cuda.get_device_capability(query.device) < (8, 0):
+        return None
     half, head_dim = query.dtype in (torch.bfloat16, torch.float16), query.shape[-1]
-    if query.is_cuda and half and head_dim % 8 == 0 and head_dim <= 256:
+    if half and head_dim % 8 == 0 and head_dim <= 256 and torch.backends.cuda.flash_sdp_enabled():
         return torch.ops.aten._scaled_dot_product_flash_attention
     return None
 

@@ -30,7 +30,7 @@ class Launched:
         return partial(self._launch, grid)
 
     def _launch(self, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-        key: list[Any] = [arguments[0].device, *constants.items()]
+        key: list[Any] = [*constants.items()]
         values, pointers = list(arguments), 0
         for i, argument in enumerate(arguments):
             kind = type(argument)
@@ -41,13 +41,13 @@ class Launched:
             else:
                 values[i] = argument.data_ptr()
                 pointers |= values[i]
-                key.append(argument.dtype)
+                key += (argument.dtype, argument.device)  # of a CPU's memory Triton knows only while it is a tensor
         call = tuple(key)
         if pointers % ALIGNMENT:
             self.jit[grid](*arguments, **constants)
             return
-        if call in self._compiled:
-            compiled, last = self._compiled[call]
+        if (known := self._compiled.get(call)) is not None:  # once: another thread may forget it meanwhile
+            compiled, last = known
             compiled[(*grid, 1, 1)[:3]](*values, *last)
             return
         compiled = self.jit[grid](*arguments, **constants)

@@ -53,6 +53,7 @@ def test_half_precision_is_as_good_as_with_a_mask(dtype: torch.dtype, head_dim: 
     query = torch.randn(2, seqlen, 8, head_dim, dtype=dtype, device="cuda").transpose(1, 2)
     key, value = (torch.randn(2, 2, past + seqlen, head_dim, dtype=dtype, device="cuda") for _ in range(2))
     with torch.no_grad():
+        assert (attention._telling_sums(query) is None) == (head_dim == 12)
         attended = attention._attend_after(query, key, value, past, 0.2)
         masked = attention._masked(query, key, value, past, 0.2)
     expected = plain(query.double(), key.double(), value.double(), past, 0.2)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 import triton
 import triton.language as tl
@@ -84,6 +85,15 @@ def test_calls_that_triton_compiles_apart_are_looked_up_apart() -> None:
         for tensor, n, constants in calls:
             kernel[(1,)](tensor, n, **constants)
     assert len(compiler.asked) == len(compiler.launched) == len(calls)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a tensor that the kernel cannot reach takes a GPU")
+def test_a_tensor_elsewhere_is_an_error_after_good_calls_too() -> None:
+    kernel, x = Launched(scaled), torch.zeros(64, device="cuda")
+    for _ in range(2):
+        kernel[(1,)](x, x, 16, 1.0, BLOCK=16, OFFSET=0)
+    with pytest.raises(ValueError, match="cannot be accessed from Triton"):
+        kernel[(1,)](x, x.cpu(), 16, 1.0, BLOCK=16, OFFSET=0)
 
 
 def test_a_tensor_that_starts_elsewhere_is_looked_up_every_time() -> None:
