@@ -145,7 +145,8 @@ def _write_tables(
     ledger: Ledger, shards: Sequence[Annotate], hits: pl.DataFrame, folder: Path, params: PreprocessParams
 ) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    causes = np.unique(ledger["cause"][np.asarray(ledger["cause"]) >= 0])
+    found = (np.unique(ledger["cause"][rows]) for rows in ledger.blocks())
+    causes = np.unique(np.concatenate([block[block >= 0] for block in found]))
     ids = _ids(ledger, shards, causes)
     evaluations = hits.group_by("row", maintain_order=True).first().select("row", evaluation="evaluation")
     reasons, splits = pl.Series([None, *ledger.reasons[1:]], dtype=pl.String), pl.Series([*SPLIT_CODES, None])

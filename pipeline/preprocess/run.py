@@ -90,14 +90,13 @@ def _facts(files: dict[str, FileFigures], decisions: Decisions) -> dict[str, Any
         totals = splits[split].setdefault(file.partition("-")[0], {"records": 0, "characters": 0})
         totals["records"] += figures.records
         totals["characters"] += figures.characters
-    counts = np.zeros(len(ledger.reasons), dtype=np.int64)
+    counts, more = (np.zeros(size, dtype=np.int64) for size in (len(ledger.reasons), len(KINDS)))
     for rows in ledger.blocks():
         counts += np.bincount(ledger["reason"][rows], minlength=len(ledger.reasons))
+        kept = rows[ledger["reason"][rows] == 0]
+        np.add.at(more, ledger["kind"][kept], ledger["copies"][kept].astype(np.int64) - 1)
     dropped = {reason: int(count) for reason, count in zip(ledger.reasons[1:], counts[1:], strict=True) if count}
-    repeated = dict.fromkeys(KINDS, 0)
-    for place, kind in enumerate(KINDS):
-        is_kept = ledger.stays() & (np.asarray(ledger["kind"]) == place)
-        repeated[kind] = int(ledger["copies"][is_kept].sum(dtype=np.int64) - is_kept.sum())
+    repeated = dict(zip(KINDS, more.tolist(), strict=True))
     records_out = sum(figures.records for figures in files.values())
     balance = ledger.total + sum(repeated.values()) - sum(dropped.values())
     assert records_out == balance, "a record is written, as often as was decided, or dropped, once"

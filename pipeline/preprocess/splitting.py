@@ -120,17 +120,19 @@ def require_splits(ledger: Ledger, params: PreprocessParams) -> None:
     Raises:
         ValueError: of some kind there are records that stay, but none in one of the splits.
     """
-    own, stays = own_splits(ledger), ledger.stays()
-    if not stays.any():
+    own, staying = own_splits(ledger), np.zeros((len(KINDS), FREE + 1), dtype=np.int64)
+    for rows in ledger.blocks():
+        rows = rows[ledger["reason"][rows] == 0]
+        np.add.at(staying, (ledger["kind"][rows], ledger["split"][rows]), 1)
+    if not staying.any():
         raise ValueError("every record was dropped: loosen preprocess.min_chars and preprocess.max_chars")
     for place, kind in enumerate(KINDS):
-        is_kind = np.asarray(ledger["kind"]) == place
-        of_kind = stays & is_kind
         for split in SPLITS:
-            of_split = is_kind & (np.asarray(ledger["split"]) == SPLIT_CODES.index(split))
-            if of_kind.any() and not (of_kind & of_split).any():
+            if staying[place].any() and not staying[place, SPLIT_CODES.index(split)]:
+                is_kind = np.asarray(ledger["kind"]) == place
+                of_split = is_kind & (np.asarray(ledger["split"]) == SPLIT_CODES.index(split))
                 lost = int((np.asarray(ledger["reason"])[of_split] == ledger.code(CONTAMINATED)).sum())
-                groups = len(np.unique(ledger["group_hash"][of_kind]))
+                groups = len(np.unique(ledger["group_hash"][ledger.stays() & is_kind]))
                 remedy = _contaminated(lost, params) if lost else _remedy(split, split in own[kind], groups, params)
                 raise ValueError(f"no {kind} are left for the split {split}: {remedy}")
 
