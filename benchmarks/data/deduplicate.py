@@ -16,13 +16,13 @@ def main() -> None:
     from pathlib import Path
 
     from pipeline.params import load_params
-    from pipeline.shards import executor_for, read_manifest
+    from pipeline.shards import executor_for, read_manifest, shard_names
     from pipeline.work import WorkFolder
 
     source, work, kind, workers = sys.argv[1:]
     params = load_params()
     launch = replace(params.launch, workers=int(workers))
-    shards = len(read_manifest(Path(source))["files"])
+    shards = len(shard_names(read_manifest(Path(source))))
     with executor_for(launch, jobs=shards, module="pipeline.preprocess.annotate") as executor:  # as the stage does
         from pipeline.preprocess.run import preprocess
 

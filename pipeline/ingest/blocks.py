@@ -22,6 +22,8 @@ else:
     from backports import zstd
 
 BLOCK = 1 << 18
+COMPRESSED_BLOCK = 1 << 14
+"""What is left of it is copied at the end of each member, of which there may be very many."""
 
 
 class Decompressor(Protocol):
@@ -69,18 +71,18 @@ def _framed(new: Callable[[], Decompressor], padding: bytes = b"") -> Callable[[
     """
 
     def read(stream: BinaryIO) -> Iterator[bytes]:
-        decompressor, data = new(), stream.read(BLOCK)
+        decompressor, data = new(), stream.read(COMPRESSED_BLOCK)
         while data or not decompressor.needs_input:
             if block := decompressor.decompress(data, BLOCK):
                 yield block
             if decompressor.eof:
                 data = decompressor.unused_data
                 while not (data := data.lstrip(padding)):
-                    if not (data := stream.read(BLOCK)):
+                    if not (data := stream.read(COMPRESSED_BLOCK)):
                         return
                 decompressor = new()
             else:
-                data = stream.read(BLOCK) if decompressor.needs_input else b""
+                data = stream.read(COMPRESSED_BLOCK) if decompressor.needs_input else b""
         raise EOFError
 
     return read

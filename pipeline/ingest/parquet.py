@@ -20,9 +20,12 @@ from pipeline.ingest.pieces import BadRecord, Bounds, Outcome, Record, content_b
 from pipeline.sources import BadFileError, File
 
 BATCH_ROWS = 8
-"""At most; a dictionary lets every row be as long as it likes, and Arrow makes all of a batch before one is seen."""
+"""At most; a dictionary lets every row be as long as it likes, and Arrow makes all of a batch before one is seen.
+
+Where a column holds lists it is one row, which nothing bounds: each item may be the same entry of a dictionary.
+"""
 BATCH_BYTES = 1 << 29
-"""Of a batch, however its rows come out of a dictionary; or one row."""
+"""Of a batch without lists, however its rows come out of a dictionary; or one row."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,9 @@ def _columns(file: File, table: pq.ParquetFile) -> list[str]:
 
 
 def _batch_rows(table: pq.ParquetFile, groups: list[int], columns: list[str]) -> int:
-    """How many rows fit into BATCH_BYTES, though each be all that its row group has of them."""
+    """How many rows fit into BATCH_BYTES, though each be all that its row group has of them; one if any holds lists."""
+    if any(pa.types.is_nested(table.schema_arrow.field(name).type) for name in columns):
+        return 1
     longest = 1
     for index in groups:
         group = table.metadata.row_group(index)
@@ -130,14 +135,14 @@ def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | UnicodeDecodeError
 
 
 def _text_bytes(value: object) -> int:
-    """The text in the fields of a row, in bytes."""
+    """The text in the fields of a row, in bytes; a map is a list of tuples."""
     if isinstance(value, str):
         return content_bytes(value)
     if isinstance(value, bytes):
         return len(value)
     if isinstance(value, dict):
         return sum(map(_text_bytes, value.values()))
-    return sum(map(_text_bytes, value)) if isinstance(value, list) else 0
+    return sum(map(_text_bytes, value)) if isinstance(value, list | tuple) else 0
 
 
 @contextmanager

@@ -18,10 +18,10 @@ def main(params: Params, run: Run, work: WorkFolder) -> None:
     """Run the stage and log its totals."""
     from pathlib import Path
 
-    from pipeline.shards import executor_for, read_manifest
+    from pipeline.shards import executor_for, read_manifest, shard_names
 
     source = Path("data/ingested")
-    shards = len(read_manifest(source)["files"])
+    shards = len(shard_names(read_manifest(source)))
     with executor_for(params.launch, jobs=shards, module="pipeline.preprocess.annotate") as executor:
         from pipeline.preprocess.run import preprocess
 

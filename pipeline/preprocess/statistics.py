@@ -14,6 +14,9 @@ from pipeline.preprocess.decide import Decisions
 from pipeline.preprocess.ledger import SPLIT_CODES
 from pipeline.shards.tables import DOCUMENTS, KINDS
 
+_UNKNOWN = "unknown"
+"""The language of a document in which no model sees one."""
+
 _FIGURES = {
     "records": pl.col("copies").cast(pl.Int64).sum(),
     "characters": (pl.col("characters").cast(pl.Int64) * pl.col("copies")).sum(),
@@ -23,16 +26,19 @@ _FIGURES = {
 def statistics(
     shards: Sequence[Annotate], annotated: Sequence[Annotated], decisions: Decisions
 ) -> dict[str, pl.DataFrame]:
-    """The tables, by the names of their files, in the order of their rows."""
+    """The tables, by the names of their files, in the order of their rows.
+
+    Those that dvc.yaml plots have a row of 0 where there is nothing to count: DVC cannot plot a header alone.
+    """
     kept, dropped, lengths = (pl.concat(tables) for tables in zip(*_of_shards(decisions), strict=True))
     return {
         "records": _summed(kept, "kind", "source", "split"),
-        "dropped": _summed(dropped, "kind", "source", "reason"),
+        "dropped": _dropped(dropped, kept),
         "lengths": _summed(lengths, "kind", "split", "characters_from"),
         "clusters": _clusters(decisions),
         "mixture": _mixture(decisions),
         "masked": _masked(annotated),
-        "languages": _languages(shards),
+        "languages": _languages(shards, decisions),
     }
 
 
@@ -74,8 +80,15 @@ def _summed(table: pl.DataFrame, *keys: str) -> pl.DataFrame:
     return table.group_by(keys).sum().sort(keys)
 
 
+def _dropped(dropped: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
+    if dropped.is_empty():
+        dropped = kept.select("kind", "source", pl.lit("none").alias("reason"), pl.col(*_FIGURES) * 0)
+    return _summed(dropped, "kind", "source", "reason")
+
+
 def _clusters(decisions: Decisions) -> pl.DataFrame:
-    rows = [(name, size, count) for name, sizes in decisions.clusters.items() for size, count in sizes.items()]
+    clusters = decisions.clusters.items()
+    rows = [(name, size, count) for name, sizes in clusters for size, count in (sizes or {2: 0}).items()]
     schema = {"duplicates": pl.String, "records": pl.Int64, "clusters": pl.Int64}
     return pl.DataFrame(rows, schema=schema, orient="row").sort("duplicates", "records")
 
@@ -103,13 +116,15 @@ def _masked(annotated: Sequence[Annotated]) -> pl.DataFrame:
     return pl.DataFrame(sorted(counts.items()), schema={"masked": pl.String, "places": pl.Int64}, orient="row")
 
 
-def _languages(shards: Sequence[Annotate]) -> pl.DataFrame:
-    none = pl.DataFrame(schema={"source": pl.String, "language": pl.String, "records": pl.Int64})
-    parts = [
-        pl.read_parquet(shard.folder / RECORDS, columns=["source", "language"])
-        .group_by("source", "language")
-        .agg(records=pl.len().cast(pl.Int64))
-        for shard in shards
-        if shard.kind == DOCUMENTS and shard.language_model
-    ]
-    return _summed(pl.concat([none, *parts]), "source", "language")
+def _languages(shards: Sequence[Annotate], decisions: Decisions) -> pl.DataFrame:
+    none = pl.DataFrame({"source": decisions.sources, "language": _UNKNOWN, "records": 0})
+    parts = [_languages_of(shard) for shard in shards if shard.kind == DOCUMENTS]
+    return _summed(pl.concat(parts) if parts else none, "source", "language")
+
+
+def _languages_of(shard: Annotate) -> pl.DataFrame:
+    columns = ["source", "language"] if shard.language_model else ["source"]
+    table = pl.read_parquet(shard.folder / RECORDS, columns=columns)
+    language = pl.col("language").fill_null(_UNKNOWN) if shard.language_model else pl.lit(_UNKNOWN)
+    table = table.with_columns(language=language)
+    return table.group_by("source", "language").agg(records=pl.len().cast(pl.Int64))

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.hashing import MANIFEST, file_sha256
+
+_SHARD = re.compile(r"[a-z]+-\d+\.parquet")
 
 
 def write_manifest(directory: Path, records: Mapping[str, int], facts: Mapping[str, Any]) -> None:
@@ -63,6 +66,11 @@ def verify_manifest(directory: Path) -> dict[str, Any]:
             continue
         raise ValueError(f"{directory / name} {problem}: remove {directory}/ and run `dvc repro`")
     return manifest
+
+
+def shard_names(manifest: Mapping[str, Any]) -> list[str]:
+    """The shards among the files of what ingest wrote: those with a number."""
+    return [name for name in manifest["files"] if _SHARD.fullmatch(name)]
 
 
 def _files(directory: Path) -> set[str]:

@@ -86,7 +86,9 @@ def _of_catalog(folder: Path, found: list[Found]) -> list[File]:
             if not there:
                 raise ValueError(f"{folder / CATALOG}: source {source.name!r}: there is no file at {path}")
             for file in there:
-                mine.setdefault(_place(file.location), file)
+                place = _place(file.location)
+                if pattern is not None or place not in mine:  # a name in the folder comes before a pinned spelling
+                    mine[place] = file
         files += sorted(mine.values(), key=lambda file: file.name)
     _require_one_owner(folder, files, found)
     return files

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 import json
 import random
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from backports import zstd
 
-from pipeline.ingest.blocks import BLOCK, read_blocks
+from pipeline.ingest.blocks import BLOCK, COMPRESSIONS, read_blocks
 from pipeline.ingest.pieces import Bounds
 from pipeline.sources import BadFileError, File
 from tests.pipeline.ingest.stage import ingest, manifest, params, quarantine, quarantining, rows, texts, write_jsonl
@@ -113,6 +114,14 @@ def test_gzip_of_any_length_and_with_padding(tmp_path: Path, size: int) -> None:
         member = gzip.compress(data)
         whole = member + bytes(2 * BLOCK - len(member) % BLOCK) + member + b"\0"
         assert b"".join(read_blocks(file_of(tmp_path / "a.gz", whole), 0, BOUNDS)) == gzip.decompress(whole)
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_the_end_of_a_member_copies_little(suffix: str) -> None:
+    """What is left of a block is copied at each, so that the sizes of blocks and of what follows would multiply."""
+    stream = io.BytesIO(COMPRESS[suffix](b"x") + COMPRESS[suffix](b"") * 20_000)
+    assert next(COMPRESSIONS[suffix](stream)) == b"x"
+    assert stream.tell() <= 1 << 14
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)

@@ -223,6 +223,24 @@ def test_a_row_of_any_length_out_of_a_dictionary_is_a_bomb_and_takes_no_memory(t
     assert texts(tmp_path / "out") == ["good"]
 
 
+def test_rows_of_lists_out_of_a_dictionary_are_read_one_at_a_time(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "good"}]).parent
+    contents = pa.DictionaryArray.from_arrays(pa.array([0] * 400, pa.int32()), pa.array(["x" * 2_000_000]))
+    messages = pa.StructArray.from_arrays([pa.array(["user", "assistant"] * 200), contents], names=["role", "content"])
+    lists = pa.ListArray.from_arrays(pa.array(range(0, 401, 50), pa.int32()), messages)
+    pq.write_table(pa.table({"messages": lists}), source / "b.parquet", compression="zstd", store_schema=False)
+    assert _peak_kb(source, tmp_path / "out", max_record_mb=8) < 700_000  # one row of 100 MB, of eight
+    assert manifest(tmp_path / "out")["quarantined"] == {"bomb": 1, "too_large": 1}
+
+
+def test_a_map_counts_towards_a_bomb(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "good"}])
+    maps = pa.array([[("key", "x" * 100_000)]] * 1000, pa.map_(pa.string(), pa.string()))
+    pq.write_table(pa.table({"text": maps}), tmp_path / "in" / "b.parquet")
+    ingest(tmp_path / "out", quarantining(tmp_path / "in"))
+    assert manifest(tmp_path / "out")["quarantined"]["bomb"] == 1
+
+
 def test_bad_rows_count_towards_a_bomb(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "good"}])
     table = pa.table({"prompt": ["x" * 100_000] * 1000, "completion": pa.nulls(1000, pa.string())})

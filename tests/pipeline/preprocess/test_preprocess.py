@@ -2,6 +2,8 @@
 
 import random
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +12,7 @@ import polars as pl
 import pytest
 
 from pipeline.preprocess import annotate, write
+from pipeline.preprocess.__main__ import main
 from pipeline.preprocess.run import preprocess
 from pipeline.shards import Local, verify_manifest, write_manifest
 from pipeline.shards.tables import KINDS, SPLITS, columns, shard_file, write_table
@@ -83,6 +86,27 @@ def read_clean(directory: Path) -> pl.DataFrame:
 
 def test_workers_that_start_ahead_import_the_module_of_the_first_step() -> None:
     assert f'module="{annotate.__name__}"' in MAIN.read_text(encoding="utf-8")
+
+
+def test_workers_start_ahead_for_shards_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_ingested(tmp_path / "data" / "ingested")
+    (source / "quarantine.parquet").touch()
+    (source / "manifest.json").unlink()
+    write_manifest(source, {file.name: 1 for file in source.iterdir()}, {})
+    jobs = []
+
+    @contextmanager
+    def note(launch: Any, **wanted: Any) -> Iterator[Local]:
+        jobs.append(wanted["jobs"])
+        yield Local(1)
+
+    monkeypatch.setattr("pipeline.shards.executor_for", note)
+    monkeypatch.setattr("pipeline.preprocess.run.preprocess", lambda *_, **__: {})
+    monkeypatch.setattr("pipeline.preprocess.__main__.report", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    some: Any = SimpleNamespace(launch=None, preprocess=None)
+    main(some, some, some)
+    assert jobs == [8]
 
 
 @pytest.mark.parametrize("own_splits", [False, True])

@@ -196,6 +196,16 @@ def test_a_file_is_read_once_however_its_path_is_written(tmp_path: Path) -> None
     assert texts(tmp_path / "out") == ["m", "n", "a"]
 
 
+@pytest.mark.parametrize("paths", ["['{far}', near]", "[near, '{far}']"])
+def test_what_is_named_inside_and_outside_is_named_in_either_order(tmp_path: Path, paths: str) -> None:
+    folder, far = tmp_path / "in", tmp_path / "far"
+    one(far, "m.jsonl", "m")
+    catalog(folder, f"all: {{path: {paths.format(far=far)}}}\n")
+    (folder / "near").symlink_to(far)
+    main([str(folder)])
+    assert [file.name for file in find_files(folder)] == ["near/m.jsonl"]
+
+
 def test_a_tree_of_links_is_read_once(tmp_path: Path) -> None:
     for level in range(30):  # every level doubles the ways to the next
         (tmp_path / "in" / f"{level}").mkdir(parents=True)
