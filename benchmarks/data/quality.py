@@ -107,7 +107,8 @@ def compare_speed(folder: Path, preset: str, mb: float) -> None:
             "ours": run_measured([sys.executable, "-m", "benchmarks.data.judge", str(folder), preset, str(WORKERS)]),
             "datatrove": run_script(THEIRS, folder, logs, preset, str(WORKERS)),
         }
-        forwarded = json.loads((Path(logs) / "stats.json").read_text())[-1]["stats"]["forwarded"]
+        stats = json.loads((Path(logs) / "stats.json").read_text())[-1]["stats"]
+    forwarded = stats.get("forwarded", 0)  # there is none where none is kept
     kept = {
         "ours": json.loads(costs["ours"].stdout.splitlines()[-1]).get("kept", 0),
         "datatrove": forwarded["total"] if isinstance(forwarded, dict) else forwarded,

@@ -24,7 +24,7 @@ def device_seconds(function: Any, runs: int = 30) -> float:
     took = []
     for _ in range(runs + 3):
         caches.zero_()
-        torch.cuda._sleep(4_000_000)  # cycles: some 2 ms
+        torch.cuda._sleep(40_000_000)  # cycles: some 20 ms
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         function()

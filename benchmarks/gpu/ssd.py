@@ -1,9 +1,14 @@
-"""The SSD on a GPU: time, memory, and how much of the ideal traffic it reaches; mamba_ssm beside it if there is one.
+"""The SSD on a GPU: time, memory, and how much of the ideal traffic it reaches; beside it mamba_ssm and fla, if there.
 
-    python -m benchmarks.gpu.ssd [--json FILE]
+    python -m benchmarks.gpu.ssd [--shapes 8B "8B, 64k"] [--json FILE]
 
-bf16, P 64 and N 128, with D, dt bias and softplus, random inputs. Ideal is the time to read every input and write every
-output once, at the speed of a copy in the same run.
+bf16, P 64 and N 128, with D, dt bias and softplus, random inputs; peers shape by shape. Ideal is the time to read every
+input and write every output once, at the speed of a copy in the same run. `device` is the device's own time, with cold
+caches; the others are as called, where short kernels wait for Python and autograd. FLOP are those of mamba_ssm's chunk,
+4HPN + QHP + 2QNG a token, and twice that for the backward.
+
+fla's simple_gla has neither groups nor step sizes: what is counted for it includes B and C repeated for all heads, and
+x times the step sizes.
 """
 
 import argparse
@@ -13,17 +18,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.ceilings import ceilings, keep, say, seconds
+from benchmarks.gpu.ceilings import ceilings, device_seconds, keep, say, seconds
 from model.ops.ssd import ssd
 
 SHAPES = {
     "130M": (8, 2048, 24, 1, 256),
     "2.7B": (1, 8192, 80, 1, 256),
     "8B": (1, 8192, 128, 8, 128),
-    "128 heads": (1, 16384, 128, 1, 256),
     "8B, 64k": (1, 65536, 128, 8, 128),
+    "1k": (1, 1024, 128, 1, 256),
+    "16k": (1, 16384, 128, 1, 256),
+    "256k": (1, 262144, 128, 1, 256),
 }
-"""Batch, length, heads, groups, and the chunk of mamba_ssm."""
+"""Batch, length, heads, groups, and the chunk of mamba_ssm; the last three those of a published fused forward."""
 
 HEADDIM, DSTATE = 64, 128
 
@@ -31,28 +38,50 @@ HEADDIM, DSTATE = 64, 128
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--json", help="also write the figures there")
     arguments = parser.parse_args()
     found = ceilings()
     say(found)
-    peers: dict[str, Callable[..., Tensor]] = {"ours": ours} | mamba_ssm()
-    print(f"{'':21} forward ms   ideal  Mtok/s | with backward ms   ideal  GB more")
+    peers: dict[str, Callable[..., Tensor]] = {"ours": ours} | mamba_ssm() | fla()
+    columns = "ms  device  ideal  GB/s  TFLOP/s"
+    print(f"{'':19} forward {columns}  Mtok/s | with backward {columns}  GB more")
     found["rows"] = []
-    for name, (batch, seqlen, heads, groups, chunk) in SHAPES.items():
-        inputs = make(batch, seqlen, heads, groups)
-        tokens = batch * seqlen
-        forward = tokens * (4 * heads * HEADDIM + 4 * groups * DSTATE + 2 * heads) / found["copy"]
-        backward = tokens * (6 * heads * HEADDIM + 8 * groups * DSTATE + 4 * heads) / found["copy"]
+    for name in arguments.shapes:
+        batch, seqlen, heads, groups, chunk = SHAPES[name]
+        inputs, tokens = make(batch, seqlen, heads, groups), batch * seqlen
+        moved = tokens * (4 * heads * HEADDIM + 4 * groups * DSTATE + 2 * heads)
+        moved_back = tokens * (6 * heads * HEADDIM + 8 * groups * DSTATE + 4 * heads)
+        flop = tokens * (4 * heads * HEADDIM * DSTATE + chunk * heads * HEADDIM + 2 * chunk * groups * DSTATE)
         for peer, function in peers.items():
-            row = {"shape": name, "peer": peer} | measure(function, inputs, chunk)
+            try:
+                row = {"shape": name, "peer": peer} | measure(function, inputs, chunk)
+            except RuntimeError as error:  # as fla's, of a compiler that it knows to be wrong
+                print(f"{name:8} {peer:10} refuses: {str(error).splitlines()[0]}", flush=True)
+                continue
+            row |= rates("forward", row["forward"], moved, flop, found["copy"])
+            row |= rates("both", row["both"], moved + moved_back, 3 * flop, found["copy"])
+            row["forward_tokens"] = tokens / row["forward"]
             found["rows"].append(row)
+            forward, both = (described(row, of) for of in ("forward", "both"))
             print(
-                f"{name:10} {peer:10} {row['forward'] * 1e3:10.3f} {forward / row['forward']:7.0%} "
-                f"{tokens / row['forward'] / 1e6:7.1f} | {row['both'] * 1e3:16.3f} "
-                f"{(forward + backward) / row['both']:7.0%} {row['memory'] / 1e9:8.2f}",
+                f"{name:8} {peer:10} {forward} {row['forward_tokens'] / 1e6:7.1f} | {both} {row['memory'] / 1e9:8.2f}",
                 flush=True,
             )
     keep(arguments.json, found)
+
+
+def rates(of: str, took: float, moved: float, flop: float, copy: float) -> dict[str, float]:
+    """Of so many seconds: the share of the ideal, and what that is a second."""
+    return {f"{of}_ideal": moved / copy / took, f"{of}_bytes": moved / took, f"{of}_flop": flop / took}
+
+
+def described(row: dict[str, float], of: str) -> str:
+    """Its part of a line."""
+    return (
+        f"{row[of] * 1e3:10.3f} {row[f'{of}_device'] * 1e3:7.3f} {row[f'{of}_ideal']:6.0%} "
+        f"{row[f'{of}_bytes'] / 1e9:5.0f} {row[f'{of}_flop'] / 1e12:8.1f}"
+    )
 
 
 def make(batch: int, seqlen: int, heads: int, groups: int) -> dict[str, Tensor]:
@@ -74,8 +103,8 @@ def make(batch: int, seqlen: int, heads: int, groups: int) -> dict[str, Tensor]:
     return {name: tensor.requires_grad_() for name, tensor in inputs.items()}
 
 
-def measure(function: Callable[..., Tensor], inputs: dict[str, Tensor], chunk: int) -> dict[str, float]:
-    """Seconds forward and with the backward; bytes at the peak above inputs and gradients."""
+def measure(function: Callable[..., Tensor], inputs: dict[str, Tensor], chunk: int) -> dict[str, Any]:
+    """Seconds forward and with the backward, as called and by the device; bytes at the peak above all gradients."""
     grad = torch.randn_like(inputs["x"])
     tensors = list(inputs.values())
 
@@ -89,9 +118,11 @@ def measure(function: Callable[..., Tensor], inputs: dict[str, Tensor], chunk: i
     torch.cuda.reset_peak_memory_stats()
     size = sum(tensor.nbytes for tensor in both())
     memory = torch.cuda.max_memory_allocated() - before - size
+    found = {"memory": float(memory), "both": seconds(both), "both_device": device_seconds(both)}
     with torch.no_grad():
-        forward = seconds(lambda: function(**inputs, chunk_size=chunk))
-    return {"forward": forward, "both": seconds(both), "memory": float(memory)}
+        for key, clock in (("forward", seconds), ("forward_device", device_seconds)):
+            found[key] = clock(lambda: function(**inputs, chunk_size=chunk))
+    return found
 
 
 def ours(*, chunk_size: int, **inputs: Tensor) -> Tensor:
@@ -108,6 +139,24 @@ def mamba_ssm() -> dict[str, Any]:
     except ImportError:
         return {}
     return {"mamba_ssm": lambda **inputs: mamba_chunk_scan_combined(**inputs, dt_softplus=True)}
+
+
+def fla() -> dict[str, Any]:
+    """Its nearest operator, where it is installed."""
+    try:
+        from fla.ops.simple_gla import chunk_simple_gla
+    except ImportError:
+        return {}
+
+    def theirs(
+        *, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, dt_bias: Tensor, **_: Any
+    ) -> Tensor:
+        step = torch.nn.functional.softplus(dt.float() + dt_bias)
+        key, query = (maps.repeat_interleave(x.shape[2] // maps.shape[2], 2) for maps in (B, C))
+        y, _ = chunk_simple_gla(query, key, (x * step.unsqueeze(-1)).to(x.dtype), step * A, scale=1.0)
+        return y + (x * D.unsqueeze(-1)).to(x.dtype)
+
+    return {"fla": theirs}
 
 
 if __name__ == "__main__":

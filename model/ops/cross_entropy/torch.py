@@ -12,7 +12,13 @@ ROWS = 256
 """Of a block: each reads the weights again, and with more, logits of a small vocabulary leave the cache."""
 
 LOGITS_PER_BLOCK = 2**24
-"""Held at most: 64 MiB in fp32, and their probabilities."""
+"""Held at most: 64 MiB in fp32."""
+
+LOGITS_AT_ONCE = 2**20
+"""On a CPU, that become probabilities and gradients together, in its cache."""
+
+WEIGHTS_AT_ONCE = 2**21
+"""On a CPU, whose gradients are made in less than fp32 and added to the sum together, in its cache."""
 
 
 def forward(hidden: Tensor, weight: Tensor, targets: Tensor, with_gradients: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,32 +35,43 @@ def forward(hidden: Tensor, weight: Tensor, targets: Tensor, with_gradients: boo
         d_hidden = torch.empty_like(hidden) if with_gradients else hidden.new_empty(0)
         d_weight = torch.zeros_like(weight, dtype=dtype) if with_gradients else hidden.new_empty(0, dtype=dtype)
         rows = max(1, min(ROWS, LOGITS_PER_BLOCK // weight.shape[0], hidden.shape[0]))
+        at_once = rows if hidden.is_cuda else max(1, LOGITS_AT_ONCE // weight.shape[0])
         logits = hidden.new_empty(rows, weight.shape[0])
-        probs = torch.empty_like(logits, dtype=dtype)
+        probs = torch.empty_like(logits[:at_once], dtype=dtype)
         for start in range(0, hidden.shape[0], rows):
             block = slice(start, min(start + rows, hidden.shape[0]))
-            logits, probs = logits[: block.stop - start], probs[: block.stop - start]
+            logits = logits[: block.stop - start]
             torch.mm(hidden[block], weight.t(), out=logits)
-            largest = logits.amax(1, keepdim=True).to(dtype)
-            target = logits.gather(1, index[block]).to(dtype)
-            torch.softmax(logits, 1, dtype=dtype, out=probs)
-            log_prob = target - largest + probs.amax(1, keepdim=True).log_()  # the target's own may be too small for it
-            loss -= (log_prob * counted[block]).sum()
+            parts = (tensor.split(at_once) for tensor in (logits, index[block], counted[block]))
+            for part in zip(*parts, strict=True):
+                loss += _loss(*part, probs, with_gradients)
             if with_gradients:
-                d_logits = probs.scatter_(1, index[block], log_prob.expm1())
-                d_logits = d_logits if dtype == hidden.dtype else logits.copy_(d_logits)
-                torch.mm(d_logits, weight, out=d_hidden[block]).mul_(counted[block])
-                add_product(d_weight, d_logits, hidden[block] * counted[block])
+                torch.mm(logits, weight, out=d_hidden[block]).mul_(counted[block])
+                add_product(d_weight, logits, hidden[block] * counted[block])
         return loss, d_hidden, d_weight
 
 
-def add_product(total: Tensor, a: Tensor, b: Tensor, beta: float = 1.0) -> None:
-    """total = beta total + a^T b, the sum in total's precision."""
+def _loss(logits: Tensor, index: Tensor, counted: Tensor, probs: Tensor, with_gradients: bool) -> Tensor:
+    """Summed over some rows, whose logits become, if asked, their gradients (those of rows that do not count too)."""
+    probs = probs[: logits.shape[0]]
+    largest = logits.amax(1, keepdim=True).to(probs.dtype)
+    target = logits.gather(1, index).to(probs.dtype)
+    torch.softmax(logits, 1, dtype=probs.dtype, out=probs)
+    log_prob = target - largest + probs.amax(1, keepdim=True).log_()  # the target's own may be too small for it
+    if with_gradients:
+        logits.copy_(probs.scatter_(1, index, log_prob.expm1()))
+    return -(log_prob * counted).sum()
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor, fresh: bool = False) -> None:
+    """total (or, if `fresh`, zero) + a^T b, in place of total, the sum in total's precision."""
+    beta = 0.0 if fresh else 1.0
     if total.dtype == a.dtype:
         total.addmm_(a.t(), b, beta=beta)
     elif total.is_cuda:
         torch.addmm(total, a.t(), b, out_dtype=total.dtype, beta=beta, out=total)
-    elif beta:
-        total += a.t() @ b
     else:
-        total.copy_(a.t() @ b)
+        rows = max(1, WEIGHTS_AT_ONCE // b.shape[1])
+        for part, of_part in zip(total.split(rows), a.split(rows, 1), strict=True):
+            product = of_part.t() @ b
+            torch.add(product, 0 if fresh else part, out=part)

@@ -53,7 +53,7 @@ def forward(
             )
             if with_gradients:
                 torch.mm(logits, weight, out=d_hidden[block])
-                add_product(d_weight, logits, hidden[block], beta=float(start > 0))
+                add_product(d_weight, logits, hidden[block], fresh=start == 0)
         return losses.sum(), d_hidden, d_weight
 
 

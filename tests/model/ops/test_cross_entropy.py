@@ -17,9 +17,12 @@ def make_inputs(device: torch.device, dtype: torch.dtype = torch.float64) -> tup
     return hidden, weight, targets
 
 
-@pytest.mark.parametrize("logits_per_block", [1, 40, 2**20])
-def test_agrees_with_all_logits(device: torch.device, monkeypatch: pytest.MonkeyPatch, logits_per_block: int) -> None:
+@pytest.mark.parametrize(("logits_per_block", "at_once"), [(1, 1), (40, 25), (2**20, 25), (2**20, 2**20)])
+def test_agrees_with_all_logits(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch, logits_per_block: int, at_once: int
+) -> None:
     monkeypatch.setattr(blocks, "LOGITS_PER_BLOCK", logits_per_block)
+    monkeypatch.setattr(blocks, "LOGITS_AT_ONCE", at_once)
     hidden, weight, targets = make_inputs(device)
 
     def run(backend: str) -> list[Tensor]:
@@ -28,6 +31,20 @@ def test_agrees_with_all_logits(device: torch.device, monkeypatch: pytest.Monkey
         )
 
     assert_agree(run("torch"), run("reference"), 1e-12)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_products_are_summed_in_the_precision_of_the_sum(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch, fresh: bool
+) -> None:
+    monkeypatch.setattr(blocks, "WEIGHTS_AT_ONCE", 13)  # two rows of six
+    a, b = (torch.randn(23, width, device=device, dtype=torch.bfloat16) for width in (11, 6))
+    total = torch.full((11, 6), float("nan")) if fresh else 1e3 * torch.randn(11, 6)
+    total = total.to(device)
+    expected = a.double().t() @ b.double() + (0 if fresh else total.double())
+    blocks.add_product(total, a, b, fresh)
+    # a product of bf16 is rounded once (2^-9 of some 15); a sum in bf16 would be wrong by 2^-9 of 1e3
+    assert_agree([total.double()], [expected], 1e-1 / expected.abs().max().item())
 
 
 def test_no_target_counts(device: torch.device) -> None:
