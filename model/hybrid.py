@@ -74,7 +74,7 @@ class HybridOutput:
         return self._logits(self.hidden[:, -1])
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        logits = F.linear(hidden, self._head_weight)
+        logits = F.linear(hidden, self._head_weight.to(hidden.dtype))
         return logits.to(compute_dtype(logits))
 
 
@@ -180,15 +180,14 @@ class HybridLM(nn.Module):
         _, normed = self.norm(residual, mixed, self.config.residual_multiplier)
         hidden = self.scale_for_head(normed)
         loss = None if labels is None else self.loss(hidden, labels, seq_idx)
-        head_weight = self.head_weight.to(hidden.dtype)
         if state is not None:
             state = DecodeState(tuple(after), torch.cat([state.ids, input_ids], dim=1))
-        return HybridOutput(hidden, head_weight, loss, state)
+        return HybridOutput(hidden, self.head_weight, loss, state)
 
     def loss(self, hidden: Tensor, labels: Tensor, seq_idx: Tensor | None) -> Tensor:
         """The mean cross-entropy of the head on its input (batch, seqlen, d_model); arguments as in `forward`."""
         targets = _next_tokens(labels, seq_idx)
-        return linear_cross_entropy(hidden.flatten(0, 1), self.head_weight.to(hidden.dtype), targets.flatten())
+        return linear_cross_entropy(hidden.flatten(0, 1), self.head_weight, targets.flatten())
 
     def new_state(self, batch_size: int) -> DecodeState:
         """The state before the first token of `batch_size` rows, on the model's device."""

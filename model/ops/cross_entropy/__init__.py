@@ -17,7 +17,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, bac
 
     Args:
         hidden: (rows, d_model).
-        weight: (vocab, d_model), in hidden's dtype.
+        weight: (vocab, d_model), rounded to hidden's dtype for the products; its gradient is not rounded to that.
         targets: (rows,) int64 token ids; -100 is ignored. They are not shifted here.
         backend: "triton" (on a GPU, in fp32, bf16 or fp16), "torch", "reference" or "auto": the fastest that takes
             these inputs, or what the environment's MAMBA2_BACKEND says.
@@ -44,8 +44,10 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, bac
 
 def _triton_takes(hidden: Tensor, weight: Tensor, check: bool) -> bool:
     """Whether there is a kernel for these inputs; with `check`, one found to work."""
-    known = hidden.dtype in (float32, bfloat16, float16) and weight.dtype == hidden.dtype
-    if not known or hidden.numel() == 0 or weight.numel() == 0 or not runs_triton(hidden):
+    known = (float32, bfloat16, float16)
+    if hidden.dtype not in known or weight.dtype not in known:
+        return False
+    if hidden.numel() == 0 or weight.numel() == 0 or not runs_triton(hidden):
         return False
     return not check or (hidden.is_cuda and selfcheck.passes(str(hidden.device), hidden.dtype))
 
@@ -53,6 +55,7 @@ def _triton_takes(hidden: Tensor, weight: Tensor, check: bool) -> bool:
 def _linear_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, with_gradients: bool, path: str
 ) -> tuple[Tensor, Tensor, Tensor]:
+    weight = weight.to(hidden.dtype)
     if path == "triton":
         from model.ops.cross_entropy import triton  # only a machine with a GPU needs Triton
 

@@ -33,6 +33,17 @@ def test_agrees_with_all_logits(
     assert_agree(run("torch"), run("reference"), 1e-12)
 
 
+def test_the_gradient_of_a_weight_in_fp32_is_not_rounded(device: torch.device) -> None:
+    hidden, weight, targets = make_inputs(device, torch.float32)
+    hidden = hidden.detach().bfloat16().requires_grad_()
+    (gradient,) = torch.autograd.grad(linear_cross_entropy(hidden, weight, targets), [weight])
+    rounded = weight.detach().bfloat16().requires_grad_()
+    (expected,) = torch.autograd.grad(linear_cross_entropy(hidden, rounded, targets), [rounded])
+    assert gradient.dtype is torch.float32
+    assert torch.equal(gradient.bfloat16(), expected)
+    assert not torch.equal(gradient, expected.float())
+
+
 @pytest.mark.parametrize("fresh", [False, True])
 def test_products_are_summed_in_the_precision_of_the_sum(
     device: torch.device, monkeypatch: pytest.MonkeyPatch, fresh: bool
