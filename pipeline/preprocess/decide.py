@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from pipeline.preprocess.annotate import BANDS, CONTENTS, GROUPS, RECORDS, Annotate, Annotated
+from pipeline.preprocess.annotate import BANDS, CONTENTS, GROUPS, Annotate, Annotated
 from pipeline.preprocess.components import I64, flatten, unite
 from pipeline.preprocess.contamination.find import find_hits
 from pipeline.preprocess.duplicates import cluster_sizes, deduplicate
@@ -22,6 +22,7 @@ from pipeline.preprocess.hashes import string_hashes
 from pipeline.preprocess.ledger import CONTAMINATED, FREE, SPLIT_CODES, Ledger
 from pipeline.preprocess.mixing import MIXED_OUT, Mixture, mix_sources
 from pipeline.preprocess.reasons import own_reasons
+from pipeline.preprocess.records import read_records, runs_of_shards
 from pipeline.preprocess.runs import PAIRS, match, matches
 from pipeline.preprocess.splitting import GROUP_OF_HELD_OUT, assign_splits, require_splits
 from pipeline.shards import Executor, Kept, run_shards
@@ -122,15 +123,15 @@ def _enter(
     """The ledger with what the annotations say of each record, and the drops for what it is itself."""
     ends = np.cumsum([shard.records for shard in annotated]).tolist()
     ledger = Ledger(folder, [0, *ends[:-1]], ends[-1])
-    for index, shard in enumerate(shards):
-        records, rows = pl.read_parquet(shard.folder / RECORDS), ledger.shard(index)
-        ledger["kind"][rows] = KINDS.index(shard.kind)
+    for run in runs_of_shards(shards, ledger):
+        kind, records, rows = shards[run.start].kind, read_records(shards, run), ledger.shards(run)
+        ledger["kind"][rows] = KINDS.index(kind)
         ledger["source"][rows] = _codes(records["source"], sources)
         ledger["fixed"][rows] = _codes(records["split"], SPLIT_CODES, null=FREE)
         ledger["characters"][rows] = records["characters"].to_numpy()
         ledger["group_hash"][rows] = records["group_hash"].to_numpy()
         ledger["draw"][rows] = string_hashes(records["id"])
-        reasons = own_reasons(records, shard.kind, params)["reason"]
+        reasons = own_reasons(records, kind, params)["reason"]
         for reason in reasons.drop_nulls().unique().sort():
             ledger.code(reason)
         ledger["reason"][rows] = _codes(reasons, ledger.reasons, null=0)
@@ -151,8 +152,8 @@ def _write_tables(
     evaluations = hits.group_by("row", maintain_order=True).first().select("row", evaluation="evaluation")
     reasons, splits = pl.Series([None, *ledger.reasons[1:]], dtype=pl.String), pl.Series([*SPLIT_CODES, None])
     paths = []
-    for index, shard in enumerate(shards):
-        records, rows = pl.read_parquet(shard.folder / RECORDS), ledger.shard(index)
+    for run in runs_of_shards(shards, ledger):
+        kind, records, rows = shards[run.start].kind, read_records(shards, run), ledger.shards(run)
         cause = np.asarray(ledger["cause"][rows])
         place = pl.Series(np.searchsorted(causes, cause)).scatter(np.flatnonzero(cause < 0), None)
         table = pl.DataFrame(
@@ -161,7 +162,7 @@ def _write_tables(
                 "copies": ledger["copies"][rows],
                 "reason": reasons.gather(ledger["reason"][rows]),
                 "split": splits.gather(ledger["split"][rows]),
-                "own": own_reasons(records, shard.kind, params)["detail"],
+                "own": own_reasons(records, kind, params)["detail"],
                 "cause": ids.gather(place),
                 "group": records["group"],
                 "source": records["source"],
@@ -176,17 +177,20 @@ def _write_tables(
             .then(pl.format("source {}", "source"))
             .otherwise(pl.coalesce("own", "cause"))
         )
-        paths.append(folder / f"{shard.path.stem}.parquet")
-        write_table(table.select("copies", "reason", detail=detail, split="split"), paths[-1])
+        decided = table.select("copies", "reason", detail=detail, split="split")
+        for index in run:
+            own = ledger.shard(index)
+            paths.append(folder / f"{shards[index].path.stem}.parquet")
+            write_table(decided[own.start - rows.start : own.stop - rows.start], paths[-1])
     return paths
 
 
 def _ids(ledger: Ledger, shards: Sequence[Annotate], rows: I64) -> pl.Series:
     """The ids of the given records, which ascend: what a detail names."""
     parts = [pl.Series([], dtype=pl.String)]
-    for index, shard in enumerate(shards):
-        own = ledger.shard(index)
+    for run in runs_of_shards(shards, ledger):
+        own = ledger.shards(run)
         wanted = rows[np.searchsorted(rows, own.start) : np.searchsorted(rows, own.stop)] - own.start
         if wanted.size:
-            parts.append(pl.read_parquet(shard.folder / RECORDS, columns=["id"])["id"].gather(wanted))
+            parts.append(read_records(shards, run, ["id"])["id"].gather(wanted))
     return pl.concat(parts)

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import polars_hash
 
-U64 = np.ndarray[Any, np.dtype[np.uint64]]
+from pipeline.splitmix import U64, finalize
 
 
 def string_hashes(strings: pl.Series) -> U64:
@@ -46,11 +46,5 @@ def tuple_names(kind: str, tuples: np.ndarray[Any, np.dtype[np.uint32]]) -> tupl
 
 
 def mix(values: U64) -> U64:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): a bijection that makes every bit hang on all."""
-    mixed = values + np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(30)
-    mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    mixed ^= mixed >> np.uint64(27)
-    mixed *= np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(31)
-    return mixed
+    """A bijection that makes every bit hang on all: SplitMix64's finalizer after its increment, which moves 0."""
+    return finalize(values + np.uint64(0x9E3779B97F4A7C15))

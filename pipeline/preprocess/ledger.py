@@ -79,7 +79,11 @@ class Ledger:
 
     def shard(self, index: int) -> slice:
         """The records of a shard."""
-        return slice(self.starts[index], [*self.starts, self.total][index + 1])
+        return self.shards(range(index, index + 1))
+
+    def shards(self, run: range) -> slice:
+        """The records of shards that follow each other, one at least."""
+        return slice(self.starts[run.start], [*self.starts, self.total][run.stop])
 
     def blocks(self) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
         """The numbers of all records, so many at a time that a few numbers for each take no memory to speak of."""

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.preprocess.components import I64
-from pipeline.preprocess.hashes import U64, mix
+from pipeline.preprocess.hashes import mix
 from pipeline.preprocess.ledger import Ledger
 from pipeline.preprocess.splitting import TRAIN
 from pipeline.shards.tables import KINDS
+from pipeline.splitmix import U64
 
 if TYPE_CHECKING:
     from pipeline.params import PreprocessParams

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from pipeline.preprocess.hashes import U64, mix
+from pipeline.preprocess.hashes import mix
 from pipeline.preprocess.words import Ints, word_hashes
+from pipeline.splitmix import U64
 
 _BASE = 0xD1342543DE82EF95
 

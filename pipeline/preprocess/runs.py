@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.preprocess.hashes import U64
+from pipeline.splitmix import U64
 
 ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<u4")])
 """A name (its two halves) and the row of its shard that bears it."""

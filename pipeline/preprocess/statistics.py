@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pipeline.preprocess.annotate import RECORDS, Annotate, Annotated
+from pipeline.preprocess.annotate import Annotate, Annotated
 from pipeline.preprocess.decide import Decisions
 from pipeline.preprocess.ledger import SPLIT_CODES
+from pipeline.preprocess.records import read_records, runs_of_shards
 from pipeline.shards.tables import DOCUMENTS, KINDS
 
 _UNKNOWN = "unknown"
@@ -118,13 +119,14 @@ def _masked(annotated: Sequence[Annotated]) -> pl.DataFrame:
 
 def _languages(shards: Sequence[Annotate], decisions: Decisions) -> pl.DataFrame:
     none = pl.DataFrame({"source": decisions.sources, "language": _UNKNOWN, "records": 0})
-    parts = [_languages_of(shard) for shard in shards if shard.kind == DOCUMENTS]
+    runs = runs_of_shards(shards, decisions.ledger)
+    parts = [_languages_of(shards, run) for run in runs if shards[run.start].kind == DOCUMENTS]
     return _summed(pl.concat(parts) if parts else none, "source", "language")
 
 
-def _languages_of(shard: Annotate) -> pl.DataFrame:
-    columns = ["source", "language"] if shard.language_model else ["source"]
-    table = pl.read_parquet(shard.folder / RECORDS, columns=columns)
-    language = pl.col("language").fill_null(_UNKNOWN) if shard.language_model else pl.lit(_UNKNOWN)
+def _languages_of(shards: Sequence[Annotate], run: range) -> pl.DataFrame:
+    has_model = shards[run.start].language_model is not None
+    table = read_records(shards, run, ["source", "language"] if has_model else ["source"])
+    language = pl.col("language").fill_null(_UNKNOWN) if has_model else pl.lit(_UNKNOWN)
     table = table.with_columns(language=language)
     return table.group_by("source", "language").agg(records=pl.len().cast(pl.Int64))

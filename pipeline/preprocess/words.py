@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.preprocess.hashes import U64, mix, string_hashes
+from pipeline.preprocess.hashes import mix, string_hashes
 from pipeline.preprocess.unicode import CharacterClasses
+from pipeline.splitmix import U64
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 

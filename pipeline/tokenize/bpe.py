@@ -14,8 +14,8 @@ from pipeline.chat.tokenizer import SPECIAL_TOKENS
 from pipeline.params import MIN_VOCAB_SIZE
 from pipeline.tokenize.ahead import map_ahead
 
-TRAINING_BYTES = 64 * 10**6
-"""Of a larger corpus, evenly spaced records of about this size in all are read: more text hardly moves the merges."""
+BYTES_PER_TOKEN = 12 << 10
+"""Of the vocabulary: of a larger corpus, evenly spaced records of about so much are read (docs/tokenize.md)."""
 
 WORDS = "|".join(
     (
@@ -64,7 +64,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def sample_texts(shards: Sequence[Path], sample_bytes: int = TRAINING_BYTES) -> Iterator[str]:
+def sample_texts(shards: Sequence[Path], sample_bytes: int) -> Iterator[str]:
     """The texts of `shards` (documents and conversations), or of every n-th record if that is above `sample_bytes`."""
     sizes = list(map_ahead(_size, shards))
     stride = max(1, -(-sum(size for _, size in sizes) // sample_bytes))

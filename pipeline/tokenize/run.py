@@ -15,7 +15,7 @@ from pipeline.chat.tokenizer import CHAT_TEMPLATE_FILE, COMPANIONS, TOKENIZER_FI
 from pipeline.params import EMBEDDED, TokenizeParams
 from pipeline.shards import Executor, Kept, Local, read_manifest, run_shards, write_manifest
 from pipeline.shards.tables import CONVERSATIONS, DOCUMENTS, KINDS, SPLITS
-from pipeline.tokenize.bpe import sample_texts, train_bpe
+from pipeline.tokenize.bpe import BYTES_PER_TOKEN, sample_texts, train_bpe
 from pipeline.tokenize.choice import given_tokenizer
 from pipeline.tokenize.encode import load_encoder
 from pipeline.tokenize.encoded import Encoded
@@ -129,7 +129,8 @@ def provide(job: Provision) -> None:
     else:
         size = sum(shard.stat().st_size for shard in job.training) / 1e6
         print(f"training a byte-level BPE of {job.vocab_size:,} tokens on {size:,.1f} MB of shards", flush=True)
-        train_bpe(sample_texts(job.training), job.vocab_size).save(str(job.folder / TOKENIZER_FILE))
+        texts = sample_texts(job.training, job.vocab_size * BYTES_PER_TOKEN)
+        train_bpe(texts, job.vocab_size).save(str(job.folder / TOKENIZER_FILE))
     if job.chat_template:
         shutil.copyfile(job.chat_template, job.folder / CHAT_TEMPLATE_FILE)
 

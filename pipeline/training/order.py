@@ -10,6 +10,8 @@ import math
 
 import numpy as np
 
+from pipeline.splitmix import finalize
+
 ROUNDS = 8
 LEAST_BASE = 4
 """So that the permutations of a few places, of which a network on so few has not all, are cut out of longer ones."""
@@ -58,12 +60,5 @@ def _feistel(values: np.ndarray, base: np.uint64, keys: np.ndarray) -> np.ndarra
     """A permutation of the numbers below the square of `base`; one round for each of `keys`."""
     high, low = np.divmod(values, base)
     for key in keys:
-        high, low = low, (high + _mixed(low ^ key) % base) % base
+        high, low = low, (high + finalize(low ^ key) % base) % base
     return high * base + low
-
-
-def _mixed(values: np.ndarray) -> np.ndarray:
-    """Each bit of the result depends on all of the value: the finalizer of SplitMix64 (Steele, Lea and Flood 2014)."""
-    values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return values ^ values >> np.uint64(31)

@@ -11,9 +11,10 @@ import polars as pl
 from rensa import RMinHash
 
 from pipeline.preprocess.batches import batches
-from pipeline.preprocess.hashes import U64, tuple_names
+from pipeline.preprocess.hashes import tuple_names
 from pipeline.preprocess.ngrams import ngram_hashes
 from pipeline.preprocess.words import Ints
+from pipeline.splitmix import U64
 
 _SEED = 1
 _BATCH = 1 << 19

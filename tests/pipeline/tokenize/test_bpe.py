@@ -60,8 +60,8 @@ def test_the_sample_is_evenly_spaced_over_the_shards(tmp_path: Path) -> None:
     for first, last in ((0, 7), (7, 9), (9, 25)):
         shards.append(tmp_path / f"documents-{first}.parquet")
         pl.DataFrame({"text": texts[first:last]}).write_parquet(shards[-1])
-    assert list(sample_texts(shards)) == texts
-    assert list(sample_texts(shards, sample_bytes=100)) == texts[::3]  # 265 bytes
+    assert list(sample_texts(shards, sample_bytes=265)) == texts
+    assert list(sample_texts(shards, sample_bytes=100)) == texts[::3]
 
 
 def test_the_sample_has_the_words_of_conversations(tmp_path: Path) -> None:
@@ -71,4 +71,4 @@ def test_the_sample_has_the_words_of_conversations(tmp_path: Path) -> None:
         [{"role": "user", "content": "c"}],
     ]
     pl.DataFrame({"messages": messages}, schema={"messages": MESSAGES}).write_parquet(path)
-    assert list(sample_texts([path])) == ["a", "b", "c"]
+    assert list(sample_texts([path], sample_bytes=3)) == ["a", "b", "c"]
