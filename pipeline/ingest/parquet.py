@@ -53,6 +53,8 @@ class ParquetRows:
         if isinstance(row, UnicodeDecodeError):
             message = f"not UTF-8: {row.reason}"
             return bad_record(self.file, number, "not_utf8", message, row.object, unit="row"), len(row.object)
+        if isinstance(row, ValueError | OverflowError):
+            return bad_record(self.file, number, "bad_field", f"cannot be read: {row}", unit="row"), 0
         if isinstance(row, TooLarge):
             return too_large(self.file, number, row.size, bounds.record_bytes, unit="row"), row.size
         outcome = parse_fields(self.file, number, row, unit="row")

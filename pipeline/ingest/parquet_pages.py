@@ -46,16 +46,20 @@ def read_pages(stream: BinaryIO, chunk: Any) -> Iterator[Page]:
     while start < end and values < chunk.num_values:
         stream.seek(start)
         fields = _struct(stream, 0)
-        kind, size, compressed = (fields.get(number) for number in (1, 2, 3))
-        header = next((fields[number] for number in (5, 7, 8) if number in fields), {})
-        found = header.get(1, 0)
-        encoding = header.get(4 if 8 in fields else 2)
-        if not all(isinstance(number, int) and number >= 0 for number in (kind, size, compressed, found)):
-            raise OSError(f"the page header at byte {start:,} is malformed")
-        if encoding is not None:  # an index page has none
+        header: dict[int, Any] = next((fields[number] for number in (5, 7, 8) if number in fields), {})
+        kind, size, compressed = (_natural(fields.get(number)) for number in (1, 2, 3))
+        found = _natural(header.get(1, 0))
+        if header:  # an index page has none
+            encoding = _natural(header.get(4 if 8 in fields else 2))
             yield Page(kind == DICTIONARY_PAGE, encoding, found, size)
         values += 0 if kind == DICTIONARY_PAGE else found
         start = stream.tell() + compressed
+
+
+def _natural(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise OSError("a page header is malformed")
+    return value
 
 
 def _struct(stream: BinaryIO, depth: int) -> dict[int, Any]:

@@ -41,7 +41,8 @@ class TooLarge(NamedTuple):
     """About what it would take, in bytes."""
 
 
-Row = dict[str, Any] | UnicodeDecodeError | TooLarge
+Row = dict[str, Any] | ValueError | OverflowError | TooLarge
+"""The fields; or why it has none."""
 
 
 @contextmanager
@@ -87,14 +88,16 @@ def read_rows(
         BadFileError: a row group has lists that memory is not meant for.
     """
     most = max(most, BATCH_BYTES)
-    if not any(pa.types.is_nested(table.schema_arrow.field(name).type) for name in columns):
+    schema = [table.schema.column(number) for number in range(len(table.schema))]
+    leaves = [leaf for leaf in schema if leaf.path.split(".")[0] in columns]
+    if not any(leaf.max_repetition_level for leaf in leaves):
         for group in groups:
             longest = sum(chunk.total_uncompressed_size for _, chunk in _chunks(table, group, columns))
             rows = BATCH_BYTES // max(1, longest)
-            yield from _made(_batches(table, group, columns, min(FLAT_ROWS, rows)), most)
+            yield from _made(_batches(table, group, columns, min(FLAT_ROWS, rows)), None)
         return
-    leaves = [path for path, chunk in _chunks(table, groups[0], columns) if chunk.physical_type == "BYTE_ARRAY"]
-    with file.open() as stream, open_parquet(file, leaves, table.metadata) as repeating:
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+    with file.open() as stream, open_parquet(file, texts, table.metadata) as repeating:
         for group in groups:
             chunks = {path: list(read_pages(stream, chunk)) for path, chunk in _chunks(table, group, columns)}
             reader, rows = _way(file, table, repeating, group, chunks)
@@ -184,34 +187,46 @@ def _batches(table: pq.ParquetFile, group: int, columns: Sequence[str], rows: in
     return table.iter_batches(max(1, rows), row_groups=[group], columns=list(columns), use_threads=False)
 
 
-def _made(batches: Iterator[pa.RecordBatch], most: int) -> Iterator[Row]:
+def _made(batches: Iterator[pa.RecordBatch], most: int | None) -> Iterator[Row]:
+    """The rows of the batches; where there is a `most`, they are measured first."""
     for batch in batches:
         names = batch.schema.names
-        lists = [_sizes(column) for column in batch.columns if pa.types.is_nested(column.type)]
-        sizes = np.sum(lists, axis=0).tolist() if lists else [0] * batch.num_rows
+        sizes = [0] * len(batch) if most is None else np.sum([_sizes(column) for column in batch.columns], 0).tolist()
         for size, *row in zip(sizes, *batch.columns, strict=True):
-            if size > most:
+            if most is not None and size > most:
                 yield TooLarge(size)
                 continue
             try:
                 yield {name: value.as_py() for name, value in zip(names, row, strict=True)}
-            except UnicodeDecodeError as error:
+            except (ValueError, OverflowError) as error:  # not UTF-8; a day that no calendar has
                 yield error
 
 
 def _sizes(array: pa.Array) -> Ints:
     """About the bytes that each value takes as an object of Python."""
     kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _sizes(array.storage)
     if pa.types.is_dictionary(kind):
         entries = np.append(_sizes(array.dictionary), OBJECT_BYTES)
         return entries[array.indices.fill_null(len(array.dictionary)).to_numpy(zero_copy_only=False)]
     if pa.types.is_struct(kind):
-        return sum(
-            (_sizes(array.field(number)) for number in range(kind.num_fields)), np.full(len(array), OBJECT_BYTES)
-        )
+        fields = (_sizes(array.field(number)) for number in range(kind.num_fields))
+        return sum(fields, np.full(len(array), OBJECT_BYTES))
+    if pa.types.is_fixed_size_list(kind):
+        return _sums(array.values, (array.offset + np.arange(len(array) + 1)) * kind.list_size)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind):
-        ends = np.concatenate([[0], np.cumsum(_sizes(array.values))])[array.offsets.to_numpy()]
-        return OBJECT_BYTES + np.diff(ends)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+        return _sums(array.values, array.offsets.to_numpy())
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        array, kind = array.cast(pa.large_binary()), pa.large_binary()
+    if any(is_kind(kind) for is_kind in _TEXTS):
         return OBJECT_BYTES + pc.binary_length(array).fill_null(0).to_numpy().astype(np.int64)
     return np.full(len(array), OBJECT_BYTES)
+
+
+def _sums(values: pa.Array, ends: Ints) -> Ints:
+    """Of lists, which end in these places of their values."""
+    return OBJECT_BYTES + np.diff(np.concatenate([[0], np.cumsum(_sizes(values))])[ends])
+
+
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)

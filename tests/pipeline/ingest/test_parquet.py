@@ -15,7 +15,7 @@ from pipeline.ingest import parquet_rows
 from pipeline.ingest.parquet_pages import read_pages
 from pipeline.ingest.parquet_rows import TooLarge, open_parquet, read_rows
 from pipeline.sources import BadFileError, File
-from tests.pipeline.ingest.stage import ingest, manifest, params, quarantining, rows, texts, write_jsonl
+from tests.pipeline.ingest.stage import ingest, manifest, params, quarantine, quarantining, rows, texts, write_jsonl
 from tests.pipeline.ingest.test_untrusted import _peak_kb
 
 ASKED = "what is asked " * 20
@@ -50,7 +50,7 @@ WRITERS = [
 
 @pytest.mark.parametrize("writer", WRITERS)
 @pytest.mark.parametrize("row_group_size", [7, 1000])
-@pytest.mark.parametrize("batch_bytes", [30_000, parquet_rows.BATCH_BYTES])
+@pytest.mark.parametrize("batch_bytes", [100_000, parquet_rows.BATCH_BYTES])
 def test_rows_of_lists_are_what_was_written(
     tmp_path: Path, writer: dict[str, Any], row_group_size: int, batch_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,14 +131,47 @@ def test_lists_of_more_values_than_memory_is_meant_for_are_a_bomb(
         read(tmp_path / "a.parquet")
 
 
-def test_a_row_is_measured_before_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_rows, "BATCH_BYTES", 20_000)
-    table = pa.table({"text": [{"a": "x" * 19_000}, None, {"a": "x" * 21_000}], "group": ["1", "x" * 500, "3"]})
-    pq.write_table(table, tmp_path / "a.parquet")
-    first, second, third = read(tmp_path / "a.parquet")
-    assert [first, second] == table.to_pylist()[:2]
+@pytest.mark.parametrize("store_schema", [False, True])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.string()),
+        pa.large_list(pa.struct([("a", pa.large_binary())])),
+        pa.list_(pa.string(), 1),
+        pa.map_(pa.string(), pa.string()),
+        pa.list_(pa.dictionary(pa.int32(), pa.string())),
+        pa.list_(pa.string_view()),
+        pa.opaque(pa.list_(pa.string()), "some", "one"),
+    ],
+    ids=str,
+)
+def test_a_row_is_measured_before_it_is_made(
+    tmp_path: Path, kind: pa.DataType, store_schema: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_rows, "BATCH_BYTES", 60_000)
+
+    def value(size: int) -> list[Any]:
+        if pa.types.is_map(kind):
+            return [("k", "x" * size)]
+        return [{"a": b"x" * size}] if pa.types.is_large_list(kind) else ["x" * size]
+
+    texts = pa.array([value(size) for size in (58_000, 1, 62_000, 58_001)], getattr(kind, "storage_type", kind))
+    texts = pa.ExtensionArray.from_storage(kind, texts) if isinstance(kind, pa.BaseExtensionType) else texts
+    table = pa.table({"text": texts, "group": ["1", "x" * 500, "3", "4"]})
+    pq.write_table(table, tmp_path / "a.parquet", store_schema=store_schema, use_dictionary=False)
+    *found, third, fourth = read(tmp_path / "a.parquet")
+    assert [*found, fourth] == [table.to_pylist()[place] for place in (0, 1, 3)]
     assert isinstance(third, TooLarge)
-    assert 21_000 < third.size < 23_000
+    assert 62_000 < third.size < 64_000
+
+
+def test_a_value_that_python_cannot_hold_is_an_entry(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "good"}])
+    table = pa.table({"text": ["fine", "odd"], "group": pa.array([0, 2**30], pa.date32())})
+    pq.write_table(table, tmp_path / "in" / "b.parquet")
+    ingest(tmp_path / "out", quarantining(tmp_path / "in"))
+    assert manifest(tmp_path / "out")["quarantined"] == {"bad_field": 2}
+    assert [entry["message"][:14] for entry in quarantine(tmp_path / "out")] == ["field group mu", "cannot be read"]
 
 
 def test_dictionaries_of_every_row_group_are_read(tmp_path: Path) -> None:
