@@ -97,13 +97,12 @@ def split_lines(blocks: Iterable[bytes], limit: int, offset: int = 0) -> Iterato
     for block in blocks:
         parts = _BLANK_LINES.split(block)
         for index, part in enumerate(parts):
-            is_blank = index % 2 == 1
-            if is_blank and offset // limit == (offset + len(part) - 1) // limit:
-                yield offset, len(part), part.count(b"\n"), part
+            if index % 2:
+                yield from _blank_lines(part, offset, limit)
                 offset += len(part)
                 continue
             *ends, rest = part.split(b"\n")
-            if not is_blank and index < len(parts) - 1:
+            if index < len(parts) - 1:
                 ends, rest = [*ends, rest], b""  # its newline is the one before the blank lines
             for end in ends:
                 size += len(end) + 1
@@ -114,6 +113,16 @@ def split_lines(blocks: Iterable[bytes], limit: int, offset: int = 0) -> Iterato
                 held += rest
     if size:
         yield offset, size, 1, held
+
+
+def _blank_lines(lines: bytes, offset: int, limit: int) -> Iterator[tuple[int, int, int, bytes]]:
+    """As many at a time as lie in the same multiple of `limit`; one that lies in two by itself."""
+    start = 0
+    while start < len(lines):
+        edge = start + limit - (offset + start) % limit
+        end = lines.rfind(b"\n", start, edge) + 1 or lines.index(b"\n", start) + 1
+        yield offset + start, end - start, lines.count(b"\n", start, end), lines[start : min(end, start + limit)]
+        start = end
 
 
 def cut_lines(file: File, step: int, counts: list[int]) -> Iterator[Range]:
