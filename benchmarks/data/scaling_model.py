@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.data.corpus import prose, write_shards
 from benchmarks.data.peers import run_measured
+from benchmarks.data.scaling_memory import print_memory
 from pipeline.params import load_params
 from pipeline.preprocess.annotate import BANDS, CONTENTS, GROUPS, RECORDS
 from pipeline.preprocess.ledger import COLUMNS
@@ -120,7 +121,12 @@ def main() -> None:
         f"  runs   {runs / 1e12:.2f} TB, matched in {runs / RANGE_BYTES:,.0f} ranges of {RANGE_BYTES / 2**20:.0f} MiB"
     )
     print(f"  rows   {documents * large.rows / large.documents / 1e12:.2f} TB")
-    print(f"  ledger {documents * ledger_bytes() / 1e9:,.0f} GB, memory-mapped")
+    at_random = sum(BESIDE.values())
+    print(
+        f"  ledger {documents * ledger_bytes() / 1e9:,.0f} GB, memory-mapped;"
+        f" {documents * at_random / 1e9:,.0f} GB of it, components and draw, read at random"
+    )
+    print_memory(documents)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ the line that it lands in, and reads the last of its own beyond the end of its r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,15 +16,17 @@ from pipeline.ingest.pieces import Bounds
 from pipeline.sources import File
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BLANK_LINES = re.compile(rb"\n(\s*\n)")
+"""After the end of a line. A step of Python for each would read a gigabyte of newlines in a quarter of an hour."""
 
 
 class Line(NamedTuple):
-    """One line."""
+    """One line; or several blank ones, one after another, that together are no longer than the limit."""
 
     offset: int
     """Of its first byte in the (decompressed) file."""
     number: int
-    """From 1."""
+    """From 1; of the first."""
     size: int
     """In bytes, with the newline that ends it."""
     data: bytes
@@ -62,30 +65,64 @@ class Range:
             BadFileError: the file cannot be read, or read on.
         """
         before = max(0, self.start - 1)
-        lines = split_lines(read_blocks(self.file, before, bounds), bounds.record_bytes)
+        lines = split_lines(read_blocks(self.file, before, bounds), bounds.record_bytes, before)
         if self.start:
-            next(lines, None)
-        for index, (offset, size, data) in enumerate(lines):
-            offset += before
-            yield Line(offset, self.number + index, size, data if offset else data.removeprefix(BYTE_ORDER_MARK))
+            next(lines, None)  # one line: blank ones come together only after it
+        number = self.number
+        for offset, size, count, data in lines:
             if self.end is not None and offset + size >= self.end:
+                if count > 1:
+                    data = data[: data.index(b"\n", self.end - 1 - offset) + 1]
+                    size = len(data)
+                yield self._line(offset, number, size, data)
                 return
+            yield self._line(offset, number, size, data)
+            number += count
+
+    @staticmethod
+    def _line(offset: int, number: int, size: int, data: bytes) -> Line:
+        return Line(offset, number, size, data if offset else data.removeprefix(BYTE_ORDER_MARK))
 
 
-def split_lines(blocks: Iterable[bytes], limit: int) -> Iterator[tuple[int, int, bytes]]:
-    """The offset, size and bytes of each line, its newline with it; of one above `limit`, a part of its beginning."""
-    offset, size, held = 0, 0, b""
+def split_lines(blocks: Iterable[bytes], limit: int, offset: int = 0) -> Iterator[tuple[int, int, int, bytes]]:
+    """The offset, size, count and bytes of each line, its newline with it; of one above `limit`, a part of it.
+
+    The count is 1, but for blank lines that come together: those of a block that follow one another and lie in the
+    same multiple of `limit`.
+
+    Args:
+        offset: of the first block.
+    """
+    size, held = 0, b""
     for block in blocks:
-        *ends, rest = block.split(b"\n")
-        for end in ends:
-            size += len(end) + 1
-            yield offset, size, held + end + b"\n" if size <= limit else held or end[:limit]
-            offset, size, held = offset + size, 0, b""
-        size += len(rest)
-        if size <= limit or not held:
-            held += rest
+        parts = _BLANK_LINES.split(block)
+        for index, part in enumerate(parts):
+            if index % 2:
+                yield from _blank_lines(part, offset, limit)
+                offset += len(part)
+                continue
+            *ends, rest = part.split(b"\n")
+            if index < len(parts) - 1:
+                ends, rest = [*ends, rest], b""  # its newline is the one before the blank lines
+            for end in ends:
+                size += len(end) + 1
+                yield offset, size, 1, held + end + b"\n" if size <= limit else held or end[:limit]
+                offset, size, held = offset + size, 0, b""
+            size += len(rest)
+            if size <= limit or not held:
+                held += rest
     if size:
-        yield offset, size, held
+        yield offset, size, 1, held
+
+
+def _blank_lines(lines: bytes, offset: int, limit: int) -> Iterator[tuple[int, int, int, bytes]]:
+    """As many at a time as lie in the same multiple of `limit`; one that lies in two by itself."""
+    start = 0
+    while start < len(lines):
+        edge = start + limit - (offset + start) % limit
+        end = lines.rfind(b"\n", start, edge) + 1 or lines.index(b"\n", start) + 1
+        yield offset + start, end - start, lines.count(b"\n", start, end), lines[start : min(end, start + limit)]
+        start = end
 
 
 def cut_lines(file: File, step: int, counts: list[int]) -> Iterator[Range]:

@@ -5,27 +5,18 @@ Arrow's reader is used: it reads a page at a time, and raises where a file is no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.chat.schemas import FIELDS, find_schema
 from pipeline.ingest.blocks import bomb
+from pipeline.ingest.parquet_rows import Row, TooLarge, open_parquet, read_rows
 from pipeline.ingest.parsing import bad_record, parse_fields, too_large
 from pipeline.ingest.pieces import BadRecord, Bounds, Outcome, Record, content_bytes, record_bytes
 from pipeline.sources import BadFileError, File
-
-BATCH_ROWS = 8
-"""At most; a dictionary lets every row be as long as it likes, and Arrow makes all of a batch before one is seen.
-
-Where a column holds lists it is one row, which nothing bounds: each item may be the same entry of a dictionary.
-"""
-BATCH_BYTES = 1 << 29
-"""Of a batch without lists, however its rows come out of a dictionary; or one row."""
 
 
 @dataclass(frozen=True)
@@ -47,26 +38,25 @@ class ParquetRows:
         """Read it."""
         number, total = self.number, 0
         most = max(bounds.record_bytes, bounds.expansion * self.file.size)
-        with _opened(self.file) as table:
-            groups = list(range(self.first, table.num_row_groups if self.last is None else self.last))
-            columns = _columns(self.file, table)
-            rows = _batch_rows(table, groups, columns)
-            for batch in table.iter_batches(rows, row_groups=groups, columns=columns, use_threads=False):
-                for row in _rows(batch):
-                    outcome, size = self._outcome(number, row, bounds)
-                    yield outcome
-                    number += 1
-                    total += size
-                    if total > most:
-                        raise bomb(self.file, bounds)
+        with open_parquet(self.file) as table:
+            groups = range(self.first, table.num_row_groups if self.last is None else self.last)
+            for row in read_rows(self.file, table, groups, _columns(self.file, table), 2 * bounds.record_bytes):
+                outcome, size = self._outcome(number, row, bounds)
+                yield outcome
+                number += 1
+                total += size
+                if total > most:
+                    raise bomb(self.file, bounds)
 
-    def _outcome(
-        self, number: int, row: dict[str, Any] | UnicodeDecodeError, bounds: Bounds
-    ) -> tuple[Record | BadRecord, int]:
+    def _outcome(self, number: int, row: Row, bounds: Bounds) -> tuple[Record | BadRecord, int]:
         """What a row comes to, and its bytes."""
         if isinstance(row, UnicodeDecodeError):
             message = f"not UTF-8: {row.reason}"
             return bad_record(self.file, number, "not_utf8", message, row.object, unit="row"), len(row.object)
+        if isinstance(row, ValueError | OverflowError):
+            return bad_record(self.file, number, "bad_field", f"cannot be read: {row}", unit="row"), 0
+        if isinstance(row, TooLarge):
+            return too_large(self.file, number, row.size, bounds.record_bytes, unit="row"), row.size
         outcome = parse_fields(self.file, number, row, unit="row")
         if isinstance(outcome, BadRecord):
             return outcome, _text_bytes(row)
@@ -82,7 +72,7 @@ def row_groups(file: File) -> list[tuple[int, int]]:
     Raises:
         BadFileError: it is not Parquet.
     """
-    with _opened(file) as table:
+    with open_parquet(file) as table:
         groups = (table.metadata.row_group(index) for index in range(table.num_row_groups))
         return [(group.num_rows, group.total_byte_size) for group in groups]
 
@@ -108,30 +98,10 @@ def _columns(file: File, table: pq.ParquetFile) -> list[str]:
     wanted = sorted(set(names) & (FIELDS | {"group"}))
     if twice := [name for name in wanted if names.count(name) > 1]:
         raise BadFileError(file, "key_twice", f"has two columns {twice[0]}: leave one")
+    paths = Counter(table.schema.column(number).path for number in range(len(table.schema)))
+    if twice := [path for path, count in paths.items() if count > 1 and path.split(".")[0] in wanted]:
+        raise BadFileError(file, "key_twice", f"has two fields {twice[0]}: leave one")
     return wanted
-
-
-def _batch_rows(table: pq.ParquetFile, groups: list[int], columns: list[str]) -> int:
-    """How many rows fit into BATCH_BYTES, though each be all that its row group has of them; one if any holds lists."""
-    if any(pa.types.is_nested(table.schema_arrow.field(name).type) for name in columns):
-        return 1
-    longest = 1
-    for index in groups:
-        group = table.metadata.row_group(index)
-        chunks = (group.column(number) for number in range(group.num_columns))
-        read = (chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
-        longest = max(longest, sum(chunk.total_uncompressed_size for chunk in read))
-    return max(1, min(BATCH_ROWS, BATCH_BYTES // longest))
-
-
-def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
-    """One at a time, so that Python holds one."""
-    names = batch.schema.names
-    for row in zip(*batch.columns, strict=True):
-        try:
-            yield {name: value.as_py() for name, value in zip(names, row, strict=True)}
-        except UnicodeDecodeError as error:
-            yield error
 
 
 def _text_bytes(value: object) -> int:
@@ -143,15 +113,3 @@ def _text_bytes(value: object) -> int:
     if isinstance(value, dict):
         return sum(map(_text_bytes, value.values()))
     return sum(map(_text_bytes, value)) if isinstance(value, list | tuple) else 0
-
-
-@contextmanager
-def _opened(file: File) -> Iterator[pq.ParquetFile]:
-    with file.open() as stream:
-        try:
-            table = pq.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True)
-            if not table.metadata.num_rows:
-                raise BadFileError(file, "empty", "is empty: fill it or take it away")
-            yield table
-        except (pa.ArrowException, OSError, UnicodeError) as error:
-            raise BadFileError(file, "damaged", f"is not readable as Parquet ({error}): bring it whole") from None

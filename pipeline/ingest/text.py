@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.ingest.lines import Line, Range
+from pipeline.ingest.lines import Range
 from pipeline.ingest.parsing import bad_record, parse_json, too_large
 from pipeline.ingest.pieces import BadRecord, Bounds, Outcome, Record
 from pipeline.sources import BadFileError
@@ -40,21 +40,22 @@ class Text(Range):
         yield from _not_nothing(self, self._outcomes(bounds))
 
     def _outcomes(self, bounds: Bounds) -> Iterator[Outcome]:
-        lines: list[Line] = []
+        data, start, first = bytearray(), 0, 0
         for line in self.lines(bounds):
             if line.size > bounds.record_bytes:
                 yield too_large(self.file, line.number, line.size, bounds.record_bytes, line.data)
                 continue
-            if lines and line.offset // bounds.record_bytes > lines[0].offset // bounds.record_bytes:
-                yield self._document(lines)
-                lines = []
-            lines.append(line)
-        if lines:
-            yield self._document(lines)
+            if data and line.offset // bounds.record_bytes > start // bounds.record_bytes:
+                yield self._document(first, bytes(data))
+                data.clear()
+            if not data:
+                start, first = line.offset, line.number
+            data += line.data
+        if data:
+            yield self._document(first, bytes(data))
 
-    def _document(self, lines: list[Line]) -> Record | BadRecord:
-        data = b"".join(line.data for line in lines)
-        first = lines[0].number
+    def _document(self, first: int, data: bytes) -> Record | BadRecord:
+        """What the lines from number `first` on make."""
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:

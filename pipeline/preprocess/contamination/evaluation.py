@@ -13,7 +13,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from pipeline.preprocess.ngrams import ngram_hashes
-from pipeline.preprocess.prepare import Preparation, prepare, prepare_table, whole_texts
+from pipeline.preprocess.prepare import Preparation, prepare_table, whole_texts
 from pipeline.preprocess.words import Ints
 from pipeline.shards.tables import DOCUMENTS
 
@@ -39,9 +39,7 @@ class Collect:
 
 def collect(job: Collect) -> pl.DataFrame:
     """`hash` of each n-gram, `evaluation`: the id of its record."""
-    table, _ = prepare(job.path, job.kind, job.preparation)
-    held_out = table[chosen(job.rows)]
-    return _ngrams(held_out["id"], whole_texts(held_out, job.kind), job.n)
+    return _of_both_forms(pl.read_parquet(job.path)[chosen(job.rows)], job.kind, job.preparation, job.n)
 
 
 def choose(is_chosen: np.ndarray[Any, Any]) -> str:
@@ -58,8 +56,7 @@ def file_ngrams(path: Path, preparation: Preparation, n: int) -> pl.DataFrame:
     """As `collect`, of a file or of the files of a directory; the id is `<file>:<line or row>`.
 
     A line of JSON lines or a row of Parquet is one record, whose text is all strings in it, in their order; a file
-    of plain text is one. Texts are prepared as those of training are. Where that rewrites documents, the n-grams of
-    the text before count as well: conversations are not rewritten.
+    of plain text is one. Texts are prepared as those of training are.
 
     Raises:
         ValueError: a file is of another format, or malformed; there is no text in any.
@@ -79,9 +76,7 @@ def file_ngrams(path: Path, preparation: Preparation, n: int) -> pl.DataFrame:
             )
         numbered = [(f"{name}:{number}", text) for number, text in enumerate(_texts(file), start=1) if text.strip()]
         records = pl.DataFrame(numbered, schema={"id": pl.String, "text": pl.String}, orient="row")
-        for way in dict.fromkeys((preparation, replace(preparation, quality=()))):
-            prepared, _ = prepare_table(records, DOCUMENTS, way)
-            tables.append(_ngrams(prepared["id"], prepared["text"], n))
+        tables.append(_of_both_forms(records, DOCUMENTS, preparation, n))
         texts_found += len(numbered)
     if not texts_found:
         raise ValueError(
@@ -89,6 +84,19 @@ def file_ngrams(path: Path, preparation: Preparation, n: int) -> pl.DataFrame:
             "or set it to embedded"
         )
     return pl.concat(tables)
+
+
+def _of_both_forms(table: pl.DataFrame, kind: str, preparation: Preparation, n: int) -> pl.DataFrame:
+    """The n-grams of records in the form that training documents have and in that of conversations: the same, or the
+    quality presets rewrite documents."""
+    as_conversations = replace(preparation, quality=())
+    prepared, _ = prepare_table(table, kind, as_conversations)
+    forms = [_ngrams(prepared["id"], whole_texts(prepared, kind), n)]
+    if preparation != as_conversations:
+        documents = table.select("id", text=whole_texts(table, kind))
+        prepared, _ = prepare_table(documents, DOCUMENTS, preparation)
+        forms.append(_ngrams(prepared["id"], prepared["text"], n))
+    return pl.concat(forms)
 
 
 def _ngrams(ids: pl.Series, texts: pl.Series, n: int) -> pl.DataFrame:

@@ -102,6 +102,27 @@ def test_text_that_preparing_changes_is_found_by_its_own_bytes(
     assert words > 0
 
 
+SHORT_LINES = "The house was big.\nYes.\nIt was also [1] red.\nNo.\nThen came the dog."
+
+
+@pytest.mark.parametrize("training", ["documents", "conversations"])
+@pytest.mark.parametrize("held_out", ["documents", "conversations"])
+def test_a_held_out_text_is_found_in_either_kind_of_record(tmp_path: Path, held_out: str, training: str) -> None:
+    """No line that c4 keeps has as many words as the n-gram, so that one form of the text is not enough."""
+    c4, every, n = Preparation(("c4",), ()), choose(np.ones(1, dtype=bool)), 6
+    for name, kind in (("held_out", held_out), ("training", training)):
+        turns = [{"role": "user", "content": SHORT_LINES}, {"role": "assistant", "content": "Thanks"}]
+        row = (name, "input", "g", None, SHORT_LINES if kind == "documents" else turns)
+        write_table(pl.DataFrame([row], schema=columns(kind, split=True), orient="row"), tmp_path / f"{name}.parquet")
+    collected = collect(Collect(tmp_path / "held_out.parquet", held_out, c4, every, n))
+    write_table(collected.unique("hash").sort("hash"), tmp_path / "evaluation.parquet")
+    (hit,) = scan(Scan(tmp_path / "training.parquet", training, c4, every, tmp_path / "evaluation.parquet", n)).rows()
+    table, _ = prepare(tmp_path / "training.parquet", training, c4)
+    words = whole_texts(table, training)[0].replace(".", " ").replace("[1]", " 1 ").split()
+    in_common = len(words) - n + 1 - (training == "conversations" and held_out == "documents")  # the answer
+    assert hit[1:4] == ("training", "held_out", in_common)
+
+
 def test_files_of_every_format(tmp_path: Path) -> None:
     folder = tmp_path / "sets"
     folder.mkdir()

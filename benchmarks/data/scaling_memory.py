@@ -1,0 +1,100 @@
+"""What deciding and matching hold in memory, from the code itself: allocations, not pages of mapped files.
+
+Each is measured at two sizes, so that what does not grow falls out, and holds for any size.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.params import load_params
+from pipeline.preprocess.components import BLOCK
+from pipeline.preprocess.ledger import Ledger
+from pipeline.preprocess.mixing import mix_sources
+from pipeline.preprocess.runs import ENTRY, RANGE_BYTES, Match, match, write_run
+from pipeline.preprocess.splitting import TRAIN, draw
+from pipeline.shards.tables import KINDS
+
+DRAWN = (24 * BLOCK, 48 * BLOCK)
+MIXED = (2 * BLOCK, 6 * BLOCK)
+MATCHED = (1 << 19, 1 << 20)
+"""Records, of a source, and entries of a range, at the two sizes."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes at the peak."""
+
+    masks: int
+    """For each record: which take part in matching contents and groups, and which in matching bands."""
+    draw: float
+    """For each record: to draw the splits, with a group per record and the fractions of params.yaml."""
+    mixing: float
+    """For each record of a source that is written more or less often than once."""
+    matching: float
+    """For each byte of a range."""
+
+
+def measure_memory() -> Held:
+    """Measure."""
+    with tempfile.TemporaryDirectory(prefix="scaling-") as folder:
+        place = Path(folder)
+        return Held(
+            2 * np.dtype(bool).itemsize,
+            _slope(_drawing, DRAWN),
+            _slope(lambda records: _mixing(records, place), MIXED),
+            _slope(lambda entries: _matching(entries, place), MATCHED) / ENTRY.itemsize,
+        )
+
+
+def _drawing(records: int) -> Callable[[], object]:
+    kinds = np.ones(records, dtype=np.uint8)
+    hashes = np.random.default_rng(0).integers(0, 1 << 63, records, dtype=np.uint64)
+    return lambda: draw(kinds, hashes, {kind: set() for kind in KINDS}, load_params().preprocess)
+
+
+def _mixing(records: int, folder: Path) -> Callable[[], object]:
+    ledger = Ledger(folder, [0], records)
+    ledger["split"][:] = TRAIN
+    ledger["characters"][:] = 4000
+    ledger["draw"][:] = np.random.default_rng(0).integers(0, 1 << 63, records, dtype=np.uint64)
+    ledger["source"][0] = 1
+    wanted = replace(load_params().preprocess, weights={"small": 2.0 * records})
+    return lambda: mix_sources(ledger, ["large", "small"], wanted)
+
+
+def _matching(entries: int, folder: Path) -> Callable[[], object]:
+    """Names of which none stands twice, as most bands do."""
+    run, taking_part = folder / "run.npy", folder / "taking-part.npy"
+    high, low = np.random.default_rng(0).integers(0, 1 << 63, (2, entries), dtype=np.uint64)
+    write_run(run, high, low, np.arange(entries, dtype=np.uint32))
+    np.save(taking_part, np.ones(entries, dtype=bool))
+    return lambda: match(Match((run,), (0,), taking_part, 0, 2**64 - 1, folder))
+
+
+def _slope(work: Callable[[int], Callable[[], object]], sizes: tuple[int, int]) -> float:
+    """The bytes by which the peak grows with each of what `work` is given the number of."""
+    peaks = []
+    for size in sizes:
+        call = work(size)
+        tracemalloc.start()
+        call()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    return (peaks[1] - peaks[0]) / (sizes[1] - sizes[0])
+
+
+def print_memory(documents: float) -> None:
+    """Print what so many documents take."""
+    held, gb = measure_memory(), documents / 1e9
+    print("memory of the process that decides, beside the ledger (peaks of what is allocated):")
+    print(f"  {held.masks * gb:,.0f} GB for which records take part ({held.masks} bytes a record)")
+    print(f"  {held.draw * gb:,.0f} GB for the draw of the splits ({held.draw:.1f} bytes a record, a group of its own)")
+    print(f"  {held.mixing:.0f} bytes for each record of the largest source that is mixed")
+    print(f"memory of a worker that matches a range: {held.matching * RANGE_BYTES / 1e9:.2f} GB")

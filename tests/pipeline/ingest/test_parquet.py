@@ -1,0 +1,193 @@
+"""Parquet: what the pages say of themselves, and rows that are measured before they are made."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.ingest import parquet_rows
+from pipeline.ingest.parquet_pages import read_pages
+from pipeline.ingest.parquet_rows import TooLarge, open_parquet, read_rows
+from pipeline.sources import BadFileError, File
+from tests.pipeline.ingest.stage import ingest, manifest, params, quarantine, quarantining, rows, texts, write_jsonl
+from tests.pipeline.ingest.test_untrusted import _peak_kb
+
+ASKED = "what is asked " * 20
+
+
+def conversations(count: int) -> list[dict[str, Any]]:
+    """Some of their texts repeat, some are empty, some rows have no turns."""
+    rng = random.Random(count)
+    turns = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": ""}, {"role": None, "content": "é"}]
+    own = ({"role": "assistant", "content": f"{number} " * rng.randrange(99)} for number in range(count))
+    return [
+        {"messages": None if rng.random() < 0.1 else [*rng.choices(turns, k=rng.randrange(4)), next(own)]}
+        for _ in range(count)
+    ]
+
+
+def read(path: Path, most: int = 0) -> list[Any]:
+    file = File(str(path), path.name, "input", None, path.stat().st_size)
+    with open_parquet(file) as table:
+        return list(read_rows(file, table, range(table.num_row_groups), table.schema_arrow.names, most))
+
+
+WRITERS = [
+    {},
+    {"use_dictionary": False, "version": "1.0"},
+    {"data_page_version": "2.0", "compression": "zstd", "data_page_size": 500},
+    {"write_page_index": True, "write_page_checksum": True, "dictionary_pagesize_limit": 1000, "data_page_size": 500},
+    {"use_dictionary": False, "column_encoding": "DELTA_BYTE_ARRAY"},
+    {"use_dictionary": False, "column_encoding": "DELTA_LENGTH_BYTE_ARRAY", "data_page_version": "2.0"},
+]
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("row_group_size", [7, 1000])
+@pytest.mark.parametrize("batch_bytes", [100_000, parquet_rows.BATCH_BYTES])
+def test_rows_of_lists_are_what_was_written(
+    tmp_path: Path, writer: dict[str, Any], row_group_size: int, batch_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_rows, "BATCH_BYTES", batch_bytes)
+    wanted = conversations(300)
+    table = pa.Table.from_pylist(wanted)
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size, **writer)
+    assert read(tmp_path / "a.parquet", most=1 << 29) == wanted
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_pages_hold_what_the_footer_sums_up(writer: dict[str, Any]) -> None:
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(conversations(300)), stream, **writer)
+    group = pq.ParquetFile(stream).metadata.row_group(0)
+    for number in range(group.num_columns):
+        chunk = group.column(number)
+        pages = list(read_pages(stream, chunk))
+        assert sum(page.values for page in pages if not page.is_dictionary) == chunk.num_values
+        headers = chunk.total_uncompressed_size - sum(page.size for page in pages)
+        assert 10 * len(pages) < headers < 300 * len(pages)
+        assert [page.is_dictionary for page in pages].count(True) == ("use_dictionary" not in writer)
+
+
+def test_a_cut_page_header_is_damage(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "good"}])
+    pq.write_table(pa.Table.from_pylist(conversations(300)), tmp_path / "in" / "b.parquet")
+    chunk = pq.ParquetFile(tmp_path / "in" / "b.parquet").metadata.row_group(0).column(0)
+    data = bytearray((tmp_path / "in" / "b.parquet").read_bytes())
+    data[chunk.dictionary_page_offset + 1] = 0xFF
+    (tmp_path / "in" / "b.parquet").write_bytes(data)
+    ingest(tmp_path / "out", quarantining(tmp_path / "in"))
+    assert manifest(tmp_path / "out")["quarantined"] == {"damaged": 1}
+
+
+def lists_of(contents: pa.Array, lengths: list[int]) -> pa.Table:
+    """Conversations of turns with these contents."""
+    roles = pa.DictionaryArray.from_arrays(pa.array([0, 1] * (len(contents) // 2), pa.int32()), ["user", "assistant"])
+    ends = pa.array([sum(lengths[:index]) for index in range(len(lengths) + 1)], pa.int32())
+    return pa.table(
+        {
+            "messages": pa.ListArray.from_arrays(
+                ends, pa.StructArray.from_arrays([roles, contents], names=["role", "content"])
+            )
+        }
+    )
+
+
+@pytest.mark.parametrize("store_schema", [False, True])
+def test_a_row_that_names_a_long_entry_many_times_takes_no_memory(tmp_path: Path, store_schema: bool) -> None:
+    """4 GB of a file of some kilobytes; the rows beside it are read."""
+    source = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "good"}]).parent
+    entries = pa.array(["short", "x" * 1_000_000])
+    contents = pa.DictionaryArray.from_arrays(pa.array([0] * 4 + [1] * 4000 + [0] * 2, pa.int32()), entries)
+    table = lists_of(contents, [2, 2, 4000, 2])
+    pq.write_table(table, source / "b.parquet", compression="zstd", store_schema=store_schema)
+    assert (source / "b.parquet").stat().st_size < 10_000
+    assert _peak_kb(source, tmp_path / "out", max_record_mb=8, max_expansion=1e9) < 500_000
+    assert manifest(tmp_path / "out")["quarantined"] == {"too_large": 1}
+    assert [len(row[4]) for row in rows(tmp_path / "out", "conversations")] == [2, 2, 2]
+
+
+def test_a_row_of_millions_of_nulls_takes_no_memory(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "good"}]).parent
+    turns = pa.nulls(3_000_000, pa.struct([("role", pa.string()), ("content", pa.string())]))
+    lists = pa.ListArray.from_arrays(pa.array([0, len(turns)], pa.int32()), turns)
+    pq.write_table(pa.table({"messages": lists}), source / "b.parquet")
+    assert _peak_kb(source, tmp_path / "out", max_expansion=1e9) < 500_000
+    assert manifest(tmp_path / "out")["quarantined"] == {"too_large": 1}
+
+
+def test_lists_of_more_values_than_memory_is_meant_for_are_a_bomb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_rows, "BATCH_BYTES", 10_000)
+    pq.write_table(pa.Table.from_pylist(conversations(3000)), tmp_path / "a.parquet")
+    with pytest.raises(BadFileError, match="has a row group, number 1, of which one row may take"):
+        read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("store_schema", [False, True])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.string()),
+        pa.large_list(pa.struct([("a", pa.large_binary())])),
+        pa.list_(pa.string(), 1),
+        pa.map_(pa.string(), pa.string()),
+        pa.list_(pa.dictionary(pa.int32(), pa.string())),
+        pa.list_(pa.string_view()),
+        pa.opaque(pa.list_(pa.string()), "some", "one"),
+    ],
+    ids=str,
+)
+def test_a_row_is_measured_before_it_is_made(
+    tmp_path: Path, kind: pa.DataType, store_schema: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_rows, "BATCH_BYTES", 60_000)
+
+    def value(size: int) -> list[Any]:
+        if pa.types.is_map(kind):
+            return [("k", "x" * size)]
+        return [{"a": b"x" * size}] if pa.types.is_large_list(kind) else ["x" * size]
+
+    texts = pa.array([value(size) for size in (58_000, 1, 62_000, 58_001)], getattr(kind, "storage_type", kind))
+    texts = pa.ExtensionArray.from_storage(kind, texts) if isinstance(kind, pa.BaseExtensionType) else texts
+    table = pa.table({"text": texts, "group": ["1", "x" * 500, "3", "4"]})
+    pq.write_table(table, tmp_path / "a.parquet", store_schema=store_schema, use_dictionary=False)
+    *found, third, fourth = read(tmp_path / "a.parquet")
+    assert [*found, fourth] == [table.to_pylist()[place] for place in (0, 1, 3)]
+    assert isinstance(third, TooLarge)
+    assert 62_000 < third.size < 64_000
+
+
+def test_a_value_that_python_cannot_hold_is_an_entry(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "good"}])
+    table = pa.table({"text": ["fine", "odd"], "group": pa.array([0, 2**30], pa.date32())})
+    pq.write_table(table, tmp_path / "in" / "b.parquet")
+    ingest(tmp_path / "out", quarantining(tmp_path / "in"))
+    assert manifest(tmp_path / "out")["quarantined"] == {"bad_field": 2}
+    assert [entry["message"][:14] for entry in quarantine(tmp_path / "out")] == ["field group mu", "cannot be read"]
+
+
+def test_dictionaries_of_every_row_group_are_read(tmp_path: Path) -> None:
+    """Arrow cannot put lists of two dictionaries into one batch."""
+    contents = pa.array([f"number {number}" for number in range(400)]).dictionary_encode()
+    pq.write_table(lists_of(contents, [2] * 200), tmp_path / "a.parquet", row_group_size=30)
+    ingest(tmp_path / "out", params(tmp_path / "a.parquet"))
+    found = [turn["content"] for row in rows(tmp_path / "out", "conversations") for turn in row[4]]
+    assert found == [f"number {number}" for number in range(400)]
+
+
+def test_two_fields_of_one_name_are_a_fault(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "in" / "a.jsonl", [{"text": "good"}])
+    turns = pa.StructArray.from_arrays([pa.array(["user"]), pa.array(["x"])], names=["role", "role"])
+    lists = pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), turns)
+    pq.write_table(pa.table({"messages": lists}), tmp_path / "in" / "b.parquet")
+    ingest(tmp_path / "out", quarantining(tmp_path / "in"))
+    assert manifest(tmp_path / "out")["quarantined"] == {"key_twice": 1}
+    assert texts(tmp_path / "out") == ["good"]
