@@ -43,8 +43,8 @@ def forward(hidden: Tensor, weight: Tensor, targets: Tensor, with_gradients: boo
             logits = logits[: block.stop - start]
             torch.mm(hidden[block], weight.t(), out=logits)
             parts = (tensor.split(at_once) for tensor in (logits, index[block], counted[block]))
-            for part in zip(*parts, strict=True):
-                loss += _loss(*part, probs, with_gradients)
+            for some, their_index, count in zip(*parts, strict=True):
+                loss += _loss(some, their_index, count, probs, with_gradients)
             if with_gradients:
                 torch.mm(logits, weight, out=d_hidden[block]).mul_(counted[block])
                 add_product(d_weight, logits, hidden[block] * counted[block])
