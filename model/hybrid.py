@@ -55,7 +55,8 @@ class HybridOutput:
         loss: scalar mean cross-entropy in nats, None without labels.
         state: the decode state after the last position, None unless one was passed.
         hidden: (batch, seqlen, d_model) the head's input.
-        logits: (batch, seqlen, vocab_size) in fp32; computed when first read.
+        logits: (batch, seqlen, vocab_size) in fp32; computed when first read. With labels by the weights as they are
+            then: read them before a step of the optimizer, and in the forward's grad mode.
     """
 
     def __init__(self, hidden: Tensor, head_weight: Tensor, loss: Tensor | None, state: DecodeState | None) -> None:
@@ -182,7 +183,9 @@ class HybridLM(nn.Module):
         loss = None if labels is None else self.loss(hidden, labels, seq_idx)
         if state is not None:
             state = DecodeState(tuple(after), torch.cat([state.ids, input_ids], dim=1))
-        return HybridOutput(hidden, self.head_weight, loss, state)
+        # In training nobody reads the logits: no copy of the head in an autocast's precision is made for them
+        head_weight = self.head_weight if labels is not None else self.head_weight.to(hidden.dtype)
+        return HybridOutput(hidden, head_weight, loss, state)
 
     def loss(self, hidden: Tensor, labels: Tensor, seq_idx: Tensor | None) -> Tensor:
         """The mean cross-entropy of the head on its input (batch, seqlen, d_model); arguments as in `forward`."""

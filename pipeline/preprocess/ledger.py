@@ -54,6 +54,7 @@ class Ledger:
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.starts, self.total = folder, starts, total
+        self._bounds = [*starts, total]
         self.reasons = ["none"]
         self._made = {name: self.make(name, dtype) for name, dtype in COLUMNS.items()}
         self._made["cause"][:] = -1
@@ -83,7 +84,7 @@ class Ledger:
 
     def shards(self, run: range) -> slice:
         """The records of shards that follow each other, one at least."""
-        return slice(self.starts[run.start], [*self.starts, self.total][run.stop])
+        return slice(self._bounds[run.start], self._bounds[run.stop])
 
     def blocks(self) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
         """The numbers of all records, so many at a time that a few numbers for each take no memory to speak of."""

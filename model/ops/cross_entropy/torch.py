@@ -71,7 +71,7 @@ def add_product(total: Tensor, a: Tensor, b: Tensor, fresh: bool = False) -> Non
     elif total.is_cuda:
         torch.addmm(total, a.t(), b, out_dtype=total.dtype, beta=beta, out=total)
     else:
-        rows = max(1, WEIGHTS_AT_ONCE // b.shape[1])
+        rows = max(1, WEIGHTS_AT_ONCE // max(1, b.shape[1]))
         for part, of_part in zip(total.split(rows), a.split(rows, 1), strict=True):
             product = of_part.t() @ b
             torch.add(product, 0 if fresh else part, out=part)

@@ -14,6 +14,7 @@ from polars.exceptions import PolarsError
 
 from pipeline.preprocess.ngrams import ngram_hashes
 from pipeline.preprocess.prepare import Preparation, prepare_table, whole_texts
+from pipeline.preprocess.quality import rewrites
 from pipeline.preprocess.words import Ints
 from pipeline.shards.tables import DOCUMENTS
 
@@ -87,12 +88,12 @@ def file_ngrams(path: Path, preparation: Preparation, n: int) -> pl.DataFrame:
 
 
 def _of_both_forms(table: pl.DataFrame, kind: str, preparation: Preparation, n: int) -> pl.DataFrame:
-    """The n-grams of records in the form that training documents have and in that of conversations: the same, or the
-    quality presets rewrite documents."""
+    """The n-grams of records in the form that training documents have and in that of conversations: the same, unless a
+    quality preset rewrites documents."""
     as_conversations = replace(preparation, quality=())
     prepared, _ = prepare_table(table, kind, as_conversations)
     forms = [_ngrams(prepared["id"], whole_texts(prepared, kind), n)]
-    if preparation != as_conversations:
+    if rewrites(preparation.quality):
         documents = table.select("id", text=whole_texts(table, kind))
         prepared, _ = prepare_table(documents, DOCUMENTS, preparation)
         forms.append(_ngrams(prepared["id"], prepared["text"], n))

@@ -4,6 +4,6 @@ Measuring is apart from deciding: a changed threshold needs no new measures.
 """
 
 from pipeline.preprocess.quality.decisions import decide
-from pipeline.preprocess.quality.measures import measure, rewrite
+from pipeline.preprocess.quality.measures import measure, rewrite, rewrites
 
-__all__ = ["decide", "measure", "rewrite"]
+__all__ = ["decide", "measure", "rewrite", "rewrites"]

@@ -17,14 +17,19 @@ from pipeline.preprocess.quality.tokens import tokenize
 from pipeline.rules import select_rules
 
 
+def rewrites(presets: Sequence[str]) -> bool:
+    """Whether one of them takes lines away."""
+    return "c4" in presets
+
+
 def rewrite(texts: pl.Series, presets: Sequence[str]) -> pl.Series:
-    """The texts without the lines that a preset takes away, before they are measured (only `c4` does).
+    """The texts without the lines that a preset takes away, before they are measured.
 
     Args:
         texts: String without nulls, cleaned (lines end in `\\n`).
         presets: names in `pipeline.rules.PRESETS`.
     """
-    return keep_lines(texts) if "c4" in presets else texts
+    return keep_lines(texts) if rewrites(presets) else texts
 
 
 def measure(texts: pl.Series, presets: Sequence[str]) -> pl.DataFrame:
