@@ -164,6 +164,14 @@ def test_autocast_is_close_to_fp32(tiny: HybridConfig, device: torch.device) -> 
         assert F.cosine_similarity(actual.flatten(), wanted.flatten(), dim=0) > 0.98
 
 
+def test_logits_can_be_read_after_autocast_and_inference_mode(tiny: HybridConfig, device: torch.device) -> None:
+    model, ids = HybridLM(tiny).to(device), make_ids(device)
+    with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16):
+        output, inside = model(ids), model(ids).logits
+    assert torch.equal(output.logits, inside)
+    assert not output.logits.requires_grad
+
+
 def test_errors_say_what_to_do(tiny: HybridConfig, device: torch.device) -> None:
     model, input_ids = HybridLM(tiny).to(device), make_ids(device)
     with pytest.raises(ValueError, match="must be \\(batch, seqlen\\)"):
