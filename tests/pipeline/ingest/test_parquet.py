@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import random
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.ingest import parquet_rows
+from pipeline.ingest.parquet_chunks import find_way
 from pipeline.ingest.parquet_pages import read_pages
 from pipeline.ingest.parquet_rows import TooLarge, open_parquet, read_rows
 from pipeline.sources import BadFileError, File
@@ -54,7 +57,8 @@ WRITERS = [
 def test_rows_of_lists_are_what_was_written(
     tmp_path: Path, writer: dict[str, Any], row_group_size: int, batch_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet_rows, "BATCH_BYTES", batch_bytes)
+    if writer.get("column_encoding") != "DELTA_BYTE_ARRAY":  # of which more may come
+        monkeypatch.setattr(parquet_rows, "BATCH_BYTES", batch_bytes)
     wanted = conversations(300)
     table = pa.Table.from_pylist(wanted)
     pq.write_table(table, tmp_path / "a.parquet", row_group_size, **writer)
@@ -125,8 +129,9 @@ def test_a_row_of_millions_of_nulls_takes_no_memory(tmp_path: Path) -> None:
 def test_lists_of_more_values_than_memory_is_meant_for_are_a_bomb(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet_rows, "BATCH_BYTES", 10_000)
-    pq.write_table(pa.Table.from_pylist(conversations(3000)), tmp_path / "a.parquet")
+    monkeypatch.setattr(parquet_rows, "BATCH_BYTES", 100_000)
+    small = {"use_dictionary": False, "data_page_size": 1000, "write_batch_size": 10}
+    pq.write_table(pa.Table.from_pylist(conversations(3000)), tmp_path / "a.parquet", **small)
     with pytest.raises(BadFileError, match="has a row group, number 1, of which one row may take"):
         read(tmp_path / "a.parquet")
 
@@ -141,6 +146,8 @@ def test_lists_of_more_values_than_memory_is_meant_for_are_a_bomb(
         pa.map_(pa.string(), pa.string()),
         pa.list_(pa.dictionary(pa.int32(), pa.string())),
         pa.list_(pa.string_view()),
+        pa.list_view(pa.string()),
+        pa.large_list_view(pa.string()),
         pa.opaque(pa.list_(pa.string()), "some", "one"),
     ],
     ids=str,
@@ -149,6 +156,7 @@ def test_a_row_is_measured_before_it_is_made(
     tmp_path: Path, kind: pa.DataType, store_schema: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parquet_rows, "BATCH_BYTES", 60_000)
+    monkeypatch.setattr(parquet_rows, "find_way", lambda *given: find_way(*given[:-1], 1 << 29))
 
     def value(size: int) -> list[Any]:
         if pa.types.is_map(kind):
@@ -191,3 +199,97 @@ def test_two_fields_of_one_name_are_a_fault(tmp_path: Path) -> None:
     ingest(tmp_path / "out", quarantining(tmp_path / "in"))
     assert manifest(tmp_path / "out")["quarantined"] == {"key_twice": 1}
     assert texts(tmp_path / "out") == ["good"]
+
+
+TURNS = 2 * 10_000
+NUMBERS: dict[str, pa.Array] = {
+    "int64": pa.array(range(TURNS)),
+    "int64 of a few": pa.array([number % 9 for number in range(TURNS)]),
+    "double": pa.array([number / 2 for number in range(TURNS)]),
+    "bool": pa.array([number % 2 == 0 for number in range(TURNS)]),
+    "binary(16)": pa.array([b"%016d" % number for number in range(TURNS)], pa.binary(16)),
+    "decimal": pa.array(range(TURNS)).cast(pa.decimal128(19)),
+    "uuid": pa.array([b"%016d" % number for number in range(TURNS)], pa.binary(16)).cast(pa.uuid()),
+    "json": pa.array([f'"{number}"' for number in range(TURNS)]).cast(pa.json_()),
+    "map": pa.array([[("a", number)] for number in range(TURNS)], pa.map_(pa.string(), pa.int64())),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_conversations_may_have_numbers_in_their_turns(tmp_path: Path, name: str) -> None:
+    texts = pa.array([f"text {number}" for number in range(TURNS)])
+    turns = pa.StructArray.from_arrays([texts, texts, NUMBERS[name]], names=["role", "content", "more"])
+    lists = pa.ListArray.from_arrays(pa.array(range(0, TURNS + 1, 2), pa.int32()), turns)
+    table = pa.table({"messages": lists, "group": pa.array(range(len(lists)))})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == table.to_pylist()
+
+
+def test_a_flat_column_beside_lists_has_one_value_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_rows, "BATCH_BYTES", 8_000_000)
+    rng = random.Random(0)
+    answers = [rng.randbytes(3500).hex() for _ in range(1300)]
+    messages = [[{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}] for answer in answers]
+    table = pa.table({"messages": messages, "context": ["what is known " * 500] * len(messages)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == table.to_pylist()
+
+
+@pytest.mark.parametrize("lists", [False, True])
+def test_few_rows_at_a_time_of_long_entries_in_a_flat_column(
+    tmp_path: Path, lists: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    batches = parquet_rows._batches
+    monkeypatch.setattr(parquet_rows, "_batches", lambda *given: asked.append(given[-1]) or batches(*given))
+    monkeypatch.setattr(parquet_rows, "BATCH_BYTES", 1_000_000)
+    table = pa.table({"text": ["x" * 200_000] * 100} | ({"messages": [["a"]] * 100} if lists else {}))
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == table.to_pylist()
+    assert asked == [4]
+
+
+def pages_of(chunk: Any) -> Iterator[int]:
+    """Where they begin, in a file of pyarrow's defaults whose column has a dictionary and one page."""
+    yield chunk.dictionary_page_offset
+    yield chunk.data_page_offset
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_no_change_of_a_page_header_stops_the_stage(tmp_path: Path, version: str) -> None:
+    pq.write_table(pa.Table.from_pylist(conversations(9)), tmp_path / "a.parquet", data_page_version=version)
+    data = (tmp_path / "a.parquet").read_bytes()
+    group = pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(0)
+    found: Counter[str] = Counter()
+    for number in range(group.num_columns):
+        for start in pages_of(group.column(number)):
+            for place in range(start, start + 24):
+                for change in {0x00, 0x1C, 0x2C, 0x5C, 0x15, 0xFF, *(data[place] ^ 1 << bit for bit in range(8))}:
+                    changed = bytearray(data)
+                    changed[place] = change
+                    (tmp_path / "b.parquet").write_bytes(changed)
+                    try:
+                        read(tmp_path / "b.parquet")
+                        found["read"] += 1
+                    except BadFileError as error:
+                        found[error.reason] += 1
+    assert found.keys() == {"read", "damaged"}
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_every_change_of_a_page_header_is_read_or_malformed(version: str) -> None:
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(conversations(9)), stream, data_page_version=version)
+    data = stream.getvalue()
+    chunk = pq.ParquetFile(stream).metadata.row_group(0).column(1)
+    refused = 0
+    for start in pages_of(chunk):
+        for place in range(start, start + 24):
+            for change in range(256):
+                changed = bytearray(data)
+                changed[place] = change
+                try:
+                    assert all(page.size >= 0 <= page.values for page in read_pages(io.BytesIO(changed), chunk))
+                except OSError:
+                    refused += 1
+    assert refused > 1000
