@@ -15,13 +15,20 @@ OBJECT_BYTES = 256
 
 
 def python_sizes(array: pa.Array) -> Ints:
-    """About the bytes that each value takes as an object of Python."""
+    """About the bytes that each value takes as an object of Python.
+
+    Raises:
+        pa.ArrowException: a value is no entry of its dictionary; the type is not known here.
+    """
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
         return python_sizes(array.storage)
     if pa.types.is_dictionary(kind):
         entries = np.append(python_sizes(array.dictionary), OBJECT_BYTES)
-        return entries[array.indices.fill_null(len(array.dictionary)).to_numpy(zero_copy_only=False)]
+        places = array.indices.fill_null(len(array.dictionary)).to_numpy(zero_copy_only=False)
+        if len(places) and not 0 <= places.min() <= places.max() < len(entries):  # Arrow does not look
+            raise pa.ArrowIndexError(f"a value is not one of the {len(array.dictionary):,} entries of its dictionary")
+        return entries[places]
     if pa.types.is_struct(kind):
         fields = (python_sizes(array.field(number)) for number in range(kind.num_fields))
         return sum(fields, np.full(len(array), OBJECT_BYTES))
@@ -35,7 +42,7 @@ def python_sizes(array: pa.Array) -> Ints:
         starts = array.offsets.to_numpy()
         return _sums(array.values, starts, starts + array.sizes.to_numpy())
     if pa.types.is_nested(kind):
-        raise pa.ArrowNotImplementedError(f"lists are not read as {kind}")
+        raise pa.ArrowNotImplementedError(f"values of type {kind} are not read")
     if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
         array, kind = array.cast(pa.large_binary()), pa.large_binary()
     if any(is_kind(kind) for is_kind in _TEXTS):

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import io
 import random
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.ingest import parquet_rows
-from pipeline.ingest.parquet_chunks import find_way
-from pipeline.ingest.parquet_pages import read_pages
+from pipeline.ingest.parquet_chunks import find_way, read_chunk
+from pipeline.ingest.parquet_pages import HEADER_BUFFER, read_pages
 from pipeline.ingest.parquet_rows import TooLarge, open_parquet, read_rows
-from pipeline.sources import BadFileError, File
+from pipeline.ingest.parquet_sizes import python_sizes
+from pipeline.sources import BadFileError, File, files
 from tests.pipeline.ingest.stage import ingest, manifest, params, quarantine, quarantining, rows, texts, write_jsonl
 from tests.pipeline.ingest.test_untrusted import _peak_kb
 
@@ -293,3 +297,126 @@ def test_every_change_of_a_page_header_is_read_or_malformed(version: str) -> Non
                 except OSError:
                     refused += 1
     assert refused > 1000
+
+
+def turns_of(contents: pa.Array) -> pa.Table:
+    """One row of them."""
+    turns = pa.StructArray.from_arrays([pa.nulls(len(contents), pa.string()), contents], names=["role", "content"])
+    return pa.table({"messages": pa.ListArray.from_arrays(pa.array([0, len(turns)], pa.int32()), turns)})
+
+
+BOMBS: dict[str, tuple[pa.Array, dict[str, Any], str]] = {
+    "values that begin as the one before": (
+        pa.array(["x" * 100_000] * 60),
+        {"use_dictionary": False, "column_encoding": "DELTA_BYTE_ARRAY"},
+        "one row may take",
+    ),
+    "a large page": (
+        pa.array(["x" * 50_000] * 30),
+        {"use_dictionary": False, "compression": "zstd"},
+        "one page of messages.list.element.content takes 1,500,",
+    ),
+    "entries that are no texts": (pa.array([b"x" * 10_000] * 200, pa.binary(10_000)), {}, "one row may take"),
+    "levels": (pa.nulls(50_000, pa.string()), {}, "one row may take"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_row_that_arrow_would_make_whole_is_a_bomb(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_rows, "BATCH_BYTES", 1_000_000)
+    contents, writer, message = BOMBS[name]
+    pq.write_table(turns_of(contents), tmp_path / "a.parquet", **writer)
+    assert (tmp_path / "a.parquet").stat().st_size < 200_000
+    with pytest.raises(BadFileError, match=message) as raised:
+        read(tmp_path / "a.parquet")
+    assert raised.value.reason == "bomb"
+
+
+def test_what_cannot_be_measured_is_damage() -> None:
+    outside = pa.DictionaryArray.from_arrays(pa.array([0, 50]), ["x"], safe=False)
+    with pytest.raises(pa.ArrowException, match="not one of the 1 entries"):
+        python_sizes(outside)
+    with pytest.raises(pa.ArrowException, match="of type sparse_union"):
+        python_sizes(pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array(["x"])]))
+
+
+def integer(value: int) -> bytes:
+    """In Thrift's compact protocol."""
+    value, found = value << 1, b""
+    while value > 127:
+        found, value = found + bytes([value & 127 | 128]), value >> 7
+    return found + bytes([value])
+
+
+def numbers(*values: int) -> bytes:
+    """The fields 1, 2, …, of 32 bits."""
+    return b"".join(b"\x15" + integer(value) for value in values)
+
+
+def read_header(header: bytes, count: int = 1) -> list[tuple[Any, ...]]:
+    """The pages of a chunk with this header as often as it takes."""
+    size = count * len(header)
+    chunk = SimpleNamespace(
+        data_page_offset=0, has_dictionary_page=False, total_compressed_size=size, num_values=count * 3
+    )
+    return [tuple(page) for page in read_pages(io.BytesIO(header * count), chunk)]
+
+
+PAGE = numbers(0, 100, 0) + b"\x2c" + numbers(3, 8) + b"\0"  # a data page of 3 values in the dictionary
+V2 = b"\x3c" + numbers(9, 9, 9, 9) + b"\0"
+HEADERS: dict[str, tuple[bytes, str]] = {
+    "as it should be": (PAGE, ""),
+    "another field": (PAGE + b"\x4c\0", ""),
+    "what another type of page has": (PAGE + V2, ""),
+    "only what another type of page has": (numbers(0, 100, 0) + b"\x5c" + numbers(3, 8) + b"\0", "malformed"),
+    "a number instead of the struct": (numbers(0, 100, 0) + b"\x25\x06", "malformed"),
+    "the size again, of 16 bits": (PAGE + b"\x04" + integer(2) + integer(7), ""),
+    "the size again, of 32 bits, by a number that Arrow cuts": (PAGE + b"\x05" + integer(65538) + integer(7), "65538"),
+    "a size that Arrow cuts": (numbers(0, 2**32 + 100, 0) + PAGE[7:], "malformed"),
+    "no number of values": (numbers(0, 100, 0) + b"\x2c\x25\x10\0", "malformed"),
+    "a long field": (PAGE + b"\x38" + integer(2**24)[:-1] + b"\x10" + b"x" * 2**24, "longer than 16,777,216 bytes"),
+    "a long list": (PAGE + b"\x39\xf3\xff\xff\xff\x0f" + b"x" * 2**10, "the file ends in a page header"),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_page_header_is_read_as_arrow_reads_it_or_refused(name: str) -> None:
+    header, message = HEADERS[name]
+    if not message:
+        assert read_header(header + b"\0", count=2) == [(False, 8, 3, 100)] * 2
+        return
+    with pytest.raises(OSError, match=message):
+        read_header(header + b"\0")
+
+
+def test_very_many_pages_take_no_memory() -> None:
+    header = numbers(0, 0, 0) + b"\x2c" + numbers(0, 0) + b"\0\0"
+    chunk = SimpleNamespace(
+        data_page_offset=0, has_dictionary_page=False, total_compressed_size=10_000 * len(header), num_values=1
+    )
+    leaf = SimpleNamespace(path="text", physical_type="BYTE_ARRAY", max_repetition_level=1)
+    stream = io.BytesIO(10_000 * header)
+    tracemalloc.start()
+    try:
+        with pytest.raises(OSError, match="the file ends"):
+            read_chunk(stream, leaf, chunk)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_page_headers_of_a_remote_file_are_asked_for_in_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    readinto = files._Guarded.readinto
+    monkeypatch.setattr(
+        files._Guarded, "readinto", lambda self, buffer: asked.append(len(buffer)) or readinto(self, buffer)
+    )
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(conversations(3000)), stream)
+    MemoryFileSystem().pipe("/parquet/a.parquet", stream.getvalue())
+    file = File("memory://parquet/a.parquet", "a.parquet", "input", None, len(stream.getvalue()))
+    with open_parquet(file) as table:
+        assert len(list(read_rows(file, table, [0], ["messages"], 0))) == 3000
+    assert Counter(asked)[HEADER_BUFFER] >= 3
