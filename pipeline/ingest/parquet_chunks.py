@@ -22,7 +22,7 @@ LEVEL_BYTES = 24
 """Of a value in a list, beside its bytes: its levels, its place in a dictionary, and to measure it."""
 USUAL_BYTES = 1 << 24
 """Of the rows read at a time, if they have as many values as the mean row and these the mean length of any page."""
-MOST_ROWS = 256
+MOST_ROWS = 1024
 """Read at a time."""
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
