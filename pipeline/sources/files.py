@@ -40,8 +40,11 @@ class File:
     fault: Fault | None = None
     """Seen when it was found."""
 
-    def open(self) -> BinaryIO:
+    def open(self, buffer: int | None = None) -> BinaryIO:
         """Open it for reading; it can seek.
+
+        Args:
+            buffer: the bytes to ask for at a time, where few are read in each place; otherwise as many as pay.
 
         Raises:
             BadFileError: it cannot be read, now or later in the stream. This is the file's own trouble.
@@ -51,9 +54,11 @@ class File:
             raise BadFileError(self, *self.fault)
         if is_uri(self.location):
             remote = open_object(self.location, self.etag)
-            return cast(BinaryIO, io.BufferedReader(_Guarded(remote, self), REMOTE_BUFFER))
+            return cast(BinaryIO, io.BufferedReader(_Guarded(remote, self), buffer or REMOTE_BUFFER))
         try:
-            return cast(BinaryIO, io.BufferedReader(_Guarded(open(self.location, "rb", buffering=0), self), BUFFER))
+            return cast(
+                BinaryIO, io.BufferedReader(_Guarded(open(self.location, "rb", buffering=0), self), buffer or BUFFER)
+            )
         except OSError as error:
             raise _trouble(self, error) from None
 
