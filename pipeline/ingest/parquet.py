@@ -40,7 +40,7 @@ class ParquetRows:
         most = max(bounds.record_bytes, bounds.expansion * self.file.size)
         with open_parquet(self.file) as table:
             groups = range(self.first, table.num_row_groups if self.last is None else self.last)
-            for row in read_rows(self.file, table, groups, _columns(self.file, table), 2 * bounds.record_bytes):
+            for row in read_rows(self.file, table, groups, _columns(self.file, table), 2 * bounds.record_bytes, most):
                 outcome, size = self._outcome(number, row, bounds)
                 yield outcome
                 number += 1

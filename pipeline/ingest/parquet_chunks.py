@@ -49,7 +49,7 @@ class Chunk(NamedTuple):
     mean: float
     """Of the mean sizes of a value in a page, the largest; those that are entries aside."""
     delta: int
-    """What comes of the values of DELTA_BYTE_ARRAY at most: each is as long as its page."""
+    """What comes of a page of DELTA_BYTE_ARRAY at most: each of its values is as long as the page."""
 
     @property
     def entry(self) -> int:
@@ -87,7 +87,7 @@ def read_chunk(stream: BinaryIO, leaf: Any, chunk: Any) -> Chunk:
             in_order = in_order and repeated == values
             repeated += page.values
         elif page.encoding == DELTA_BYTE_ARRAY:
-            delta += page.values * page.size
+            delta = max(delta, page.values * page.size)
             mean = max(mean, page.size)
         else:
             mean = max(mean, page.size / max(1, page.values))
@@ -97,12 +97,15 @@ def read_chunk(stream: BinaryIO, leaf: Any, chunk: Any) -> Chunk:
     return Chunk(leaf.path, in_lists, width, values, repeated, in_order, dictionary, largest, mean, delta)
 
 
-def find_way(file: File, repeating: pq.ParquetFile, group: int, chunks: Sequence[Chunk], limit: int) -> Way:
+def find_way(
+    file: File, repeating: pq.ParquetFile, group: int, chunks: Sequence[Chunk], expanded: int, limit: int
+) -> Way:
     """How to read a row group that has lists.
 
     Args:
         repeating: `file`, opened so that texts in lists are read as dictionaries.
         chunks: of the columns that are read.
+        expanded: the bytes that the file may come to, in all.
         limit: in bytes, of what one row may take.
 
     Raises:
@@ -114,7 +117,10 @@ def find_way(file: File, repeating: pq.ParquetFile, group: int, chunks: Sequence
         if chunk.largest > limit:
             found = f"page of {chunk.path} takes {chunk.largest:,} bytes: write it with smaller pages"
             raise BadFileError(file, "bomb", f"{where} {found}")
-    made = sum(chunk.values * (LEVEL_BYTES + (chunk.width or 0)) + chunk.delta for chunk in lists)
+        if chunk.delta > max(limit, expanded):
+            found = f"page of {chunk.path} may come to {chunk.delta:,} bytes: write it not as DELTA_BYTE_ARRAY"
+            raise BadFileError(file, "bomb", f"{where} {found}")
+    made = sum(chunk.values * (LEVEL_BYTES + (chunk.width or 0)) for chunk in lists)
     _check(file, where, made, limit)
     texts = [chunk for chunk in lists if chunk.width is None and chunk.repeated]
     longest = {chunk.path: chunk.entry for chunk in lists}
@@ -133,8 +139,8 @@ def find_way(file: File, repeating: pq.ParquetFile, group: int, chunks: Sequence
 
 def _check(file: File, where: str, made: int, limit: int) -> None:
     if made > limit:
-        advice = "write it with smaller row groups, and its texts not as DELTA_BYTE_ARRAY"
-        raise BadFileError(file, "bomb", f"{where} row may take {made:,} bytes: {advice}")
+        found = f"row may take {made:,} bytes: write it with smaller row groups"
+        raise BadFileError(file, "bomb", f"{where} {found}")
 
 
 def _longest(repeating: pq.ParquetFile, group: int, chunk: Chunk) -> int | None:

@@ -70,13 +70,14 @@ def open_parquet(
 
 
 def read_rows(
-    file: File, table: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str], most: int
+    file: File, table: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str], most: int, expanded: int
 ) -> Iterator[Row]:
     """The rows of the row groups, one at a time, so that Python holds one.
 
     Args:
         table: `file`, opened.
         most: the bytes of a row that may be made, if more than BATCH_BYTES.
+        expanded: the bytes that the file may come to, in all.
 
     Raises:
         BadFileError: a row group has lists that memory is not meant for.
@@ -97,7 +98,7 @@ def read_rows(
         for group in groups:
             found = table.metadata.row_group(group)
             chunks = [read_chunk(headers, leaf, found.column(number)) for number, leaf in leaves.items()]
-            way = find_way(file, repeating, group, chunks, BATCH_BYTES)
+            way = find_way(file, repeating, group, chunks, expanded, BATCH_BYTES)
             reader = repeating if way.in_dictionaries else table
             yield from _made(_batches(reader, group, columns, way.rows), most)
 
