@@ -98,7 +98,7 @@ def read_chunk(stream: BinaryIO, leaf: Any, chunk: Any) -> Chunk:
 
 
 def find_way(
-    file: File, repeating: pq.ParquetFile, group: int, chunks: Sequence[Chunk], expanded: int, limit: int
+    file: File, repeating: pq.ParquetFile, group: int, chunks: Sequence[Chunk], expanded: float, limit: int
 ) -> Way:
     """How to read a row group that has lists.
 

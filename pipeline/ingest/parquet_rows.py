@@ -70,7 +70,7 @@ def open_parquet(
 
 
 def read_rows(
-    file: File, table: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str], most: int, expanded: int
+    file: File, table: pq.ParquetFile, groups: Sequence[int], columns: Sequence[str], most: int, expanded: float
 ) -> Iterator[Row]:
     """The rows of the row groups, one at a time, so that Python holds one.
 
