@@ -107,7 +107,7 @@ def make(batch: int, seqlen: int, heads: int, groups: int) -> dict[str, Tensor]:
 
 
 def measure(function: Callable[..., Tensor], inputs: dict[str, Tensor], chunk: int) -> dict[str, Any]:
-    """Seconds forward and with the backward, as called and by the device; bytes at the peak above all gradients."""
+    """Seconds forward and with the backward, as called and by the device; peak bytes less inputs and gradients."""
     grad = torch.randn_like(inputs["x"])
     tensors = list(inputs.values())
 
