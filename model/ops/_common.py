@@ -3,10 +3,13 @@
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+
+from model.ops._selfcheck import constant
 
 Path = Literal["triton", "native", "torch", "reference"]
 Backend = Literal["auto", "triton", "native", "torch", "reference"]
@@ -52,8 +55,16 @@ def chosen(backend: str, **kernels: Callable[[], bool]) -> Path:
 def runs_triton(tensor: Tensor) -> bool:
     """Whether kernels run where this tensor is: on a GPU of NVIDIA's Ampere or later, or interpreted on a CPU."""
     if tensor.is_cuda:
-        return torch.cuda.get_device_capability(tensor.device) >= (8, 0)
+        return _is_ampere(str(tensor.device))
     return tensor.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@constant
+def _is_ampere(device: str) -> bool:
+    return _capability(device) >= (8, 0)
+
+
+_capability = cache(torch.cuda.get_device_capability)
 
 
 def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:

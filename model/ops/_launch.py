@@ -1,22 +1,43 @@
 """Launches of Triton kernels at a fraction of the host's time.
 
 At every launch Triton looks at every argument to find the compiled kernel that fits: some 30 us. A call with the same
-numbers, dtypes and constants needs the same one, as long as all its tensors start at multiples of 16 bytes.
+numbers, dtypes and constants needs the same one, as long as all its tensors start at multiples of 16 bytes. Then it is
+handed to Triton's launcher, on the current stream, without a look at the hooks that nobody has set.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from operator import attrgetter, itemgetter
+from typing import Any, TypeVar
+
+from torch import Tensor
+from triton import knobs
+from triton.runtime import driver
 
 ALIGNMENT = 16
 """Bytes. Triton compiles apart for what starts elsewhere."""
 
 MOST = 1024
-"""Calls that a kernel remembers: the lengths of texts are among their numbers."""
+"""Calls that are remembered: the lengths of texts are among their numbers."""
+
+DTYPE, DEVICE = attrgetter("dtype"), Tensor.get_device
+"""Of a tensor, for `map`."""
+
+T = TypeVar("T")
+
+
+class Remembered(dict[tuple[Any, ...], T]):
+    """What is made once for each kind of call; with MOST of them it starts anew."""
+
+    def add(self, call: tuple[Any, ...], made: T) -> T:
+        if len(self) >= MOST:
+            self.clear()
+        self[call] = made
+        return made
 
 
 class Launched:
-    """A triton.jit function that remembers which compiled kernel a call got: `kernel[grid](*arguments, **constants)`.
+    """A triton.jit function that remembers its launches: `kernel[grid](*arguments, **constants)`.
 
     Arguments are tensors, the first of them on the current device, and numbers. Constexprs come last in the signature;
     those given by name, and options such as num_warps, are hashable.
@@ -24,38 +45,78 @@ class Launched:
 
     def __init__(self, jit: Any) -> None:
         self.jit = jit
-        self._compiled: dict[tuple[Any, ...], tuple[Any, tuple[Any, ...]]] = {}
+        self._launches: Remembered[Launch] = Remembered()
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         return partial(self._launch, grid)
 
+    def of(self, grid: tuple[int, ...], **given: Any) -> "Launch":
+        """A launch for tensors that are yet to come: what is no tensor is given by name."""
+        return Launch(self.jit, grid, given)
+
     def _launch(self, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-        key: list[Any] = [*constants.items()]
-        values, pointers = list(arguments), 0
-        for i, argument in enumerate(arguments):
+        key: list[Any] = [grid, *constants, *constants.values()]
+        tensors, pointers, starts = [], [], 0
+        for argument in arguments:
             kind = type(argument)
             if kind is int:
                 key.append(argument)
             elif kind is float or kind is bool:
                 key.append((kind, argument))  # 1, 1.0 and True are equal
             else:
-                values[i] = argument.data_ptr()
-                pointers |= values[i]
-                key += (argument.dtype, argument.device)  # of a CPU's memory Triton knows only while it is a tensor
-        call = tuple(key)
-        if pointers % ALIGNMENT:
+                pointer = argument.data_ptr()
+                tensors.append(argument)
+                pointers.append(pointer)
+                starts |= pointer
+                key += (argument.dtype, DEVICE(argument))  # Triton tells a CPU's memory only while it is a tensor
+        if starts % ALIGNMENT:
             self.jit[grid](*arguments, **constants)
             return
-        if (known := self._compiled.get(call)) is not None:  # once: another thread may forget it meanwhile
-            compiled, last = known
-            compiled[(*grid, 1, 1)[:3]](*values, *last)
+        call = tuple(key)
+        if (launch := self._launches.get(call)) is None:
+            named = zip(self.jit.arg_names, arguments, strict=False)
+            numbers = {name: argument for name, argument in named if not isinstance(argument, Tensor)}
+            launch = self._launches.add(call, self.of(grid, **numbers, **constants))
+        launch._run(tensors, pointers)
+
+
+class Launch:
+    """A kernel with its grid, its numbers and its constants: `launch(*tensors)`, these in the signature's order.
+
+    Tensors have the same dtypes each time, are on one device, the current one, and start at multiples of ALIGNMENT:
+    nobody looks.
+    """
+
+    def __init__(self, jit: Any, grid: tuple[int, ...], given: dict[str, Any]) -> None:
+        self._jit, self._grid = jit, (*grid, 1, 1)[:3]
+        places = sorted(jit.arg_names, key=given.__contains__)  # the tensors first
+        self._given = tuple(given[name] for name in places if name in given)
+        self._options = {name: value for name, value in given.items() if name not in places}
+        self._in_order = itemgetter(*map(places.index, jit.arg_names))
+        self._compiled: Any = None
+
+    def __call__(self, *tensors: Tensor) -> None:
+        self._run(tensors, map(Tensor.data_ptr, tensors))
+
+    def _run(self, tensors: Sequence[Tensor], pointers: Iterable[int]) -> None:
+        if self._compiled is None or _watched():
+            arguments = self._in_order((*tensors, *self._given))
+            self._compiled = self._jit[self._grid](*arguments, **self._options)  # None from the interpreter
             return
-        compiled = self.jit[grid](*arguments, **constants)
-        if compiled is None:  # by the interpreter
-            return
-        if len(self._compiled) >= MOST:
-            self._compiled.clear()
-        self._compiled[call] = compiled, tuple(constants[name] for name in self.jit.arg_names[len(arguments) :])
+        compiled, stream = self._compiled, driver.active.get_current_stream(tensors[0].get_device())
+        handles = (stream, compiled.function, compiled.packed_metadata)
+        compiled.run(*self._grid, *handles, None, None, None, *self._in_order((*pointers, *self._given)))
+
+
+def _watched() -> bool:
+    """Whether a profiler wants to hear of launches, which Triton's own then tell it."""
+    enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+    return bool(getattr(enter, "calls", enter) or getattr(leave, "calls", leave))
+
+
+def aligned(*tensors: Tensor) -> list[Tensor]:
+    """The same tensors, or copies of those that start elsewhere than at a multiple of ALIGNMENT."""
+    return [tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor for tensor in tensors]
 
 
 def power_of_2(least: int) -> int:

@@ -1,14 +1,17 @@
 """Launches that remember the compiled kernel give what launches that look for it give."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import triton
 import triton.language as tl
+from triton import knobs
 
-from model.ops._launch import MOST, Launched
+from model.ops import _launch
+from model.ops._launch import ALIGNMENT, MOST, Launched, aligned
 
 
 @triton.jit
@@ -45,7 +48,7 @@ class Compiler:
         self.launched: list[tuple[Any, ...]] = []
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., "Compiled"]:
-        return lambda *arguments, **constants: self._compile(grid, *arguments, *constants.values())
+        return lambda *arguments, **options: self._compile(grid, *arguments, *options.values())
 
     def _compile(self, *call: Any) -> "Compiled":
         self.asked.append(call)
@@ -53,22 +56,77 @@ class Compiler:
 
 
 class Compiled:
-    """What it answers with."""
+    """What it answers with: what Triton's own has."""
+
+    function, packed_metadata = "function", "metadata"
 
     def __init__(self, launched: list[tuple[Any, ...]]) -> None:
         self._launched = launched
 
-    def __getitem__(self, grid: tuple[int, int, int]) -> Callable[..., None]:
-        return lambda *values: self._launched.append((grid, *values))
+    def run(self, x: int, y: int, z: int, stream: Any, function: Any, metadata: Any, *hooks: Any) -> None:
+        told, arguments = hooks[:3], hooks[3:]
+        assert (function, metadata, told) == ("function", "metadata", (None, None, None))
+        self._launched.append(((x, y, z), stream, *arguments))
 
 
-def test_a_call_is_looked_up_once() -> None:
+@pytest.fixture(autouse=True)
+def streams(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
+    """The current stream of each device that is none: of a CPU's tensors, which only a Compiler takes."""
+    current = {-1: "current"}
+
+    def of_device(device: int) -> Any:
+        return current[device] if device in current else triton.runtime.driver.active.get_current_stream(device)
+
+    monkeypatch.setattr(_launch, "driver", SimpleNamespace(active=SimpleNamespace(get_current_stream=of_device)))
+    return current
+
+
+def test_a_call_is_looked_up_once(streams: dict[int, str]) -> None:
     compiler = Compiler()
     kernel, x = Launched(compiler), torch.zeros(64)
-    for _ in range(3):
+    for stream in ("one", "one", "other"):
+        streams[-1] = stream
         kernel[(5,)](x, 7, OFFSET=2, BLOCK=16, num_warps=4)
     assert len(compiler.asked) == 1
-    assert compiler.launched == [((5, 1, 1), x.data_ptr(), 7, 16, 2)] * 2
+    assert compiler.launched == [((5, 1, 1), stream, x.data_ptr(), 7, 16, 2) for stream in ("one", "other")]
+
+
+def test_a_launch_that_is_kept_takes_other_tensors() -> None:
+    compiler = Compiler()
+    compiler.arg_names = ("n", "x", "BLOCK", "y")  # numbers anywhere
+    launch = Launched(compiler).of((2, 3), BLOCK=16, n=7, num_warps=4)
+    tensors = [torch.zeros(64) for _ in range(4)]
+    launch(*tensors[:2])
+    launch(*tensors[2:])
+    assert compiler.asked == [((2, 3, 1), 7, tensors[0], 16, tensors[1], 4)]
+    assert compiler.launched == [((2, 3, 1), "current", 7, tensors[2].data_ptr(), 16, tensors[3].data_ptr())]
+
+
+@pytest.mark.parametrize("name", ["launch_enter_hook", "launch_exit_hook"])
+def test_hooks_hear_of_launches(name: str) -> None:
+    """Through Triton's own launch, which calls them."""
+    compiler, hooks = Compiler(), getattr(knobs.runtime, name)
+    kernel, x = Launched(compiler), torch.zeros(64)
+
+    def launch() -> tuple[int, int]:
+        kernel[(1,)](x, 7, BLOCK=16, OFFSET=0)
+        return len(compiler.asked), len(compiler.launched)
+
+    assert launch() == (1, 0)
+    hooks.add(print)
+    try:
+        assert launch() == (2, 0)
+    finally:
+        hooks.remove(print)
+    assert launch() == (2, 1)
+
+
+def test_tensors_that_start_elsewhere_are_copied() -> None:
+    x = torch.arange(64)
+    good, moved = aligned(x[2:], x[1:])
+    assert good.data_ptr() == x[2:].data_ptr()
+    assert moved.data_ptr() % ALIGNMENT == 0
+    assert torch.equal(moved, x[1:])
 
 
 def test_calls_that_triton_compiles_apart_are_looked_up_apart() -> None:
@@ -87,6 +145,20 @@ def test_calls_that_triton_compiles_apart_are_looked_up_apart() -> None:
     assert len(compiler.asked) == len(compiler.launched) == len(calls)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="streams and graphs take a GPU")
+def test_launches_are_on_the_current_stream_and_in_graphs() -> None:
+    kernel, x, y = Launched(scaled), torch.ones(64, device="cuda"), torch.zeros(64, device="cuda")
+    launch = kernel.of((4,), n=64, factor=2.0, BLOCK=16, OFFSET=1)
+    for call in (lambda: kernel[(4,)](x, y, 64, 2.0, BLOCK=16, OFFSET=1), lambda: launch(x, y)):
+        call()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):  # on a stream of its own: a launch on another one is an error
+            call()
+        y.zero_()
+        graph.replay()
+        assert torch.equal(y, torch.full_like(y, 3.0))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="a tensor that the kernel cannot reach takes a GPU")
 def test_a_tensor_elsewhere_is_an_error_after_good_calls_too() -> None:
     kernel, x = Launched(scaled), torch.zeros(64, device="cuda")
@@ -102,7 +174,7 @@ def test_a_tensor_that_starts_elsewhere_is_looked_up_every_time() -> None:
     for first in (0, 1, 0, 1, 4):
         kernel[(1,)](x[first:], 1, BLOCK=16, OFFSET=0)
     assert [call[1].data_ptr() - x.data_ptr() for call in compiler.asked] == [0, 4, 4]
-    assert [call[1] - x.data_ptr() for call in compiler.launched] == [0, 16]
+    assert [call[2] - x.data_ptr() for call in compiler.launched] == [0, 16]
 
 
 def test_what_is_remembered_is_bounded() -> None:
@@ -110,4 +182,4 @@ def test_what_is_remembered_is_bounded() -> None:
     kernel, x = Launched(compiler), torch.zeros(64)
     for n in range(3 * MOST):
         kernel[(1,)](x, n, BLOCK=16, OFFSET=0)
-    assert len(kernel._compiled) <= MOST
+    assert len(kernel._launches) <= MOST

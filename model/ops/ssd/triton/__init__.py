@@ -27,7 +27,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from model.ops._launch import power_of_2
+from model.ops._launch import DEVICE, DTYPE, Remembered, aligned, power_of_2
 from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel
 from model.ops.ssd.triton.gradients import inter_gradients_kernel, intra_gradients_kernel, sum_splits_kernel
 from model.ops.ssd.triton.scan import scan_kernel
@@ -116,6 +116,36 @@ class Plan:
         self.parts = parts
 
 
+class Forward:
+    """The launches of a forward, which take no more than their tensors."""
+
+    def __init__(self, plan: Plan, dt_limit: tuple[float, float], *flags: bool) -> None:
+        softplus, bias, skip, start, documents = flags
+        nsegments, parts, chunks_of_part = plan.forward_cut
+        sizes = {"seqlen": plan.seqlen, "nheads": plan.nheads, "nchunks": plan.nchunks}
+        cut = {"ngroups": plan.ngroups, "nsegments": nsegments, "parts": parts, "chunks_of_part": chunks_of_part}
+        plane = plan.batch * plan.nheads * plan.nchunks * plan.Q
+        options = {"DOCUMENTS": documents, "num_warps": plan.warps, **plan.dots}
+        self.plan = plan
+        self.decays = decays_kernel.of(
+            (plan.nchunks, -(-plan.nheads // HEADS), plan.batch),
+            **sizes, dt_min=dt_limit[0], dt_max=dt_limit[1], Q=plan.Q, H=HEADS, SOFTPLUS=softplus, BIAS=bias,
+        )  # fmt: skip
+        self.parts = parts_kernel.of(
+            (plan.nheads, plan.batch * (nsegments - 1) * parts),
+            **sizes, **cut, plane=plane, first_chunk=0, REVERSE=False, **options | plan.prefetch,
+        )  # fmt: skip
+        self.scan = scan_kernel.of(
+            (plan.nheads, plan.batch * nsegments),
+            **sizes, **cut, plane=plane, chunks_of_start=plan.chunks_of_segment,
+            nstarts=plan.nslices * plan.segments_of_slice, SKIP=skip, START=start, **options,
+        )  # fmt: skip
+
+
+_FORWARDS: Remembered[Forward] = Remembered()
+"""By all that their kernels, numbers and constants follow from."""
+
+
 def saved(x: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     """Empty tensors of the shapes that `forward` keeps for `backward`."""
     return _saved(x, Plan(x, B))
@@ -151,28 +181,22 @@ def forward(
     """Return y (b, seqlen, h, p) in x's dtype, and in fp32 the final state (b, h, p, n); for the backward the states at
     the starts of its segments (b, s, h, p, n) and the decays (4, b, h, c Q).
     """
-    plan = Plan(x, B, slice_bytes)
+    flags = (dt_softplus, *(tensor is not None for tensor in (dt_bias, D, initial_state, seq_idx)))
     x, dt, A, B, C = _laid_out(x, dt, A, B, C)
+    given = x, dt, A, B, C, bias, skip, start, documents = aligned(
+        x, dt, A, B, C, *(_given(tensor, A) for tensor in (dt_bias, D, initial_state, seq_idx))
+    )
+    call = (x.shape, B.shape, *map(DTYPE, given), *map(DEVICE, given), *flags, *dt_limit, slice_bytes)
+    known = _FORWARDS.get(call) or _FORWARDS.add(call, Forward(Plan(x, B, slice_bytes), dt_limit, *flags))
+    plan = known.plan
     y, (starts, decays) = torch.empty_like(x), _saved(x, plan)
-    final, (local, decay) = torch.empty_like(starts[:, 0]), _of_parts(starts, plan.nsegments, plan.parts)
-    options = {"DOCUMENTS": seq_idx is not None, "num_warps": plan.warps, **plan.dots}
-    documents, start = _given(seq_idx, A), _given(initial_state, A)
+    final = x.new_empty((plan.batch, plan.nheads, plan.headdim, plan.dstate), dtype=torch.float32)
+    local, decay = _of_parts(starts, plan.nsegments, plan.parts)
     with torch.cuda.device_of(x):
-        decays_kernel[(plan.nchunks, -(-plan.nheads // HEADS), plan.batch)](
-            *(dt, A, _given(dt_bias, A), decays, plan.seqlen, plan.nheads, plan.nchunks, *dt_limit),
-            Q=plan.Q, H=HEADS, SOFTPLUS=dt_softplus, BIAS=dt_bias is not None,
-        )  # fmt: skip
-        inputs = (x, decays, decays.stride(0), B)
+        known.decays(dt, A, bias, decays)
         if plan.nsegments > 1:
-            parts_kernel[(plan.nheads, local.shape[0] * local.shape[1])](
-                *(*inputs, documents, local, decay, *plan.sizes, *plan.forward_cut, 0, plan.nchunks),
-                REVERSE=False, **options | plan.prefetch,
-            )  # fmt: skip
-        scan_kernel[(plan.nheads, plan.batch * plan.nsegments)](
-            *(*inputs, C, _given(D, A), documents, start, local, decay, y, starts, final),
-            *(*plan.sizes, *plan.forward_cut, plan.nchunks, plan.chunks_of_segment, starts.shape[1]),
-            SKIP=D is not None, START=initial_state is not None, **options,
-        )  # fmt: skip
+            known.parts(x, decays, B, documents, local, decay)
+        known.scan(x, decays, B, C, skip, documents, start, local, decay, y, starts, final)
     return y, final, starts, decays
 
 
@@ -268,7 +292,9 @@ def backward(
 
 def _laid_out(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, ...]:
     """What kernels read: contiguous, and the factors of a product in one dtype."""
-    return x.contiguous(), dt.contiguous(), A.contiguous(), *(maps.to(x.dtype).contiguous() for maps in (B, C))
+    if not x.dtype is B.dtype is C.dtype:
+        B, C = B.to(x.dtype), C.to(x.dtype)
+    return x.contiguous(), dt.contiguous(), A.contiguous(), B.contiguous(), C.contiguous()
 
 
 def _given(tensor: Tensor | None, other: Tensor) -> Tensor:
