@@ -111,6 +111,42 @@ def test_runs_are_bitwise_the_same(device: torch.device) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+def test_calls_that_differ_in_one_thing_alternate(device: torch.device) -> None:
+    """A forward remembers its launches: of these, none is another's."""
+    case = {"dtype": torch.float32, "length": "segments", "groups": 2, "dstate": 16, "headdim": 32} | {
+        "packed": True,
+        "options": "all",
+    }
+    inputs, options = make(case, device)
+    calls: list[dict] = [inputs | options]
+    calls += [{n: t for n, t in calls[0].items() if n != name} for name in ("D", "dt_bias", "initial_state", "seq_idx")]
+    calls += [calls[0] | {name: inputs[name].bfloat16()} for name in ("dt", "A", "D", "initial_state")]
+    calls += [calls[0] | {"dt_softplus": False, "dt_limit": limit} for limit in ((0.0, 0.5), (0.1, 0.5))]
+    for _ in range(2):
+        for call in calls:
+            ours, theirs = (ssd(**call, backend=backend) for backend in ("triton", "reference"))
+            for mine, truth in zip(ours, theirs, strict=True):
+                assert error(mine, truth) <= 5e-5
+
+
+def test_inputs_may_start_anywhere_and_have_gaps(device: torch.device) -> None:
+    case = {"dtype": torch.bfloat16, "length": "over", "groups": 2, "dstate": 16, "headdim": 32} | {
+        "packed": False,
+        "options": "all",
+    }
+    inputs, options = make(case, device)
+
+    def elsewhere(tensor: Tensor, gaps: bool) -> Tensor:
+        memory = tensor.new_empty(2 * tensor.numel() + 1)
+        place = memory[1::2] if gaps else memory[1 : 1 + tensor.numel()]
+        return place[: tensor.numel()].copy_(tensor.detach().flatten()).view(tensor.shape)
+
+    expected = ssd(**inputs, **options, backend="triton")
+    for gaps in (False, True):
+        found = ssd(**{name: elsewhere(t, gaps) for name, t in inputs.items()}, **options, backend="triton")
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize("programs", [1, 264])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_backward_in_slices(
@@ -121,6 +157,7 @@ def test_a_backward_in_slices(
 
     monkeypatch.setattr(triton, "SLICE", 1)
     monkeypatch.setattr(triton, "PROGRAMS", programs)
+    monkeypatch.setattr(triton, "_FORWARDS", triton.Remembered())
     case = {"dtype": dtype, "length": "segments", "groups": 1, "dstate": 16, "headdim": 32} | {
         "packed": True,
         "options": "all",
