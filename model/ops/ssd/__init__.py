@@ -257,8 +257,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _gradients(
     ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | None, *_: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    D, dt_bias = ctx.saved_tensors[5:7]
-    dx, ddt, dA, dB, dC, dD, d_bias, d_state = _SSD_BACKWARD(grad_y, grad_final_state, *ctx.saved_tensors, *ctx.options)
+    saved = ctx.saved_tensors  # which makes them anew each time
+    D, dt_bias = saved[5:7]
+    dx, ddt, dA, dB, dC, dD, d_bias, d_state = _SSD_BACKWARD(grad_y, grad_final_state, *saved, *ctx.options)
     return (
         dx,
         ddt,
