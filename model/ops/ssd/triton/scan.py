@@ -40,8 +40,8 @@ def scan_kernel(
         state = state * tl.load(decay + other) + tl.load(local + other * size + square, mask=inside, other=0.0)
 
     first_chunk = s * parts * chunks_of_part
-    # What a chunk wants of the decays is on its way while the one before is worked on; a chunk's outputs are stored while
-    # the next one's tiles are on theirs
+    # What a chunk wants of the decays is on its way while the one before is worked on, and a chunk's outputs are stored
+    # while the next one's tiles are on theirs
     own, ends = of_head + positions, of_head + plane + Q - 1
     next_step, next_through = tl.load(own + first_chunk * Q), tl.load(own + plane + first_chunk * Q)
     next_weight, next_across = tl.load(own + 3 * plane + first_chunk * Q), tl.load(ends + first_chunk * Q)

@@ -106,7 +106,7 @@ def _along(
     ahead = tl.minimum(first_chunk + (tl.maximum(count, 1) - 1 if REVERSE else 0), nchunks - 1)
     own = of_head + (plane if REVERSE else 3 * plane) + positions
     next_weight, next_across = tl.load(own + ahead * Q), tl.load(ends + ahead * Q)
-    for i in range(0, count):
+    for _ in range(0, count):
         c = ahead
         first, left = b.to(tl.int64) * seqlen + c * Q, seqlen - c * Q
         weight, across = next_weight, tl.exp2(next_across)
