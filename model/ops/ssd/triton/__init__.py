@@ -37,9 +37,6 @@ PROGRAMS = 264
 """That a launch should have at most for the sake of parallelism: two for each multiprocessor of an H100, as many as fit
 there. A constant, since the number of segments is part of the rounding."""
 
-PART_PROGRAMS = 396
-"""Likewise of the launch of the parts of segments, of which three fit."""
-
 MOST_SEGMENTS = 16
 LEAST_CHUNKS = 4
 """Of a segment."""
@@ -81,6 +78,7 @@ class Plan:
         self.warps = 4 if self.P * self.N <= 8192 else 8
         small = x.dtype is torch.bfloat16 and self.P * self.N <= 8192
         self.prefetch = {"num_stages": MORE_STAGES} if small else {}
+        self.along = self.prefetch | {"num_warps": 8}
         self.sizes = (self.seqlen, self.nheads, self.ngroups)
         self.dots: dict[str, Any] = {
             "headdim": self.headdim,
@@ -103,7 +101,7 @@ class Plan:
         slices = min(MOST_SLICES, -(-states // slice_bytes))
         saved = min(-(-slices // segments), max(1, chunks // LEAST_CHUNKS))
         of_segment = chunks // saved
-        parts = min(max(1, PART_PROGRAMS // (rows * max(1, segments - 1))), max(1, of_segment // LEAST_CHUNKS))
+        parts = min(max(1, PROGRAMS // (rows * max(1, segments - 1))), max(1, of_segment // LEAST_CHUNKS))
         of_part = -(-chunks // (saved * parts))
         self.chunks_of_segment = parts * of_part
         self.nsegments = -(-self.nchunks // (saved * self.chunks_of_segment))
@@ -133,7 +131,7 @@ class Forward:
         )  # fmt: skip
         self.parts = parts_kernel.of(
             (plan.nheads, plan.batch * (nsegments - 1) * parts),
-            **sizes, **cut, plane=plane, first_chunk=0, REVERSE=False, **options | plan.prefetch,
+            **sizes, **cut, plane=plane, first_chunk=0, REVERSE=False, **options | plan.along,
         )  # fmt: skip
         self.scan = scan_kernel.of(
             (plan.nheads, plan.batch * nsegments),
@@ -244,13 +242,13 @@ def backward(
             if plan.segments_of_slice > 1:
                 parts_kernel[(plan.nheads, local.shape[0] * local.shape[1])](
                     *(dy, decays, plane, C, documents, local, decay, *along),
-                    REVERSE=True, **options | plan.prefetch,
+                    REVERSE=True, **options | plan.along,
                 )  # fmt: skip
             d_final, d_start = d_start, torch.empty_like(starts[:, 0])
             states_kernel[(plan.nheads, plan.batch * plan.segments_of_slice, 2)](
                 *(x, dy, decays, plane, B, C, documents, starts, d_final, local, decay, states, d_states, d_start),
                 *(*along, starts.shape[1]),
-                **options | plan.prefetch,
+                **options | plan.along,
             )
             count = min(plan.chunks_of_slice, plan.nchunks - first)
             chunks = (count, plan.ngroups * plan.nsplits, plan.batch)

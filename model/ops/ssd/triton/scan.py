@@ -40,18 +40,24 @@ def scan_kernel(
         state = state * tl.load(decay + other) + tl.load(local + other * size + square, mask=inside, other=0.0)
 
     first_chunk = s * parts * chunks_of_part
-    ends = of_head + plane + Q - 1
-    ahead = tl.load(ends + first_chunk * Q)
+    # What a chunk wants of the decays is on its way while the one before is worked on, and a chunk's outputs are stored
+    # while the next one's tiles are on theirs
+    own, ends = of_head + positions, of_head + plane + Q - 1
+    next_step, next_through = tl.load(own + first_chunk * Q), tl.load(own + plane + first_chunk * Q)
+    next_weight, next_across = tl.load(own + 3 * plane + first_chunk * Q), tl.load(ends + first_chunk * Q)
+    late, late_first, late_left = tl.zeros((P, Q), y.dtype.element_ty), first_chunk.to(tl.int64), 0
     last_chunk = tl.minimum(first_chunk + parts * chunks_of_part, nchunks)
     for start_chunk in range(first_chunk, last_chunk, chunks_of_start):
         place = starts + ((b * nstarts + start_chunk // chunks_of_start) * nheads + h) * size
         tl.store(place + square, state, mask=inside)
         for c in range(start_chunk, tl.minimum(start_chunk + chunks_of_start, last_chunk)):
+            store_tile(y, tl.trans(late), late_first, late_left, positions, nheads * headdim, h * headdim, p, headdim)
             first, left = b.to(tl.int64) * seqlen + c * Q, seqlen - c * Q
-            step, through = tl.load(of_head + c * Q + positions), tl.load(of_head + plane + c * Q + positions)
-            from_start, weight = tl.exp2(through), tl.load(of_head + 3 * plane + c * Q + positions)
-            # The next chunk's decay is on its way while this one is worked on
-            across, ahead = tl.exp2(ahead), tl.load(ends + tl.minimum(c + 1, nchunks - 1) * Q)
+            step, through, weight = next_step, next_through, next_weight
+            from_start, across = tl.exp2(through), tl.exp2(next_across)
+            ahead = tl.minimum(c + 1, nchunks - 1) * Q
+            next_step, next_through = tl.load(own + ahead), tl.load(own + plane + ahead)
+            next_weight, next_across = tl.load(own + 3 * plane + ahead), tl.load(ends + ahead)
             seen = rows <= columns
             if DOCUMENTS:
                 document, last, before = documents(seq_idx + b.to(tl.int64) * seqlen, c * Q, Q, seqlen)
@@ -69,7 +75,8 @@ def scan_kernel(
             turned = tl.trans(xs).to(tl.float32)
             if SKIP:
                 out += skip * turned
-            store_tile(y, tl.trans(out), first, left, positions, nheads * headdim, h * headdim, p, headdim)
+            late, late_first, late_left = out.to(y.dtype.element_ty), first, left
             state = dot((turned * weight[None, :]).to(DOT), Bs, PRECISION, state * across)
+    store_tile(y, tl.trans(late), late_first, late_left, positions, nheads * headdim, h * headdim, p, headdim)
     if s == nsegments - 1:
         tl.store(final + (b * nheads + h) * size + square, state, mask=inside)

@@ -101,21 +101,19 @@ def _along(
     of_head = decays + (b.to(tl.int64) * nheads + h) * nchunks * Q
     kept = 1.0
     count = tl.minimum(most, nchunks - first_chunk)
+    # What the next chunk wants of the decays is on its way while this one is worked on
     ends = of_head + plane + Q - 1
-    ahead = tl.load(ends + tl.minimum(first_chunk + (tl.maximum(count, 1) - 1 if REVERSE else 0), nchunks - 1) * Q)
-    for i in range(0, count):
-        c = first_chunk + i
-        if REVERSE:
-            c = first_chunk + count - 1 - i
+    ahead = tl.minimum(first_chunk + (tl.maximum(count, 1) - 1 if REVERSE else 0), nchunks - 1)
+    own = of_head + (plane if REVERSE else 3 * plane) + positions
+    next_weight, next_across = tl.load(own + ahead * Q), tl.load(ends + ahead * Q)
+    for _ in range(0, count):
+        c = ahead
         first, left = b.to(tl.int64) * seqlen + c * Q, seqlen - c * Q
-        # The next chunk's decay is on its way while this one is worked on
-        across = tl.exp2(ahead)
+        weight, across = next_weight, tl.exp2(next_across)
+        ahead = tl.maximum(c - 1, 0) if REVERSE else tl.minimum(c + 1, nchunks - 1)
+        next_weight, next_across = tl.load(own + ahead * Q), tl.load(ends + ahead * Q)
         if REVERSE:
-            ahead = tl.load(ends + tl.maximum(c - 1, 0) * Q)
-            weight = tl.exp2(tl.load(of_head + plane + c * Q + positions))
-        else:
-            ahead = tl.load(ends + tl.minimum(c + 1, nchunks - 1) * Q)
-            weight = tl.load(of_head + 3 * plane + c * Q + positions)
+            weight = tl.exp2(weight)
         if DOCUMENTS:
             document, last, before = documents(seq_idx + b.to(tl.int64) * seqlen, c * Q, Q, seqlen)
             weight = tl.where(document == (before if REVERSE else last), weight, 0.0)
