@@ -45,13 +45,13 @@ def runs_native(tensor: Tensor) -> bool:
 
 
 def whole(tensor: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The tensor, or a copy, contiguous and in fp32."""
+    """The tensor, or a copy, contiguous and in a dtype."""
     return tensor.detach().resolve_neg().to(dtype).contiguous()
 
 
-def empty(*shape: int) -> Tensor:
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """To be written by C."""
-    return torch.empty(shape, dtype=torch.float32, device="cpu")
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def address(tensor: Tensor | None) -> int | None:
