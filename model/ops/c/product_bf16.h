@@ -7,7 +7,6 @@
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
 #define BF16_PRODUCTS
 #include "bf16.h"
-#include "scalar.h"
 #include <immintrin.h>
 
 #if defined(__AMX_BF16__) && defined(__linux__)
@@ -155,15 +154,6 @@ static inline __m512i paired(__m256i upper, __m256i lower)
 }
 
 static inline __m256i rounded_16(__m512 numbers) { return (__m256i)_mm512_cvtneps_pbh(numbers); }
-
-/* fp32 -> bf16. */
-static inline void round_row(const float *from, size count, bf16 *to)
-{
-    for (size i = 0; i < count; i += 16) {
-        __mmask16 some = count - i < 16 ? (1u << (count - i)) - 1 : 0xffff;
-        _mm256_mask_storeu_epi16(to + i, some, rounded_16(_mm512_maskz_loadu_ps(some, from + i)));
-    }
-}
 
 /* `rows` rows of bf16, in pairs; `columns` a multiple of 16. */
 static inline void pair_rows(size rows, size columns, const bf16 *from, size from_row, pair *to, size to_row)

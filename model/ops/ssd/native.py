@@ -71,7 +71,7 @@ def _as_torch(dtype: torch.dtype) -> bool:
 
 def run(factors: torch.dtype, inputs: tuple, documents: Tensor, options: tuple, grads: tuple) -> tuple[Tensor, ...]:
     """Outputs and gradients, for the self-check."""
-    y, final, states = forward(*selfcheck.flat(inputs, None, documents, options), factors=factors)
+    y, final, states = forward(*selfcheck.flat(inputs, None, documents, options, factors))
     return y, final, *backward(*selfcheck.flat(grads, inputs, documents, states, options))
 
 
