@@ -93,11 +93,12 @@ static void head_back(const struct scan *scan, const struct gradients *to, const
     weighted_rows(chunk, to->dy + h * P, H * P, P, now.from_start, 0, t->weighted);
     product(count, deep, P, t->weighted, wide, 1, t->state_t, deep, t->read, deep, 0);
     for (size l = 0; l < count; l++) {
-        float share = 0.0f;
+        float share = 0.0f, *dC = t->dC + l * deep;
+        const float *read = t->read + l * deep, *C = t->C + l * deep;
 #pragma omp simd reduction(+ : share)
         for (size n = 0; n < N; n++) {
-            t->dC[l * deep + n] += t->read[l * deep + n];
-            share += t->read[l * deep + n] * t->C[l * deep + n];
+            dC[n] += read[n];
+            share += read[n] * C[n];
         }
         d_sums[l] += share;
     }
@@ -118,15 +119,17 @@ static void head_back(const struct scan *scan, const struct gradients *to, const
         skip = scan->D[h];
     float d_step[LENGTH];
     for (size l = 0; l < count; l++) {
-        float share = 0.0f, of_step = 0.0f, of_skip = 0.0f, *dx = to->dx + ((chunk->at + l) * H + h) * P;
+        float share = 0.0f, of_step = 0.0f, of_skip = 0.0f, to_end = now.to_end[l], step = now.step[l];
+        const float *from_state = t->from_state + l * wide, *d_update = t->d_update + l * wide;
         const float *x = t->x + l * wide, *dy = t->dy + l * wide;
+        float *dx = to->dx + ((chunk->at + l) * H + h) * P;
 #pragma omp simd reduction(+ : share, of_step, of_skip)
         for (size p = 0; p < P; p++) {
-            float far = t->from_state[l * wide + p] * now.to_end[l], update = t->d_update[l * wide + p] + far;
+            float far = from_state[p] * to_end, update = d_update[p] + far;
             share += far * x[p];
             of_step += update * x[p];
             of_skip += dy[p] * x[p];
-            dx[p] = update * now.step[l] + skip * dy[p];
+            dx[p] = update * step + skip * dy[p];
         }
         if (l < count - 1) { /* the last position's decay to the end is one */
             d_sums[l] -= share * now.step[l];

@@ -19,11 +19,11 @@ static void run_states_back(const struct scan *scan, const struct gradients *to,
         load_state(to->d_final ? to->d_final + whole + n : 0, count, N, P, wide, grad);
         for (size c = chunks - 1; c >= 0; c--) {
             struct chunk chunk = chunk_at(scan, b, c);
+            const bf16 *C = scan->C_bf16 + g * N + n, *dy = to->dy_bf16 + h * P;
             pair *kept = d_states + ((b * chunks + c) * H + h) * size_of_state(scan) + n / 2 * wide;
             decays(scan, &chunk, h, &now);
             keep_pairs_and_decay(grad, count, wide, now.across, kept);
-            advance(&chunk, count, scan->C_bf16 + g * N + n, row, to->dy_bf16 + h * P, H * P, P, now.from_start, grad, room,
-                    tiles);
+            advance(&chunk, count, C, row, dy, H * P, P, now.from_start, grad, room, tiles);
         }
         store_state(grad, count, N, P, wide, to->d_initial + whole + n);
     }
@@ -154,16 +154,17 @@ static void head_back(const struct scan *scan, const struct gradients *to, const
     d_sums[count - 1] += dot(state, d_state, size_of_state(scan)) * now.across;
 
     for (size l = 0; l < count; l++) {
-        float share = 0.0f, of_step = 0.0f, of_skip = 0.0f;
+        float share = 0.0f, of_step = 0.0f, of_skip = 0.0f, to_end = now.to_end[l], step = now.step[l];
+        const float *from_state = t->from_state + l * wide, *d_update = t->d_update + l * wide;
         const bf16 *x = t->x + l * wide, *dy = t->dy + l * wide;
 #pragma omp simd reduction(+ : share, of_step, of_skip)
         for (size p = 0; p < wide; p++) {
-            float far = t->from_state[l * wide + p] * now.to_end[l], update = t->d_update[l * wide + p] + far;
+            float far = from_state[p] * to_end, update = d_update[p] + far;
             float input = widened(x[p]), grad = widened(dy[p]);
             share += far * input;
             of_step += update * input;
             of_skip += grad * input;
-            line[p] = update * now.step[l] + skip * grad;
+            line[p] = update * step + skip * grad;
         }
         round_row(line, P, to->dx_bf16 + ((chunk->at + l) * H + h) * P);
         if (l < count - 1) { /* the last position's decay to the end is one */

@@ -77,10 +77,10 @@ static void decays(const struct scan *scan, const struct chunk *chunk, size h, s
 static inline void decays_at(const struct decays *decays, size l, float *to)
 {
     float sum = decays->sums[l], rest = decays->rest[l];
-    size document = decays->document[l];
-    for (size j = 0; j < LENGTH; j++) {
+    int document = decays->document[l], last = l; /* as long as the decays, for the loop's vectors */
+    for (int j = 0; j < LENGTH; j++) {
         float decay = exponential(sum - decays->sums[j] + (rest - decays->rest[j]));
-        to[j] = j < document || j > l ? 0.0f : decay;
+        to[j] = j < document || j > last ? 0.0f : decay;
     }
 }
 

@@ -29,12 +29,13 @@ static void run_states(const struct scan *scan, const float *initial, pair *stat
         load_state(initial ? initial + whole + n : 0, count, N, P, wide, state);
         for (size c = 0; c < chunks; c++) {
             struct chunk chunk = chunk_at(scan, b, c);
+            const bf16 *B = scan->B_bf16 + g * N + n, *x = scan->x_bf16 + h * P;
             pair *kept = states + ((b * chunks + c) * H + h) * size_of_state(scan) + n / 2 * wide;
             decays(scan, &chunk, h, &now);
             for (size l = 0; l < chunk.count; l++)
                 weight[l] = now.step[l] * now.to_end[l];
             keep_pairs_and_decay(state, count, wide, now.across, kept);
-            advance(&chunk, count, scan->B_bf16 + g * N + n, row, scan->x_bf16 + h * P, H * P, P, weight, state, room, tiles);
+            advance(&chunk, count, B, row, x, H * P, P, weight, state, room, tiles);
         }
         store_state(state, count, N, P, wide, final + whole + n);
     }
@@ -71,8 +72,9 @@ static void run_outputs(const struct scan *scan, const pair *states, bf16 *y, fl
                 for (size j = 0; j <= l; j++)
                     line[j] *= scores[l * LENGTH + j] * now.step[j];
                 round_row(line, LENGTH, weights + l * LENGTH);
+                float weight = now.from_start[l], *row = out + l * wide;
                 for (size p = 0; p < wide; p++)
-                    out[l * wide + p] = out[l * wide + p] * now.from_start[l] + skip * widened(x[l * wide + p]);
+                    row[p] = row[p] * weight + skip * widened(x[l * wide + p]);
             }
             add_product_from_before(tiles, wide, weights, x_pairs, out);
             for (size l = 0; l < chunk.count; l++)

@@ -21,12 +21,14 @@ static inline void shares(const struct decays *now, size l, const float *scores,
                           float *d_scores, double *d_sums)
 {
     double sum = 0.0;
+    int last = l, whole = whole_vectors(l); /* beyond: zeros, in place of a loop's rest one by one */
     decays_at(now, l, weights);
 #pragma omp simd reduction(+ : sum)
-    for (size j = 0; j < l; j++) {
-        float d_weight = d_weights[j] * now->step[j], decay = weights[j], share;
+    for (int j = 0; j < whole; j++) {
+        float d_weight = j < last ? d_weights[j] * now->step[j] : 0.0f, score = j < last ? scores[j] : 0.0f;
+        float decay = weights[j], share;
         d_scores[j] += decay * d_weight;
-        weights[j] = decay * scores[j];
+        weights[j] = decay * score;
         share = weights[j] * d_weight;
         sum += share;
         d_sums[j] -= share;
