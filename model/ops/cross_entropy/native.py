@@ -10,7 +10,13 @@ from model.ops._common import full_precision
 from model.ops._native import INT, POINTER, SIZE, Works, address, empty, functions
 from model.ops._selfcheck import trusted
 from model.ops.cross_entropy import selfcheck
-from model.ops.cross_entropy.torch import IGNORED, LOGITS_PER_BLOCK, ROWS, add_product
+from model.ops.cross_entropy.torch import IGNORED, add_product
+
+ROWS = {torch.float32: 256, torch.bfloat16: 512}
+"""Of a block at most: each reads the weights again and adds to their gradient."""
+
+BYTES_PER_BLOCK = 2**26
+"""Of logits at most."""
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.03}
 """Largest difference from torch, relative to the largest value, that rounding explains on a small input."""
@@ -39,12 +45,13 @@ def forward(hidden: Tensor, weight: Tensor, targets: Tensor, with_gradients: boo
     """
     rows, vocab = hidden.shape[0], weight.shape[0]
     targets = targets.masked_fill(targets == IGNORED, -1).contiguous()
-    if rows and not -1 <= int(targets.min()) <= int(targets.max()) < vocab:
+    if not -1 <= int(targets.min()) <= int(targets.max()) < vocab:
         raise ValueError(f"targets hold token ids outside of the {vocab} of the head")
-    size, threads = max(1, min(ROWS, LOGITS_PER_BLOCK // vocab, rows)), torch.get_num_threads()
+    size = max(1, min(ROWS[hidden.dtype], BYTES_PER_BLOCK // (vocab * hidden.dtype.itemsize), rows))
+    threads = torch.get_num_threads()
     losses, rooms, logits = empty(rows), empty(threads, vocab), hidden.new_empty(size, vocab)
     d_hidden = hidden.new_empty(hidden.shape if with_gradients else 0)
-    d_weight = torch.zeros(weight.shape if with_gradients else 0, dtype=torch.float32)
+    d_weight = torch.empty(weight.shape if with_gradients else 0, dtype=torch.float32)
     with full_precision(hidden):
         for start in range(0, rows, size):
             block = slice(start, min(start + size, rows))
@@ -53,7 +60,7 @@ def forward(hidden: Tensor, weight: Tensor, targets: Tensor, with_gradients: boo
             _losses(logits, targets[block], with_gradients, losses[block], rooms)
             if with_gradients:
                 torch.mm(logits, weight, out=d_hidden[block])
-                add_product(d_weight, logits, hidden[block])
+                add_product(d_weight, logits, hidden[block], fresh=start == 0)
     return losses.sum(), d_hidden, d_weight
 
 
