@@ -1,4 +1,4 @@
-"""Operators in C on a CPU: what their Python sides share. C computes in fp32; tensors of less are widened before."""
+"""Operators in C on a CPU: what their Python sides share. C computes in fp32, and reads and writes fp32 and bf16."""
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
@@ -45,13 +45,18 @@ def runs_native(tensor: Tensor) -> bool:
 
 
 def whole(tensor: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The tensor, or a copy, contiguous and in fp32."""
+    """The tensor, or a copy, contiguous and in a dtype."""
     return tensor.detach().resolve_neg().to(dtype).contiguous()
 
 
-def empty(*shape: int) -> Tensor:
+def in_memory(dtype: torch.dtype) -> torch.dtype:
+    """In which C reads and writes a tensor of a dtype: bf16 as it is, fp16 widened before and rounded after."""
+    return dtype if dtype == torch.bfloat16 else torch.float32
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """To be written by C."""
-    return torch.empty(shape, dtype=torch.float32, device="cpu")
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def address(tensor: Tensor | None) -> int | None:

@@ -5,11 +5,16 @@ from typing import Any
 from torch import Tensor, bfloat16, compiler, dtype, float16, float32, is_grad_enabled
 
 from model.ops._common import Backend, check_shape, chosen, runs_triton
+from model.ops._native import runs_native
 from model.ops._operator import operator
 from model.ops.add_rmsnorm import reference, selfcheck
 from model.ops.add_rmsnorm.torch import add, backward, forward, shared
+from model.ops.gated_rmsnorm import native, torch
 
 __all__ = ["add", "add_rmsnorm"]
+
+NORMS = {"torch": torch, "native": native}
+"""Of the paths that are not Triton's."""
 
 LARGEST_ROW = 16384
 """Channels that the registers of a kernel's program hold."""
@@ -34,8 +39,8 @@ def add_rmsnorm(
         eps: added to the mean square.
         multiplier: of what is added.
         out_dtype: of the norm, the residual's if None.
-        backend: "triton" (on a GPU, in fp32, bf16 or fp16), "torch", "reference" or "auto": the fastest that takes
-            these inputs, or what the environment's MAMBA2_BACKEND says.
+        backend: "triton" (on a GPU, in fp32, bf16 or fp16), "native" (the norm in C, on a CPU, likewise), "torch",
+            "reference" or "auto": the fastest that takes these inputs, or what the environment's MAMBA2_BACKEND says.
 
     Returns:
         The sum (..., d) in the residual's dtype, and its norm; computed in fp32 (fp64 for an fp64 residual).
@@ -47,13 +52,17 @@ def add_rmsnorm(
     check_shape("weight", weight, (residual.shape[-1],))
     out_dtype = residual.dtype if out_dtype is None else out_dtype
     inputs = (residual, mixed, weight)
-    path = chosen(backend, triton=lambda: _triton_takes(*inputs, multiplier, out_dtype, check=backend != "triton"))
+    path = chosen(
+        backend,
+        triton=lambda: _triton_takes(*inputs, multiplier, out_dtype, check=backend != "triton"),
+        native=lambda: runs_native(residual) and native.works(),
+    )
     if path == "reference":
         total, y = reference.add_rmsnorm(*inputs, eps, multiplier)
         return total.to(residual.dtype), y.to(out_dtype)
     options = (eps, multiplier, out_dtype)
-    if not is_grad_enabled() and not compiler.is_compiling():
-        return _forward(path, *inputs, *options)  # few positions feel a custom op call
+    if path != "native" and not is_grad_enabled() and not compiler.is_compiling():
+        return _forward(path, *inputs, *options)  # few positions feel a custom op call; C wants real tensors
     return _ADD_RMSNORM(*inputs, *options, path)
 
 
@@ -69,7 +78,7 @@ def _triton_takes(
 
 
 def _forward(path: str, *inputs: Any) -> tuple[Tensor, Tensor]:
-    return _triton().forward(*inputs) if path == "triton" else forward(*inputs)
+    return _triton().forward(*inputs) if path == "triton" else forward(*inputs, norm=NORMS[path])
 
 
 def _triton() -> Any:
@@ -104,7 +113,7 @@ def _add_rmsnorm_backward(
     options = (eps, multiplier, mixed_dtype)
     if path == "triton":
         return _triton().backward(grad_total, grad_y, total, weight, *options)
-    return backward(grad_total, grad_y.contiguous(), total, weight, *options)
+    return backward(grad_total, grad_y.contiguous(), total, weight, *options, norm=NORMS[path])
 
 
 def _fake_add_rmsnorm_backward(

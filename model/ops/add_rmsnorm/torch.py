@@ -1,4 +1,6 @@
-"""The residual stream after one more addition, and its RMSNorm: one operator of torch after the other."""
+"""The residual stream after one more addition, by torch, and its RMSNorm: the gated norm's, in torch or in C."""
+
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -18,12 +20,19 @@ def shared(residual: torch.dtype, mixed: torch.dtype, multiplier: float) -> bool
 
 
 def forward(
-    residual: Tensor, mixed: Tensor, weight: Tensor, eps: float, multiplier: float, out_dtype: torch.dtype
+    residual: Tensor,
+    mixed: Tensor,
+    weight: Tensor,
+    eps: float,
+    multiplier: float,
+    out_dtype: torch.dtype,
+    *,
+    norm: ModuleType = rmsnorm,
 ) -> tuple[Tensor, Tensor]:
-    """Return the sum in the residual's dtype, and its norm in `out_dtype`."""
+    """Return the sum in the residual's dtype, and its norm, by the module `norm`, in `out_dtype`."""
     with full_precision(residual):
         total = add(residual, mixed, multiplier)
-        return total, rmsnorm.forward(total, weight, None, eps, total.shape[-1], False, out_dtype)
+        return total, norm.forward(total, weight, None, eps, total.shape[-1], False, out_dtype)
 
 
 def backward(
@@ -34,10 +43,12 @@ def backward(
     eps: float,
     multiplier: float,
     mixed_dtype: torch.dtype,
+    *,
+    norm: ModuleType = rmsnorm,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the residual, of what is added (empty where `shared`) and of the weight."""
     with full_precision(total):
-        d_total, d_weight, _ = rmsnorm.backward(grad_y, total, weight, None, eps, total.shape[-1], False)
+        d_total, d_weight, _ = norm.backward(grad_y, total, weight, None, eps, total.shape[-1], False)
         if grad_total is not None:
             d_total.add_(grad_total)
         if shared(total.dtype, mixed_dtype, multiplier):

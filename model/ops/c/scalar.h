@@ -1,6 +1,9 @@
 /* What the kernels share: sizes, functions of one number, and memory. */
 #ifndef SCALAR_H
 #define SCALAR_H
+#if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC target("prefer-vector-width=512") /* loops in whole vectors: GCC takes halves */
+#endif
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

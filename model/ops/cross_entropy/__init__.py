@@ -5,8 +5,9 @@ from typing import Any
 from torch import Tensor, bfloat16, dtype, empty_like, float16, float32, is_grad_enabled, mul
 
 from model.ops._common import Backend, check_shape, chosen, compute_dtype, runs_triton
+from model.ops._native import runs_native
 from model.ops._operator import operator
-from model.ops.cross_entropy import reference, selfcheck
+from model.ops.cross_entropy import native, reference, selfcheck
 from model.ops.cross_entropy.torch import IGNORED, forward
 
 __all__ = ["IGNORED", "linear_cross_entropy"]
@@ -19,8 +20,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, bac
         hidden: (rows, d_model).
         weight: (vocab, d_model), rounded to hidden's dtype for the products; its gradient is not rounded to that.
         targets: (rows,) int64 token ids; -100 is ignored. They are not shifted here.
-        backend: "triton" (on a GPU, in fp32, bf16 or fp16), "torch", "reference" or "auto": the fastest that takes
-            these inputs, or what the environment's MAMBA2_BACKEND says.
+        backend: "triton" (on a GPU, in fp32, bf16 or fp16), "native" (C, on a CPU, in fp32 or bf16), "torch",
+            "reference" or "auto": the fastest that takes these inputs, or what the environment's MAMBA2_BACKEND says.
 
     Returns:
         Scalar in fp32 (fp64 for fp64 hidden); 0 with zero gradients if no target counts.
@@ -34,7 +35,11 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, bac
         )
     check_shape("weight", weight, (weight.shape[0], hidden.shape[1]))
     check_shape("targets", targets, (hidden.shape[0],))
-    path = chosen(backend, triton=lambda: _triton_takes(hidden, weight, check=backend != "triton"))
+    path = chosen(
+        backend,
+        triton=lambda: _triton_takes(hidden, weight, check=backend != "triton"),
+        native=lambda: hidden.dtype != float16 and runs_native(hidden) and weight.numel() > 0 and native.works(),
+    )
     if path == "reference":
         return reference.linear_cross_entropy(hidden, weight, targets).to(compute_dtype(hidden))
     with_gradients = is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
@@ -60,6 +65,8 @@ def _linear_cross_entropy(
         from model.ops.cross_entropy import triton  # only a machine with a GPU needs Triton
 
         return triton.forward(hidden, weight, targets, with_gradients)
+    if path == "native":
+        return native.forward(hidden, weight, targets, with_gradients)
     return forward(hidden, weight, targets, with_gradients)
 
 

@@ -1,8 +1,10 @@
-"""A small input for the cross-entropy's kernel, and torch's results in fp64."""
+"""A small input for the cross-entropy's kernels, and torch's results in fp64."""
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 
 import torch
+from torch import Tensor
 
 from model.ops._selfcheck import Pair, constant, trusted
 from model.ops.cross_entropy.torch import IGNORED, forward
@@ -19,20 +21,20 @@ def passes(device: str, dtype: torch.dtype) -> bool:
 
 @cache
 def _passes(device: str, dtype: torch.dtype) -> bool:
-    return trusted(
-        f"the cross-entropy's kernel for {dtype} on {device}", lambda: _compare(device, dtype), TOLERANCE[dtype]
-    )
-
-
-def _compare(device: str, dtype: torch.dtype) -> Pair:
     from model.ops.cross_entropy import triton
 
-    make = torch.Generator().manual_seed(0)
     rows, vocab = triton.ROWS + 3, triton.TILE + 37  # two blocks of rows, two tiles of a row
+    run = partial(triton.forward, logits_per_block=triton.ROWS * vocab)
+    kernel = f"the cross-entropy's kernel for {dtype} on {device}"
+    return trusted(kernel, lambda: compare(run, device, dtype, rows, vocab), TOLERANCE[dtype])
+
+
+def compare(run: Callable[..., tuple[Tensor, ...]], device: str, dtype: torch.dtype, rows: int, vocab: int) -> Pair:
+    """What a path's `forward` makes of a small input, and what torch makes of it."""
+    make = torch.Generator().manual_seed(0)
     hidden = torch.randn(rows, 64, generator=make).to(device, dtype)
     weight = (torch.randn(vocab, 64, generator=make) / 4).to(device, dtype)
     targets = torch.randint(0, vocab, (rows,), generator=make).to(device)
     targets[torch.arange(rows) % 5 > 0] = IGNORED
     with torch.no_grad():
-        ours = triton.forward(hidden, weight, targets, True, logits_per_block=triton.ROWS * vocab)
-        return ours, forward(hidden.double(), weight.double(), targets, True)
+        return run(hidden, weight, targets, True), forward(hidden.double(), weight.double(), targets, True)

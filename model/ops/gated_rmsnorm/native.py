@@ -6,14 +6,14 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from model.ops._native import FLOAT, INT, POINTER, SIZE, Works, address, empty, functions, whole
+from model.ops._native import FLOAT, INT, POINTER, SIZE, Works, address, empty, functions, in_memory, whole
 from model.ops._selfcheck import trusted
 from model.ops.gated_rmsnorm import selfcheck
 
 ROWS = 32
 """Of a task, in C too."""
 
-TOLERANCE = 1e-5
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.01}
 """Largest difference from torch, relative to the largest value, that rounding explains on a small input."""
 
 
@@ -22,12 +22,13 @@ class _Norm(ctypes.Structure):
         *((name, SIZE) for name in ("rows", "d", "group")),
         *((name, POINTER) for name in ("x", "weight", "gate")),
         *(("eps", FLOAT), ("before", INT)),
+        *((name, INT) for name in ("half_x", "half_gate", "half_y")),
     )
 
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    arguments = {"norm_forward": [POINTER, POINTER, INT], "norm_backward": [*[POINTER] * 5, INT]}
+    arguments = {"norm_forward": [*[POINTER] * 3, INT], "norm_backward": [*[POINTER] * 6, INT]}
     return functions("gated-rmsnorm", __file__, arguments)
 
 
@@ -36,9 +37,15 @@ def works() -> bool:
     """Whether C does on a small input what torch does."""
     if _library() is None:
         return False
-    compare = partial(selfcheck.compare, forward, backward, 70, "cpu", (torch.float32,) * 4, 20)
-    orders = (partial(compare, norm_before_gate) for norm_before_gate in (False, True))
-    return all(trusted("the gated RMSNorm's C functions", order, TOLERANCE) for order in orders)
+    return all(
+        trusted(
+            "the gated RMSNorm's C functions",
+            partial(selfcheck.compare, forward, backward, 70, "cpu", (dtype,) * 4, 20, norm_before_gate),
+            tolerance,
+        )
+        for dtype, tolerance in TOLERANCE.items()
+        for norm_before_gate in (False, True)
+    )
 
 
 def forward(
@@ -51,9 +58,9 @@ def forward(
     out_dtype: torch.dtype,
 ) -> Tensor:
     """Return (..., d) in `out_dtype`."""
-    norm, _held = _norm(x, weight, gate, eps, group_size, norm_before_gate)
-    y = empty(*x.shape)
-    _call("norm_forward", norm, y)
+    norm, _held = _norm(x, weight, gate, out_dtype, eps, group_size, norm_before_gate)
+    y = empty(*x.shape, dtype=in_memory(out_dtype))
+    _call("norm_forward", norm, y, rooms=3)
     return y.to(out_dtype)
 
 
@@ -67,23 +74,33 @@ def backward(
     norm_before_gate: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and gate (empty without one)."""
-    norm, _held = _norm(x, weight, gate, eps, group_size, norm_before_gate)
-    dy, dx = whole(grad_y), empty(*x.shape)
-    d_gate = None if gate is None else empty(*gate.shape)
+    norm, _held = _norm(x, weight, gate, grad_y.dtype, eps, group_size, norm_before_gate)
+    dy, dx = whole(grad_y, in_memory(grad_y.dtype)), empty(*x.shape, dtype=in_memory(x.dtype))
+    d_gate = None if gate is None else empty(*gate.shape, dtype=in_memory(gate.dtype))
     parts = empty(-(-norm.rows // ROWS), norm.d)
-    _call("norm_backward", norm, dy, dx, d_gate, parts)
+    _call("norm_backward", norm, dy, dx, d_gate, parts, rooms=5)
     d_weight = parts.sum(0).to(weight.dtype)
     return dx.to(x.dtype), d_weight, x.new_empty(0) if gate is None or d_gate is None else d_gate.to(gate.dtype)
 
 
 def _norm(
-    x: Tensor, weight: Tensor, gate: Tensor | None, eps: float, group_size: int, norm_before_gate: bool
+    x: Tensor,
+    weight: Tensor,
+    gate: Tensor | None,
+    y_dtype: torch.dtype,
+    eps: float,
+    group_size: int,
+    norm_before_gate: bool,
 ) -> tuple[_Norm, list[Tensor | None]]:
     """The structure, and what it points to."""
-    tensors = [None if tensor is None else whole(tensor) for tensor in (x, weight, gate)]
+    tensors: list[Tensor | None] = [whole(x, in_memory(x.dtype)), whole(weight)]
+    tensors.append(None if gate is None else whole(gate, in_memory(gate.dtype)))
+    half = (dtype == torch.bfloat16 for dtype in (x.dtype, x.dtype if gate is None else gate.dtype, y_dtype))
     d = len(weight)
-    return _Norm(x.numel() // d, d, group_size, *map(address, tensors), eps, norm_before_gate), tensors
+    return _Norm(x.numel() // d, d, group_size, *map(address, tensors), eps, norm_before_gate, *half), tensors
 
 
-def _call(function: str, norm: _Norm, *tensors: Tensor | None) -> None:
-    getattr(_library(), function)(ctypes.addressof(norm), *map(address, tensors), torch.get_num_threads())
+def _call(function: str, norm: _Norm, *tensors: Tensor | None, rooms: int) -> None:
+    threads = torch.get_num_threads()
+    tensors += (empty(threads, rooms, norm.group),)
+    getattr(_library(), function)(ctypes.addressof(norm), *map(address, tensors), threads)

@@ -17,6 +17,9 @@ __all__ = ["ssd", "ssd_step"]
 MOST_ROWS = 4095
 """Of a batch that a launch has room for: 65535 programs in its second dimension, up to 16 segments a row."""
 
+NATIVE = {"native": float32, "native-bf16": bfloat16}
+"""Of the operator's paths, those in C, and the dtype that they multiply."""
+
 
 def ssd(
     x: Tensor,
@@ -76,7 +79,8 @@ def ssd(
         y, final_state = reference.ssd(x, dt, A, B, C, D, dt_bias, dt_softplus, dt_limit, initial_state, seq_idx)
         y, final_state = y.to(x.dtype), final_state.to(compute_dtype(x))
     else:
-        options = (dt_softplus, *dt_limit, chunk_size, path)
+        bf16 = path == "native" and native.takes_bf16(x, B, C)
+        options = (dt_softplus, *dt_limit, chunk_size, "native-bf16" if bf16 else path)
         y, final_state, *_ = _SSD(x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, *options)
     return (y, final_state) if return_final_state else y
 
@@ -147,8 +151,8 @@ def _ssd(
     inputs = (x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, dt_softplus, (dt_min, dt_max))
     if path == "triton":
         return _triton().forward(*inputs)
-    if path == "native":
-        return *native.forward(*inputs), x.new_empty(0)
+    if path in NATIVE:
+        return *native.forward(*inputs, NATIVE[path]), x.new_empty(0)
     y, final_state, states = forward(*inputs, chunk_size)
     return y.to(x.dtype), final_state, states, x.new_empty(0)
 
@@ -174,9 +178,8 @@ def _fake_ssd(
     final_state = x.new_empty(state, dtype=dtype)
     if path == "triton":
         return y, final_state, *_triton().saved(x, B)
-    if path == "native":
-        kept = (batch, native.chunks(seqlen), nheads, B.shape[-1], headdim)
-        return y, final_state, x.new_empty(kept, dtype=dtype), x.new_empty(0)
+    if path in NATIVE:
+        return y, final_state, x.new_empty(native.kept(x, B, NATIVE[path]), dtype=NATIVE[path]), x.new_empty(0)
     chunks = -(-seqlen // chunk_length(x.device, chunk_size, seqlen))
     return y, final_state, x.new_empty((batch, chunks, *state[1:]), dtype=dtype), x.new_empty(0)
 
@@ -210,7 +213,7 @@ def _ssd_backward(
     inputs = (grad_y, grad_final_state, x, dt, A, B, C, D, dt_bias, seq_idx, states)
     if path == "triton":
         return _triton().backward(*inputs, decays, dt_softplus, (dt_min, dt_max))
-    if path == "native":
+    if path in NATIVE:
         return native.backward(*inputs, dt_softplus, (dt_min, dt_max))
     return backward(*inputs, dt_softplus, (dt_min, dt_max), chunk_size)
 
@@ -242,8 +245,8 @@ def _fake_ssd_backward(
         B.new_empty(B.shape),
         C.new_empty(C.shape),
         (A if D is None else D).new_empty(per_head),
-        (states if dt_bias is None else dt_bias).new_empty(per_head),
-        states.new_empty((batch, nheads, headdim, B.shape[-1]), dtype=compute_dtype(x)),
+        x.new_empty(per_head, dtype=compute_dtype(x) if dt_bias is None else dt_bias.dtype),
+        x.new_empty((batch, nheads, headdim, B.shape[-1]), dtype=compute_dtype(x)),
     )
 
 

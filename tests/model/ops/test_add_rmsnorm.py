@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from model.ops.add_rmsnorm import add_rmsnorm, selfcheck
+from model.ops.gated_rmsnorm import native
 from tests.model.compare import as_good, assert_agree, outputs_and_gradients
 from tests.model.cover import label, pairwise
 
@@ -57,9 +58,9 @@ def run(inputs: dict[str, Tensor], options: dict, backend: str, used: str = "bot
     )
 
 
-def check(case: dict, device: torch.device) -> None:
+def check(case: dict, device: torch.device, kernels: str = "triton") -> None:
     inputs, options = make(case, device)
-    ours, torchs = (run(inputs, options, backend, case["used"]) for backend in ("triton", "torch"))
+    ours, torchs = (run(inputs, options, backend, case["used"]) for backend in (kernels, "torch"))
     exact_inputs = {name: tensor.detach().double().requires_grad_() for name, tensor in inputs.items()}
     exact = run(exact_inputs, options | {"out_dtype": torch.float64}, "reference", case["used"])
     names = {"both": ["total", "y"], "sum": ["total"], "norm": ["y"]}[case["used"]]
@@ -81,6 +82,24 @@ def few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("case", pairwise(AXES), ids=label)
 def test_kernels_compute_the_definition(case: dict, device: torch.device) -> None:
     check(case, device)
+
+
+@pytest.mark.skipif(not native.works(), reason="no C compiler here")
+@pytest.mark.parametrize("case", pairwise(AXES), ids=label)
+def test_c_computes_the_definition(case: dict) -> None:
+    check(case, torch.device("cpu"), "native")
+
+
+@pytest.mark.skipif(not native.works(), reason="no C compiler here")
+def test_c_is_what_a_cpu_takes() -> None:
+    inputs, options = make(USUAL, torch.device("cpu"))
+    ours = run(inputs, options, "native")
+    assert all(map(torch.equal, run(inputs, options, "auto"), ours))
+    assert not all(map(torch.equal, run(inputs, options, "torch"), ours))
+    with torch.no_grad():
+        assert all(map(torch.equal, add_rmsnorm(**inputs, **options), ours[:2]))  # type: ignore[arg-type]
+    arguments = (*inputs.values(), 1e-5, 1.0, torch.bfloat16, "native")
+    torch.library.opcheck(torch.ops.mamba2.add_rmsnorm.default, arguments)
 
 
 @pytest.mark.parametrize("d", [4096, 16384])

@@ -57,8 +57,9 @@ def test_outputs_and_gradients_are_those_of_conv1d(dtype: torch.dtype) -> None:
             assert error(mine, truth) <= 2 * error(other, truth) + rounding, f"{name}: {error(mine, truth):.1e}"
 
 
-def test_bits_do_not_depend_on_the_number_of_threads() -> None:
-    inputs, options = make(random.Random(6), torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bits_do_not_depend_on_the_number_of_threads(dtype: torch.dtype) -> None:
+    inputs, options = make(random.Random(6), dtype)
     found: list[list[Tensor]] = []
     before = torch.get_num_threads()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -44,8 +45,32 @@ def test_outputs_and_gradients_are_those_of_the_definition(dtype: torch.dtype) -
             assert error(mine, truth) <= 2 * error(other, truth) + rounding + alone, f"{name}: {error(mine, truth):.1e}"
 
 
-def test_bits_do_not_depend_on_the_number_of_threads() -> None:
-    x, gate, weight = (torch.randn(shape, requires_grad=True) for shape in ((100, 24), (100, 24), (24,)))
+@pytest.mark.parametrize("norm_before_gate", [False, True])
+def test_each_tensor_in_its_own_dtype(norm_before_gate: bool) -> None:
+    """bf16 is read as it is and written rounded once: what fp32 makes of the same numbers, rounded."""
+    dtypes = (torch.float32, torch.bfloat16)
+    for of_x, of_gate, of_y in itertools.product(dtypes, repeat=3):
+        numbers = [torch.randn(shape).bfloat16() for shape in ((70, 48), (70, 48), (48,), (70, 48))]
+        found = []
+        for x_dtype, gate_dtype, y_dtype in ((of_x, of_gate, of_y), (torch.float32,) * 3):
+            x, gate = numbers[0].to(x_dtype).requires_grad_(), numbers[1].to(gate_dtype).requires_grad_()
+            weight = numbers[2].float().requires_grad_()
+            options = {
+                "group_size": 24,
+                "norm_before_gate": norm_before_gate,
+                "out_dtype": y_dtype,
+                "backend": "native",
+            }
+            y = gated_rmsnorm(x, weight, gate=gate, **options)  # type: ignore[arg-type]
+            found.append([y, *torch.autograd.grad(y, [x, gate, weight], numbers[3].to(y_dtype))])
+        for ours, other, dtype in zip(*found, (of_y, of_x, of_gate, torch.float32), strict=True):
+            assert ours.dtype == dtype
+            assert torch.equal(ours, other.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bits_do_not_depend_on_the_number_of_threads(dtype: torch.dtype) -> None:
+    x, gate, weight = (torch.randn(shape).to(dtype).requires_grad_() for shape in ((100, 24), (100, 24), (24,)))
     found: list[list[Tensor]] = []
     before = torch.get_num_threads()
     try:

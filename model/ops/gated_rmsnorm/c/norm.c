@@ -1,13 +1,16 @@
 /* The gated norm, a row at a time, both directions in one pass over memory. */
-#include "scalar.h"
+#include "bf16.h"
 
 #define ROWS 32 /* of a task, whose weight gradients are summed first */
 
 struct norm {
     size rows, d, group;
-    const float *x, *weight, *gate; /* (rows, d), (d), (rows, d) or null */
+    const void *x;                  /* (rows, d) */
+    const float *weight;            /* (d) */
+    const void *gate;               /* (rows, d) or null */
     float eps;
     int before;                     /* the norm comes before the gate */
+    int half_x, half_gate, half_y;  /* which are bf16, not fp32, as their gradients are */
 };
 
 /* What is normed, and 1 / its root mean square. */
@@ -25,54 +28,63 @@ static inline float value_of(const struct norm *norm, const float *x, const floa
     return 1.0f / sqrtf(squares / count + norm->eps);
 }
 
-void norm_forward(const struct norm *norm, float *y, int threads)
+/* rooms: (threads, 3, group). */
+void norm_forward(const struct norm *norm, void *y, float *rooms, int threads)
 {
     size group = norm->group, groups = norm->d / group;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (size task = 0; task < norm->rows * groups; task++) {
         size at = task * group;
-        const float *gate = norm->gate ? norm->gate + at : 0, *weight = norm->weight + task % groups * group;
-        float *out = y + at, inverse = value_of(norm, norm->x + at, gate, group, out);
+        float *room = rooms + 3 * group * thread(), *out = row_to_write(y, at, norm->half_y, room);
+        const float *x = read_row(norm->x, at, group, norm->half_x, room + group), *gate = 0;
+        const float *weight = norm->weight + task % groups * group;
+        if (norm->gate)
+            gate = read_row(norm->gate, at, group, norm->half_gate, room + 2 * group);
+        float inverse = value_of(norm, x, gate, group, out);
         if (gate && norm->before)
             for (size i = 0; i < group; i++)
                 out[i] *= inverse * weight[i] * silu(gate[i]);
         else
             for (size i = 0; i < group; i++)
                 out[i] *= inverse * weight[i];
+        write_row(out, group, y, at, norm->half_y);
     }
 }
 
 /* With n the normed value and w the weight: dx through value_of, d_gate (or null), parts (tasks, d): sums of dy n (times
-   the gate that comes after) over a task's rows. */
-void norm_backward(const struct norm *norm, const float *dy, float *dx, float *d_gate, float *parts, int threads)
+   the gate that comes after) over a task's rows. rooms: (threads, 5, group). */
+void norm_backward(const struct norm *norm, const void *dy, void *dx, void *d_gate, float *parts, float *rooms, int threads)
 {
     size d = norm->d, group = norm->group, tasks = (norm->rows + ROWS - 1) / ROWS;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (size task = 0; task < tasks; task++) {
         size end = (task + 1) * ROWS < norm->rows ? (task + 1) * ROWS : norm->rows;
-        float *sums = parts + task * d;
+        float *sums = parts + task * d, *room = rooms + 5 * group * thread();
         memset(sums, 0, sizeof(float) * d);
-        for (size row = task * ROWS; row < end; row++)
-            for (size first = 0; first < d; first += group) {
-                size at = row * d + first;
-                const float *gate = norm->gate ? norm->gate + at : 0, *weight = norm->weight + first;
-                const float *x = norm->x + at, *grad = dy + at;
-                float *value = dx + at, *of_weight = sums + first, mean = 0.0f;
-                float inverse = value_of(norm, x, gate, group, value);
-                if (gate && norm->before) {
+        for (size at = task * ROWS * d; at < end * d; at += group) {
+            const float *weight = norm->weight + at % d, *gate = 0;
+            const float *x = read_row(norm->x, at, group, norm->half_x, room + group);
+            const float *grad = read_row(dy, at, group, norm->half_y, room + 2 * group);
+            float *value = row_to_write(dx, at, norm->half_x, room), *of_gate = 0;
+            float *of_weight = sums + at % d, mean = 0.0f;
+            if (norm->gate) {
+                gate = read_row(norm->gate, at, group, norm->half_gate, room + 3 * group);
+                of_gate = row_to_write(d_gate, at, norm->half_gate, room + 4 * group);
+            }
+            float inverse = value_of(norm, x, gate, group, value);
+            if (gate && norm->before) {
 #pragma omp simd reduction(+ : mean)
-                    for (size i = 0; i < group; i++) {
-                        float open = 1.0f / (1.0f + exponential(-gate[i])), opened = grad[i] * gate[i] * open;
-                        float normed = value[i] * inverse, of_value = opened * weight[i];
-                        d_gate[at + i] = grad[i] * weight[i] * normed * open * (1.0f + gate[i] * (1.0f - open));
-                        of_weight[i] += opened * normed;
-                        mean += of_value * normed;
-                    }
-                    mean /= group;
-                    for (size i = 0; i < group; i++)
-                        value[i] = (grad[i] * silu(gate[i]) * weight[i] - value[i] * inverse * mean) * inverse;
-                    continue;
+                for (size i = 0; i < group; i++) {
+                    float open = 1.0f / (1.0f + exponential(-gate[i])), opened = grad[i] * gate[i] * open;
+                    float normed = value[i] * inverse, of_value = opened * weight[i];
+                    of_gate[i] = grad[i] * weight[i] * normed * open * (1.0f + gate[i] * (1.0f - open));
+                    of_weight[i] += opened * normed;
+                    mean += of_value * normed;
                 }
+                mean /= group;
+                for (size i = 0; i < group; i++)
+                    value[i] = (grad[i] * silu(gate[i]) * weight[i] - value[i] * inverse * mean) * inverse;
+            } else {
 #pragma omp simd reduction(+ : mean)
                 for (size i = 0; i < group; i++) {
                     float normed = value[i] * inverse;
@@ -84,11 +96,15 @@ void norm_backward(const struct norm *norm, const float *dy, float *dx, float *d
                     float of_value = (grad[i] * weight[i] - value[i] * inverse * mean) * inverse;
                     if (gate) {
                         float open = 1.0f / (1.0f + exponential(-gate[i]));
-                        d_gate[at + i] = of_value * x[i] * open * (1.0f + gate[i] * (1.0f - open));
+                        of_gate[i] = of_value * x[i] * open * (1.0f + gate[i] * (1.0f - open));
                         of_value *= gate[i] * open;
                     }
                     value[i] = of_value;
                 }
             }
+            write_row(value, group, dx, at, norm->half_x);
+            if (gate)
+                write_row(of_gate, group, d_gate, at, norm->half_gate);
+        }
     }
 }

@@ -1,11 +1,5 @@
 /* The scan backwards: gradients of the states at the chunks' ends, then each chunk's gradients. */
-#include "chunk.h"
-
-struct gradients {
-    const float *dy, *d_final;               /* (batch, seqlen, nheads, headdim); (batch, nheads, headdim, dstate), or null */
-    float *dx, *d_step, *dB, *dC, *d_initial; /* as x, step, B, C, d_final */
-    float *dA, *dD;                          /* shares of each chunk: (batch, chunks, nheads) */
-};
+#include "gradients.h"
 
 /* d_states (batch, chunks, nheads, dstate, headdim) of the states at the chunks' ends. */
 static void run_states_back(const struct scan *scan, const struct gradients *to, float *d_states, float *room)
@@ -19,7 +13,7 @@ static void run_states_back(const struct scan *scan, const struct gradients *to,
         size b = task / blocks / H, h = task / blocks % H, n = task % blocks * BLOCK;
         size count = N - n < BLOCK ? N - n : BLOCK, g = h / (H / scan->ngroups);
         size whole = (b * H + h) * P * N;
-        load_state(to->d_final ? to->d_final + whole + n : 0, count, N, P, grad);
+        load_state(to->d_final ? to->d_final + whole + n : 0, count, N, P, wide, grad);
         for (size c = chunks - 1; c >= 0; c--) {
             struct chunk chunk = chunk_at(scan, b, c);
             decays(scan, &chunk, h, &now);
@@ -27,7 +21,7 @@ static void run_states_back(const struct scan *scan, const struct gradients *to,
             keep_and_decay(grad, count, P, now.across, d_states + (((b * chunks + c) * H + h) * N + n) * P);
             product(count, wide, chunk.count, scan->C + chunk.at * row + g * N + n, 1, row, weighted, wide, grad, wide, 1);
         }
-        store_state(grad, count, N, P, to->d_initial + whole + n);
+        store_state(grad, count, N, P, wide, to->d_initial + whole + n);
     }
 }
 
@@ -59,8 +53,7 @@ static size room_for(struct tables *tables, const struct scan *scan, float *room
     return room - start;
 }
 
-/* What the positions of a chunk ask of one another: d_update (LENGTH, wide) = and d_scores +=; shares of the decays'
-   sums, added to d_sums: each is added once and taken off once, in fp64, so that what cancels does. */
+/* What the positions of a chunk ask of one another: d_update (LENGTH, wide) = and d_scores +=, and shares of d_sums. */
 static void within(const struct chunk *chunk, const struct decays *now, size wide, const struct tables *t, double *d_sums)
 {
     size count = chunk->count;
@@ -69,24 +62,9 @@ static void within(const struct chunk *chunk, const struct decays *now, size wid
         product(rows, whole_vectors(l + rows), wide, t->dy + l * wide, wide, 1, t->x_t, LENGTH,
                 t->d_weights + l * LENGTH, LENGTH, 0);
     }
-    for (size l = 0; l < count; l++) {
-        float *weights = t->weights + l * LENGTH, *d_scores = t->d_scores + l * LENGTH;
-        double sum = 0.0;
-        const float *scores = t->scores + l * LENGTH, *d_weights = t->d_weights + l * LENGTH;
-        decays_at(now, l, weights);
-#pragma omp simd reduction(+ : sum)
-        for (size j = 0; j < l; j++) {
-            float d_weight = d_weights[j] * now->step[j], decay = weights[j], share;
-            d_scores[j] += decay * d_weight;
-            weights[j] = decay * scores[j];
-            share = weights[j] * d_weight;
-            sum += share;
-            d_sums[j] -= share;
-        }
-        d_scores[l] += d_weights[l] * now->step[l];
-        weights[l] = scores[l];
-        d_sums[l] += sum;
-    }
+    for (size l = 0; l < count; l++)
+        shares(now, l, t->scores + l * LENGTH, t->d_weights + l * LENGTH, t->weights + l * LENGTH, t->d_scores + l * LENGTH,
+               d_sums);
     for (size j = 0; j < count; j += TILE) {
         size rows = count - j < TILE ? count - j : TILE;
         product(rows, wide, count - j, t->weights + j * LENGTH + j, 1, LENGTH, t->dy + j * wide, wide,
@@ -115,11 +93,12 @@ static void head_back(const struct scan *scan, const struct gradients *to, const
     weighted_rows(chunk, to->dy + h * P, H * P, P, now.from_start, 0, t->weighted);
     product(count, deep, P, t->weighted, wide, 1, t->state_t, deep, t->read, deep, 0);
     for (size l = 0; l < count; l++) {
-        float share = 0.0f;
+        float share = 0.0f, *dC = t->dC + l * deep;
+        const float *read = t->read + l * deep, *C = t->C + l * deep;
 #pragma omp simd reduction(+ : share)
         for (size n = 0; n < N; n++) {
-            t->dC[l * deep + n] += t->read[l * deep + n];
-            share += t->read[l * deep + n] * t->C[l * deep + n];
+            dC[n] += read[n];
+            share += read[n] * C[n];
         }
         d_sums[l] += share;
     }
@@ -140,15 +119,17 @@ static void head_back(const struct scan *scan, const struct gradients *to, const
         skip = scan->D[h];
     float d_step[LENGTH];
     for (size l = 0; l < count; l++) {
-        float share = 0.0f, of_step = 0.0f, of_skip = 0.0f, *dx = to->dx + ((chunk->at + l) * H + h) * P;
+        float share = 0.0f, of_step = 0.0f, of_skip = 0.0f, to_end = now.to_end[l], step = now.step[l];
+        const float *from_state = t->from_state + l * wide, *d_update = t->d_update + l * wide;
         const float *x = t->x + l * wide, *dy = t->dy + l * wide;
+        float *dx = to->dx + ((chunk->at + l) * H + h) * P;
 #pragma omp simd reduction(+ : share, of_step, of_skip)
         for (size p = 0; p < P; p++) {
-            float far = t->from_state[l * wide + p] * now.to_end[l], update = t->d_update[l * wide + p] + far;
+            float far = from_state[p] * to_end, update = d_update[p] + far;
             share += far * x[p];
             of_step += update * x[p];
             of_skip += dy[p] * x[p];
-            dx[p] = update * now.step[l] + skip * dy[p];
+            dx[p] = update * step + skip * dy[p];
         }
         if (l < count - 1) { /* the last position's decay to the end is one */
             d_sums[l] -= share * now.step[l];
@@ -157,13 +138,7 @@ static void head_back(const struct scan *scan, const struct gradients *to, const
         d_step[l] = of_step;
         dD += of_skip;
     }
-    double d_exponent = 0.0, dA = 0.0;
-    for (size l = count - 1; l >= 0; l--) {
-        d_exponent += d_sums[l];
-        dA += d_exponent * now.step[l];
-        to->d_step[(chunk->at + l) * H + h] = d_step[l] + (float)d_exponent * scan->A[h];
-    }
-    to->dA[at] = (float)dA;
+    to->dA[at] = through_sums(scan, chunk, h, &now, d_sums, d_step, to->d_step);
     to->dD[at] = dD;
 }
 

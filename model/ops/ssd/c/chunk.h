@@ -3,6 +3,7 @@
    Where a function has no length, LENGTH is meant: rows of a chunk's matrices are that far apart. */
 #ifndef CHUNK_H
 #define CHUNK_H
+#include "bf16.h"
 #include "product.h"
 
 #define LENGTH 64
@@ -10,8 +11,11 @@
 
 struct scan {
     size batch, seqlen, nheads, headdim, ngroups, dstate;
-    const float *x, *step, *A, *B, *C, *D; /* (batch, seqlen, nheads, headdim), (batch, seqlen, nheads), (nheads),
-                                              (batch, seqlen, ngroups, dstate) twice, (nheads) or null */
+    union { const float *x; const bf16 *x_bf16; }; /* (batch, seqlen, nheads, headdim) */
+    const float *step, *A;                 /* (batch, seqlen, nheads), (nheads) */
+    union { const float *B; const bf16 *B_bf16; }; /* (batch, seqlen, ngroups, dstate) */
+    union { const float *C; const bf16 *C_bf16; };
+    const float *D;                        /* (nheads) or null */
     const int *seq_idx;                    /* (batch, seqlen) or null */
 };
 
@@ -73,15 +77,15 @@ static void decays(const struct scan *scan, const struct chunk *chunk, size h, s
 static inline void decays_at(const struct decays *decays, size l, float *to)
 {
     float sum = decays->sums[l], rest = decays->rest[l];
-    size document = decays->document[l];
-    for (size j = 0; j < LENGTH; j++) {
+    int document = decays->document[l], last = l; /* as long as the decays, for the loop's vectors */
+    for (int j = 0; j < LENGTH; j++) {
         float decay = exponential(sum - decays->sums[j] + (rest - decays->rest[j]));
-        to[j] = j < document || j > l ? 0.0f : decay;
+        to[j] = j < document || j > last ? 0.0f : decay;
     }
 }
 
 /* Rows of a chunk, each times its weight (or 1, if null), the ends of rows filled with zeros to whole vectors. */
-static void weighted_rows(const struct chunk *chunk, const float *from, size row, size width, const float *weights,
+static inline void weighted_rows(const struct chunk *chunk, const float *from, size row, size width, const float *weights,
                           const float *more, float *to)
 {
     size to_row = whole_vectors(width);
@@ -96,7 +100,7 @@ static void weighted_rows(const struct chunk *chunk, const float *from, size row
 }
 
 /* Rows with their ends filled to whole vectors: where they lie, if they need none, else in `padded`. */
-static const float *rows_at(const float *from, size rows, size width, float *padded)
+static inline const float *rows_at(const float *from, size rows, size width, float *padded)
 {
     size wide = whole_vectors(width);
     if (wide == width)
@@ -107,26 +111,25 @@ static const float *rows_at(const float *from, size rows, size width, float *pad
     return padded;
 }
 
-/* `count` rows of a state (dstate, headdim), of which `from` (headdim, dstate) has the transpose; zeros if null. */
-static void load_state(const float *from, size count, size dstate, size headdim, float *state)
+/* `count` rows of a state (dstate, headdim), `wide` apart, of which `from` (headdim, dstate) has the transpose; zeros if
+   null. */
+static inline void load_state(const float *from, size count, size dstate, size headdim, size wide, float *state)
 {
-    size wide = whole_vectors(headdim);
     memset(state, 0, sizeof(float) * count * wide);
     for (size p = 0; from && p < headdim; p++)
         for (size i = 0; i < count; i++)
             state[i * wide + p] = from[p * dstate + i];
 }
 
-static void store_state(const float *state, size count, size dstate, size headdim, float *to)
+static inline void store_state(const float *state, size count, size dstate, size headdim, size wide, float *to)
 {
-    size wide = whole_vectors(headdim);
     for (size p = 0; p < headdim; p++)
         for (size i = 0; i < count; i++)
             to[p * dstate + i] = state[i * wide + p];
 }
 
 /* A copy of a state's rows, which then decay. */
-static void keep_and_decay(float *state, size count, size headdim, float across, float *kept)
+static inline void keep_and_decay(float *state, size count, size headdim, float across, float *kept)
 {
     size wide = whole_vectors(headdim);
     for (size i = 0; i < count; i++)
@@ -137,7 +140,7 @@ static void keep_and_decay(float *state, size count, size headdim, float across,
 }
 
 /* scores (count, LENGTH) = C B^T of one group, up to the end of each row's tile. B_t: room for (dstate, LENGTH). */
-static void scores_of(const struct scan *scan, const struct chunk *chunk, size g, float *B_t, float *scores)
+static inline void scores_of(const struct scan *scan, const struct chunk *chunk, size g, float *B_t, float *scores)
 {
     size row = scan->ngroups * scan->dstate;
     const float *B = scan->B + chunk->at * row + g * scan->dstate, *C = scan->C + chunk->at * row + g * scan->dstate;

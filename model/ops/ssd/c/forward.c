@@ -14,7 +14,7 @@ static void run_states(const struct scan *scan, const float *initial, float *sta
         size b = task / blocks / H, h = task / blocks % H, n = task % blocks * BLOCK;
         size count = N - n < BLOCK ? N - n : BLOCK, g = h / (H / scan->ngroups);
         size whole = (b * H + h) * P * N;
-        load_state(initial ? initial + whole + n : 0, count, N, P, state);
+        load_state(initial ? initial + whole + n : 0, count, N, P, wide, state);
         for (size c = 0; c < chunks; c++) {
             struct chunk chunk = chunk_at(scan, b, c);
             decays(scan, &chunk, h, &now);
@@ -23,7 +23,7 @@ static void run_states(const struct scan *scan, const float *initial, float *sta
             product(count, wide, chunk.count, scan->B + chunk.at * row + g * N + n, 1, row, updates, wide, state, wide,
                     1);
         }
-        store_state(state, count, N, P, final + whole + n);
+        store_state(state, count, N, P, wide, final + whole + n);
     }
 }
 
