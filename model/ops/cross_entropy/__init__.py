@@ -35,6 +35,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, bac
         )
     check_shape("weight", weight, (weight.shape[0], hidden.shape[1]))
     check_shape("targets", targets, (hidden.shape[0],))
+    if weight.shape[0] == 0:
+        raise ValueError("weight has no rows: the vocabulary must have at least one token")
     path = chosen(
         backend,
         triton=lambda: _triton_takes(hidden, weight, check=backend != "triton"),

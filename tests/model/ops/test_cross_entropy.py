@@ -113,3 +113,9 @@ def test_no_rows(device: torch.device) -> None:
     loss.backward()
     assert loss == 0
     assert not weight.grad.any()
+
+
+def test_a_head_of_no_tokens_is_an_error(device: torch.device) -> None:
+    hidden, weight, targets = make_inputs(device)
+    with pytest.raises(ValueError, match="weight has no rows"):
+        linear_cross_entropy(hidden, weight[:0], targets)
