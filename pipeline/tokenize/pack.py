@@ -12,7 +12,6 @@ import numpy as np
 from pipeline.chat.tokenizer import Tokenizer
 from pipeline.params import LongConversations, LongDocuments
 from pipeline.rows import RowWriter, Sequences
-from pipeline.tokenize.ahead import map_ahead
 from pipeline.tokenize.encoded import Encoded
 from pipeline.tokenize.formats import RECORD_FORMATS, ROW_FORMATS, Add, Format
 from pipeline.tokenize.packing import Cut, Fitted, cut, fewest_rows, fit
@@ -126,12 +125,9 @@ def _rows(
 ) -> Iterator[tuple[Sequences, np.ndarray]]:
     """Some rows at a time: their sequences, and how many of these are each row's."""
     size = max(1, TOKENS_AT_A_TIME // seqlen)
-
-    def read(first: int) -> tuple[Sequences, np.ndarray]:
+    for first in range(0, len(order), size):
         records, starts, stops, counts = plan.pieces(order[first : first + size])
-        return encoded.sequences(kept[records], starts, stops), counts
-
-    return map_ahead(read, range(0, len(order), size))
+        yield encoded.sequences(kept[records], starts, stops), counts
 
 
 def _records(encoded: Encoded, kept: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[Sequences, np.ndarray]]:
