@@ -146,7 +146,7 @@ class RowWriter:
         used = np.bincount(row_of, sequences.lengths, len(counts)).astype(np.int64)
         assert used.max() <= self.seqlen, f"{used.max()} tokens for a row of {self.seqlen}"
         filled = np.arange(self.seqlen) < used[:, None]
-        index = np.arange(len(row_of)) - (np.cumsum(counts) - counts)[row_of]
+        index = (np.arange(len(row_of)) - (np.cumsum(counts) - counts)[row_of]).astype(self._dtypes[SEQ_IDX])
         self._write(INPUT_IDS, filled, sequences.ids, self.pad_id)
         self._write(LOSS_MASK, filled, sequences.mask, NEVER)
         self._write(SEQ_IDX, filled, np.repeat(index, sequences.lengths), counts[:, None])
@@ -163,9 +163,11 @@ class RowWriter:
                 self._write_header(name)
 
     def _write(self, name: str, filled: np.ndarray, tokens: np.ndarray, padding: np.ndarray | int) -> None:
-        rows = np.empty(filled.shape, dtype=self._dtypes[name])
-        rows[:] = padding
-        rows[filled] = tokens
+        rows = tokens.astype(self._dtypes[name], copy=False)
+        if not filled.all():  # as rows of documents that are cut are, but for the last
+            rows = np.empty(filled.shape, dtype=self._dtypes[name])
+            rows[:] = padding
+            rows[filled] = tokens
         rows.tofile(self._files[name])
 
     def _write_header(self, name: str) -> None:

@@ -2,10 +2,14 @@
 
     python -m benchmarks.data.scaling [--megabytes 64] [--workers 1 2] [--rounds 3] [--ray]
 
-Ingest, preprocess and tokenize generated text, the numbers of workers taking turns, each run in a process of its own
-that may use as many cores as it has workers. Given for each step is the time in its shards (for the first of a stage
-with the start of its workers), then that of the work which stays in the stage's process (decisions, training the BPE,
-which has threads of its own, packing), and all of it. Speed-ups are medians over the rounds.
+Ingest, preprocess and tokenize generated text, the numbers of workers taking turns, each stage in a process of its own
+that may use as many cores as it has workers. The clock runs from when the parameters are read, as the stage's imports
+and its workers start. Given for each step is the time in its shards (for the first of a stage with the start of its
+workers, as far as that is waited for), then that of the work which stays in the stage's process (imports, decisions,
+training the BPE, which has threads of its own, packing), and all of it. Speed-ups are medians over the rounds.
+
+The last line is what the machine has to give: as many runs side by side, each with the first number of workers and on
+cores of its own, share nothing and do so many times the work.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,16 +32,25 @@ from typing import Any
 from pipeline.shards import Executor, Local, Ray
 from pipeline.shards.executors import J, R
 
+STAGES = ("ingest", "preprocess", "tokenize")
+
 BESIDE = "in the stage's process"
 ALL = "all of it"
+SIDE_BY_SIDE = "runs side by side"
+
+Seconds = dict[str, float]
 
 
 class Timed:
     """An executor that adds the time which each function takes to `seconds`."""
 
-    def __init__(self, executor: Executor, seconds: dict[str, float]) -> None:
+    def __init__(self, executor: Executor, seconds: Seconds) -> None:
         self.executor = executor
         self.seconds = seconds
+
+    def start(self, jobs: int, module: str) -> None:
+        """See `Executor`."""
+        self.executor.start(jobs, module)
 
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
         """See `Executor`."""
@@ -54,23 +68,27 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ray", action="store_true", help="tasks of a Ray on this machine, in place of processes")
-    parser.add_argument("--one", nargs=2, metavar=("SOURCE", "WORKERS"), help=argparse.SUPPRESS)
+    parser.add_argument("--stage", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        source, workers = arguments.one
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(workers)])
-        print(json.dumps(measure(Path(source), int(workers), arguments.ray)))
+    if arguments.stage:
+        stage, source, folder, workers, first_core = arguments.stage
+        run_on(int(first_core), int(workers))
+        print(json.dumps(measure(stage, source, Path(folder), int(workers), arguments.ray)))
         return
     from benchmarks.machine import machine  # takes torch, which the workers of a run need not load
 
     print(machine())
+    first, *_ = arguments.workers
     with tempfile.TemporaryDirectory() as folder:
         source = write_text(Path(folder), arguments.megabytes)
-        rounds = [
-            {workers: measure_apart(source, workers, arguments.ray) for workers in arguments.workers}
-            for _ in range(arguments.rounds)
-        ]
-    first = arguments.workers[0]
+        rounds = []
+        for _ in range(arguments.rounds):
+            found = {workers: measure_all(source, workers, arguments.ray) for workers in arguments.workers}
+            for workers in arguments.workers:
+                runs = workers // first
+                together = found[first][ALL] if runs == 1 else measure_side_by_side(source, first, runs, arguments.ray)
+                found[workers][SIDE_BY_SIDE] = together / runs
+            rounds.append(found)
     print(f"{'seconds':28}" + "".join(f"{f'{workers} workers':>22}" for workers in arguments.workers))
     for step in rounds[0][first]:
         cells = ""
@@ -79,6 +97,11 @@ def main() -> None:
             faster = statistics.median(found[first][step] / found[workers][step] for found in rounds)
             cells += f"{seconds:14.2f} ({faster:.2f}x)"
         print(f"{step:28}{cells}")
+
+
+def run_on(first_core: int, count: int) -> None:
+    """Let this process, and what it starts, run on so many of its cores only."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first_core : first_core + count])
 
 
 def write_text(folder: Path, megabytes: float) -> Path:
@@ -95,45 +118,62 @@ def write_text(folder: Path, megabytes: float) -> Path:
     return path
 
 
-def measure_apart(source: Path, workers: int, with_ray: bool) -> dict[str, float]:
-    """`measure`, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.data.scaling", "--one", str(source), str(workers)]
-    command += ["--ray"] if with_ray else []
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def measure_all(source: Path, workers: int, with_ray: bool, first_core: int = 0) -> Seconds:
+    """The seconds of all stages, each in a process of its own: in the shards of each step, outside of them, in all."""
+    totals: Seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for stage in STAGES:
+            command = [sys.executable, "-m", "benchmarks.data.scaling", "--stage", stage, str(source), folder]
+            command += [str(workers), str(first_core), *(["--ray"] if with_ray else [])]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found: Seconds = json.loads(done.stdout.splitlines()[-1])
+            outside = {step: totals.pop(step, 0.0) + found.pop(step) for step in (BESIDE, ALL)}
+            totals |= found | outside
+    return totals
+
+
+def measure_side_by_side(source: Path, workers: int, runs: int, with_ray: bool) -> float:
+    """The seconds of the slowest of some runs that start together, each on other cores."""
+    with ThreadPoolExecutor(runs) as threads:
+        all_runs = threads.map(lambda run: measure_all(source, workers, with_ray, run * workers), range(runs))
+        return max(seconds[ALL] for seconds in all_runs)
 
 
 @contextmanager
-def timed(workers: int, with_ray: bool, seconds: dict[str, float]) -> Iterator[Timed]:
+def timed(workers: int, with_ray: bool, seconds: Seconds) -> Iterator[Timed]:
     """What a stage runs its shards with; a Ray lasts longer."""
     with Local(workers) as local:
         yield Timed(Ray(workers) if with_ray else local, seconds)
 
 
-def measure(source: Path, workers: int, with_ray: bool) -> dict[str, float]:
-    """The seconds in the shards of each step, outside of them, and in all."""
+def measure(stage: str, source: str, folder: Path, workers: int, with_ray: bool) -> Seconds:
+    """The seconds of one stage, run as its command runs it, from when the parameters are read."""
     from dataclasses import replace
 
-    from pipeline.ingest.run import ingest
     from pipeline.params import load_params
-    from pipeline.preprocess.run import preprocess
-    from pipeline.tokenize.run import tokenize
+    from pipeline.shards import read_manifest, shard_names
     from pipeline.work import WorkFolder
 
-    params, seconds = load_params(), dict[str, float]()
-    with tempfile.TemporaryDirectory() as folder:
-        work = {stage: WorkFolder(Path(folder, stage)) for stage in ("ingest", "preprocess", "tokenize")}
-        start = time.perf_counter()
-        with timed(workers, with_ray, seconds) as executor:
-            ingest(work["ingest"], replace(params.ingest, source=str(source)), executor=executor)
-        with timed(workers, with_ray, seconds) as executor:
-            preprocess(work["ingest"].out, work["preprocess"], params.preprocess, executor=executor)
-        with timed(workers, with_ray, seconds) as executor:
-            clean = work["preprocess"].out
-            tokenize(clean, work["tokenize"], params.tokenize, checkpoint="embedded", executor=executor)
-        total = time.perf_counter() - start
-        return seconds | {BESIDE: total - sum(seconds.values()), ALL: total}
+    params, seconds = load_params(), Seconds()
+    ingested, clean, tokens = (WorkFolder(folder / name) for name in STAGES)
+    start = time.perf_counter()
+    with timed(workers, with_ray, seconds) as executor:
+        match stage:
+            case "ingest":
+                from pipeline.ingest.run import ingest
+
+                ingest(ingested, replace(params.ingest, source=source), executor=executor)
+            case "preprocess":
+                executor.start(len(shard_names(read_manifest(ingested.out))), "pipeline.preprocess.annotate")
+                from pipeline.preprocess.run import preprocess
+
+                preprocess(ingested.out, clean, params.preprocess, executor=executor)
+            case "tokenize":
+                from pipeline.tokenize.run import tokenize
+
+                tokenize(clean.out, tokens, params.tokenize, checkpoint="embedded", executor=executor)
+    total = time.perf_counter() - start
+    return seconds | {BESIDE: total - sum(seconds.values()), ALL: total}
 
 
 if __name__ == "__main__":

@@ -48,9 +48,10 @@ def ingest(work: WorkFolder, params: IngestParams, *, executor: Executor) -> dic
     def run(function: Callable[[Any], Any], jobs: Sequence[Any], title: str) -> list[Any]:
         return run_shards(function, jobs, title=f"ingest: {title}", executor=executor, kept=kept) if jobs else []
 
+    pieces = _pieces(params.source, shard_bytes, bounds, run, work, executor)
     jobs = [
-        ShardJob(pieces, bounds, shard_bytes, quarantine, work.scratch / "shards" / f"{index:05d}", str(index))
-        for index, pieces in enumerate(pack(_pieces(params.source, shard_bytes, bounds, run, work), shard_bytes))
+        ShardJob(part, bounds, shard_bytes, quarantine, work.scratch / "shards" / f"{index:05d}", str(index))
+        for index, part in enumerate(pack(pieces, shard_bytes))
     ]
     reports = run(write_shards, jobs, "read")
     facts = _facts(reports)
@@ -68,12 +69,18 @@ def ingest(work: WorkFolder, params: IngestParams, *, executor: Executor) -> dic
 
 
 def _pieces(
-    source: str, shard_bytes: int, bounds: Bounds, run: Callable[..., list[Any]], work: WorkFolder
+    source: str,
+    shard_bytes: int,
+    bounds: Bounds,
+    run: Callable[..., list[Any]],
+    work: WorkFolder,
+    executor: Executor,
 ) -> list[Piece]:
     if source == EMBEDDED:
         return embedded_pieces(RECIPE, LOCK)
     if files := find_files(Path(source)):
         work.watch(lambda: changed_pins(files))  # DVC does not see them
+        executor.start(sum(file.size for file in files) // shard_bytes, write_shards.__module__)
         return plan(files, shard_bytes, bounds, run)
     raise ValueError(f"ingest.source: {source}/ holds no data; put files in it ({', '.join(FORMATS)})")
 

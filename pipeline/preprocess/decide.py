@@ -27,6 +27,7 @@ from pipeline.preprocess.runs import PAIRS, match, matches
 from pipeline.preprocess.splitting import GROUP_OF_HELD_OUT, assign_splits, require_splits
 from pipeline.shards import Executor, Kept, run_shards
 from pipeline.shards.tables import KINDS, write_table
+from pipeline.shards.threads import map_threads
 from pipeline.work import WorkFolder
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _write_tables(
     ids = _ids(ledger, shards, causes)
     evaluations = hits.group_by("row", maintain_order=True).first().select("row", evaluation="evaluation")
     reasons, splits = pl.Series([None, *ledger.reasons[1:]], dtype=pl.String), pl.Series([*SPLIT_CODES, None])
-    paths = []
+    paths: list[Path] = []
     for run in runs_of_shards(shards, ledger):
         kind, records, rows = shards[run.start].kind, read_records(shards, run), ledger.shards(run)
         cause = np.asarray(ledger["cause"][rows])
@@ -178,10 +179,11 @@ def _write_tables(
             .otherwise(pl.coalesce("own", "cause"))
         )
         decided = table.select("copies", "reason", detail=detail, split="split")
-        for index in run:
-            own = ledger.shard(index)
-            paths.append(folder / f"{shards[index].path.stem}.parquet")
-            write_table(decided[own.start - rows.start : own.stop - rows.start], paths[-1])
+        own = (ledger.shard(index) for index in run)
+        tables = [decided[part.start - rows.start : part.stop - rows.start] for part in own]
+        targets = [folder / f"{shards[index].path.stem}.parquet" for index in run]
+        map_threads(lambda pair: write_table(*pair), zip(tables, targets, strict=True))
+        paths += targets
     return paths
 
 

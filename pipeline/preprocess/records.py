@@ -20,11 +20,11 @@ def runs_of_shards(shards: Sequence[Annotate], ledger: Ledger) -> Iterator[range
     first = records = size = 0
     for index, shard in enumerate(shards):
         own = ledger.shard(index)
-        records += own.stop - own.start
-        size += _path(shard).stat().st_size
+        own_records, own_size = own.stop - own.start, _path(shard).stat().st_size
+        records, size = records + own_records, size + own_size
         if index > first and (shard.kind != shards[first].kind or records > AT_A_TIME or size > BYTES_AT_A_TIME):
             yield range(first, index)
-            first, records, size = index, own.stop - own.start, _path(shard).stat().st_size
+            first, records, size = index, own_records, own_size
     if shards:
         yield range(first, len(shards))
 

@@ -53,7 +53,7 @@ def word_hashes(texts: pl.Series) -> tuple[U64, Ints]:
         texts: String without nulls.
     """
     lower = texts.str.to_lowercase()
-    joined = lower.str.join("\n").item().encode() if len(lower) else b""
+    joined = lower.str.join("\n").cast(pl.Binary).item() if len(lower) else b""
     text_ends = np.cumsum(lower.str.len_bytes().to_numpy().astype(np.int64) + 1)
     text = np.frombuffer(bytearray(b"\n" + joined + b"\n" * _LOAD).translate(_BLANKED), dtype=np.uint8)
     starts, ends = _bounds(text, _blank_beyond_ascii(text))
@@ -89,14 +89,14 @@ def _hash(text: np.ndarray[Any, np.dtype[np.uint8]], starts: Ints, lengths: Ints
     """A word's bytes are loaded eight at a time; up to eight make a number that no other word makes."""
     loads = np.ndarray((len(text) - _LOAD + 1,), dtype="<u8", buffer=text, strides=(1,))
     hashes = mix(loads[starts] & _FIRST_BYTES[np.minimum(lengths, _LOAD)])
-    left = np.flatnonzero((lengths > _LOAD) & (lengths <= _LONG))
+    left = np.flatnonzero(lengths > _LOAD)
+    long, left = left[lengths[left] > _LONG], left[lengths[left] <= _LONG]
     done = _LOAD
     while len(left):
         load = loads[starts[left] + done] & _FIRST_BYTES[np.minimum(lengths[left] - done, _LOAD)]
         hashes[left] = mix(hashes[left] ^ load)
         done += _LOAD
         left = left[lengths[left] > done]
-    long = np.flatnonzero(lengths > _LONG)
     if len(long):
         spelled = [text[starts[word] : starts[word] + lengths[word]].tobytes().decode() for word in long]
         hashes[long] = string_hashes(pl.Series(spelled))

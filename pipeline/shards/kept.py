@@ -23,6 +23,7 @@ from typing import Any, Generic
 from pipeline.hashing import file_sha256, walk
 from pipeline.shards.executors import J, R
 from pipeline.shards.keys import job_key
+from pipeline.shards.threads import map_threads
 from pipeline.work import DamagedError, WorkFolder, link_tree, remove
 
 SECONDS_TO_APPEAR = 60.0
@@ -64,7 +65,8 @@ class Kept:
 
     def entries(self, function: Callable[[J], R], jobs: Sequence[J]) -> list[Entry[J]]:
         """For each job where its result is, or will be."""
-        return [Entry(self.directory / job_key(function, self.code, job), job) for job in jobs]
+        keys = map_threads(lambda job: job_key(function, self.code, job), jobs)
+        return [Entry(self.directory / key, job) for key, job in zip(keys, jobs, strict=True)]
 
     def load(self, entries: Sequence[Entry[J]]) -> dict[int, Any]:
         """The results that are there, by index, their files handed over; a damaged one is named and removed."""

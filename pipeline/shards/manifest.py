@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.hashing import MANIFEST, file_sha256
+from pipeline.shards.threads import map_threads
 
 _SHARD = re.compile(r"[a-z]+-\d+\.parquet")
 
@@ -28,7 +29,9 @@ def write_manifest(directory: Path, records: Mapping[str, int], facts: Mapping[s
         facts: the rest of the manifest (counts, schema, ...), as JSON has it.
     """
     assert set(records) == _files(directory), "a manifest names each file of its directory"
-    files = {name: {"records": records[name], "sha256": file_sha256(directory / name)} for name in sorted(records)}
+    names = sorted(records)
+    sums = map_threads(lambda name: file_sha256(directory / name), names)
+    files = {name: {"records": records[name], "sha256": found} for name, found in zip(names, sums, strict=True)}
     draft = directory / f".{MANIFEST}.tmp"
     draft.write_text(json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(draft, directory / MANIFEST)
@@ -55,12 +58,14 @@ def verify_manifest(directory: Path) -> dict[str, Any]:
     """
     manifest = read_manifest(directory)
     expected, found = manifest["files"], _files(directory)
+    present = sorted(expected.keys() & found)
+    sums = dict(zip(present, map_threads(lambda name: file_sha256(directory / name), present), strict=True))
     for name in sorted(expected.keys() | found):
         if name not in found:
             problem = "is missing"
         elif name not in expected:
             problem = f"is not in {MANIFEST}"
-        elif file_sha256(directory / name) != expected[name]["sha256"]:
+        elif sums[name] != expected[name]["sha256"]:
             problem = f"differs from {MANIFEST}"
         else:
             continue

@@ -8,6 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pipeline.chat.tokenizer import SPECIAL_TOKENS
@@ -64,8 +65,15 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
+_TEXTS = ("text", "messages.list.element.content")
+"""The columns of text, as Parquet names them."""
+_LENGTH_BYTES = 4
+"""Parquet puts the length before each text."""
+
+
 def sample_texts(shards: Sequence[Path], sample_bytes: int) -> Iterator[str]:
-    """The texts of `shards` (documents and conversations), or of every n-th record if that is above `sample_bytes`."""
+    """The texts of `shards` (documents and conversations), or of every n-th record if that is above `sample_bytes`,
+    as far as the footers say."""
     sizes = list(map_ahead(_size, shards))
     stride = max(1, -(-sum(size for _, size in sizes) // sample_bytes))
     offsets = accumulate((records for records, _ in sizes[:-1]), initial=0)
@@ -79,9 +87,16 @@ def sample_texts(shards: Sequence[Path], sample_bytes: int) -> Iterator[str]:
 
 
 def _size(shard: Path) -> tuple[int, int]:
-    """Its records, and the bytes of their texts."""
-    table = pl.read_parquet(shard)
-    return table.height, int(_texts(table).str.len_bytes().sum())
+    """Its records, and about the bytes of their texts, from the footer; where texts repeat, it does not have them."""
+    footer = pq.read_metadata(shard)
+    groups = [footer.row_group(group) for group in range(footer.num_row_groups)]
+    columns = [group.column(place) for group in groups for place in range(group.num_columns)]
+    texts = [column for column in columns if column.path_in_schema in _TEXTS]
+    if any(column.has_dictionary_page for column in texts):
+        size = int(_texts(pl.read_parquet(shard)).str.len_bytes().sum())
+    else:
+        size = sum(column.total_uncompressed_size - _LENGTH_BYTES * column.num_values for column in texts)
+    return footer.num_rows, size
 
 
 def _texts(table: pl.DataFrame) -> pl.Series:

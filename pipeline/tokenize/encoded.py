@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.rows import NEVER, Sequences
+from pipeline.shards.threads import map_threads
 
 
 class Encoded:
@@ -19,8 +20,7 @@ class Encoded:
     def __init__(self, shards: Sequence[Path], scratch: Path) -> None:
         """`scratch`: a new directory for the tokens of all shards in one file; a map of each would be too many."""
         scratch.mkdir(parents=True)
-        self._ids = _join([shard / "ids.npy" for shard in shards], scratch / "ids")
-        self._mask = _join([shard / "mask.npy" for shard in shards], scratch / "mask")
+        self._ids, self._mask = map_threads(lambda name: _join(shards, name, scratch / name), ("ids", "mask"))
         self.lengths = np.concatenate([np.load(shard / "lengths.npy") for shard in shards])
         """(records,) int64: tokens of each record."""
         self.first_response = np.concatenate([np.load(shard / "first_response.npy") for shard in shards])
@@ -39,10 +39,10 @@ class Encoded:
         return Sequences(np.concatenate([self._ids[start:stop] for start, stop in spans]), mask, lengths)
 
 
-def _join(parts: Sequence[Path], target: Path) -> np.ndarray:
-    """The arrays in the files `parts`, one after another, as a memory map of the file `target`."""
+def _join(shards: Sequence[Path], name: str, target: Path) -> np.ndarray:
+    """The arrays `name` of all shards, one after another, as a memory map of the file `target`."""
     with target.open("wb") as file:
-        for part in parts:
-            array = np.load(part)
+        for shard in shards:
+            array = np.load(shard / f"{name}.npy")
             array.tofile(file)
     return np.asarray(np.memmap(target, dtype=array.dtype, mode="r"))

@@ -14,6 +14,12 @@ ENCODED_MEANWHILE = 64 * 10**6
 """Bytes of shards that gigatoken encodes while processes start: up to so many it does not wait for them."""
 
 
+def get_ready(sources: Sequence[Path], executor: Executor) -> None:
+    """Have the executor start what encodes `sources` while the caller does something else."""
+    if not _are_few(sources):
+        executor.start(len(sources), encode_shard.__module__)
+
+
 def encode_shards(
     sources: Sequence[Path], clean: Path, encoded: Path, tokenizer: Path, *, fast: bool, executor: Executor, kept: Kept
 ) -> None:
@@ -38,8 +44,8 @@ def encode_shards(
             print("encoding by gigatoken", flush=True)
             other = awkward_text_that_differs(encoder)
             if other is None:
-                few = sum(source.stat().st_size for source in sources) <= ENCODED_MEANWHILE
-                other = next((text for text in run(True, Local(1) if few else executor) if text is not None), None)
+                chosen = Local(1) if _are_few(sources) else executor
+                other = next((text for text in run(True, chosen) if text is not None), None)
             if other is None:
                 return
             print(
@@ -49,3 +55,7 @@ def encode_shards(
                 flush=True,
             )
     run(False, executor)
+
+
+def _are_few(sources: Sequence[Path]) -> bool:
+    return sum(source.stat().st_size for source in sources) <= ENCODED_MEANWHILE

@@ -19,7 +19,7 @@ from pipeline.tokenize.bpe import BYTES_PER_TOKEN, sample_texts, train_bpe
 from pipeline.tokenize.choice import given_tokenizer
 from pipeline.tokenize.encode import load_encoder
 from pipeline.tokenize.encoded import Encoded
-from pipeline.tokenize.encoding import encode_shards
+from pipeline.tokenize.encoding import encode_shards, get_ready
 from pipeline.tokenize.foreign import PROOF_BYTES, take_tokenizer
 from pipeline.tokenize.formats import ROW_FILES
 from pipeline.tokenize.from_tiktoken import ENCODING_FILE
@@ -68,13 +68,14 @@ def tokenize(
     kept = Kept.of(work)
     training = [clean / name for kind in KINDS for name in shards.get((kind, "train"), [])]
     chat_template = None if params.chat_template == EMBEDDED else Path(params.chat_template)
+    sources = [clean / name for group in shards.values() for name in group]
+    get_ready(sources, executor)
     provision = Provision(given, _files(given), training, params.vocab_size, chat_template, work.scratch / "tokenizer")
     run_shards(provide, [provision], title="tokenizer", executor=Local(), kept=kept)
     tokenizer = load_encoder(provision.folder, fast=False)
     template = template_for(tokenizer)
     if any(kind == CONVERSATIONS for kind, _ in shards) and template.without_mask:
         raise ValueError(template.without_mask)
-    sources = [clean / name for group in shards.values() for name in group]
     encoded = work.scratch / "encoded"
     encode_shards(sources, clean, encoded, provision.folder, fast=params.fast, executor=executor, kept=kept)
     with publish_directory(work.out) as building:

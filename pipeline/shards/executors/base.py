@@ -29,6 +29,14 @@ R = TypeVar("R")
 class Executor(Protocol):
     """Calls functions on jobs, on some machines."""
 
+    def start(self, jobs: int, module: str) -> None:
+        """Get ready for a run of so many jobs, while the caller does something else.
+
+        Args:
+            module: the one that the function of the jobs is in.
+        """
+        ...
+
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
         """Call `function` on every job and yield the index of each job with its result, as they come.
 

@@ -33,11 +33,7 @@ class Local:
         self._end()
 
     def start(self, jobs: int, module: str) -> None:
-        """Start the processes that a run of so many jobs needs, while the caller does something else.
-
-        Args:
-            module: the one that the function of the jobs is in; they import it.
-        """
+        """See `Executor`: start the processes that the run needs, and have them import the module."""
         if self._workers > 1 and jobs > 1:
             self._processes = self._processes or Processes(self._workers)
             self._processes.start(min(self._workers, jobs), module)

@@ -41,6 +41,9 @@ class Ray:
     address: str = ""
     """Of a running cluster, host:port, or "auto" for that of this machine; "" starts Ray here."""
 
+    def start(self, jobs: int, module: str) -> None:
+        """See `Executor`: there is nothing to start here."""
+
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
         """See `Executor`. A task that is lost is started again, `RETRIES` times."""
         if not jobs:

@@ -55,6 +55,9 @@ class Slurm:
     options: str = ""
     """More options of `sbatch`, as a shell takes them."""
 
+    def start(self, jobs: int, module: str) -> None:
+        """See `Executor`: there is nothing to start here."""
+
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
         """See `Executor`; of several jobs that fail, the first that is seen."""
         if not jobs:

@@ -139,6 +139,9 @@ class Striking:
     """A directory: a file for each step that was struck, by the name of the function."""
     node: str = ""
 
+    def start(self, jobs: int, module: str) -> None:
+        self.executor.start(jobs, module)
+
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
         assert isinstance(function, partial)  # of run_and_keep, as run_shards makes it
         (work,) = function.args

@@ -34,6 +34,9 @@ class Counting:
     def __init__(self) -> None:
         self.ran: Counter[str] = Counter()
 
+    def start(self, jobs: int, module: str) -> None:
+        pass
+
     def run(self, function: Any, jobs: Sequence[J]) -> Generator[tuple[int, Any], None, None]:
         stage = function.args[0].__module__.split(".")[1]
         self.ran[f"{stage}.{function.args[0].__name__}"] += len(jobs)

@@ -55,13 +55,20 @@ def test_a_vocabulary_without_room() -> None:
 
 
 def test_the_sample_is_evenly_spaced_over_the_shards(tmp_path: Path) -> None:
-    texts = [f"document {number}" for number in range(25)]
+    texts = [f"document {number} {'x' * 1000}" for number in range(25)]
     shards = []
     for first, last in ((0, 7), (7, 9), (9, 25)):
         shards.append(tmp_path / f"documents-{first}.parquet")
         pl.DataFrame({"text": texts[first:last]}).write_parquet(shards[-1])
-    assert list(sample_texts(shards, sample_bytes=265)) == texts
-    assert list(sample_texts(shards, sample_bytes=100)) == texts[::3]
+    assert list(sample_texts(shards, sample_bytes=26_000)) == texts
+    assert list(sample_texts(shards, sample_bytes=10_000)) == texts[::3]
+
+
+def test_texts_that_repeat_count_as_often_as_they_come(tmp_path: Path) -> None:
+    path = tmp_path / "documents-00000.parquet"
+    texts = [f"document {number % 2} {'x' * 1000}" for number in range(24)]
+    pl.DataFrame({"text": texts}).write_parquet(path)
+    assert list(sample_texts([path], sample_bytes=10_000)) == texts[::3]
 
 
 def test_the_sample_has_the_words_of_conversations(tmp_path: Path) -> None:
@@ -71,4 +78,4 @@ def test_the_sample_has_the_words_of_conversations(tmp_path: Path) -> None:
         [{"role": "user", "content": "c"}],
     ]
     pl.DataFrame({"messages": messages}, schema={"messages": MESSAGES}).write_parquet(path)
-    assert list(sample_texts([path], sample_bytes=3)) == ["a", "b", "c"]
+    assert list(sample_texts([path], sample_bytes=1_000)) == ["a", "b", "c"]
