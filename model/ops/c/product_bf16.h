@@ -45,8 +45,9 @@ static inline struct tiles set_tiles(int tiles)
             now.bytes[16 + 2 * i] = 64;
             now.bytes[48 + i] = 16;
         }
-        _tile_storeconfig(&before);
-        _tile_loadconfig(&now);
+        /* GCC 12's own functions tell it of the first 8 bytes only. */
+        __asm__ volatile("sttilecfg %0" : "=m"(before));
+        __asm__ volatile("ldtilecfg %0" : : "m"(now));
     }
 #else
     (void)tiles;
@@ -58,7 +59,7 @@ static inline void reset_tiles(int tiles, struct tiles before)
 {
 #ifdef AMX
     if (tiles)
-        _tile_loadconfig(&before);
+        __asm__ volatile("ldtilecfg %0" : : "m"(before));
 #else
     (void)tiles, (void)before;
 #endif
@@ -69,6 +70,7 @@ static inline void reset_tiles(int tiles, struct tiles before)
 static inline void block_in_tiles(size k, const bf16 *a, size a_row, const pair *b, size b_row, float *c, size c_row,
                                   int add)
 {
+    __asm__ volatile("" : : : "memory"); /* GCC 12 does not know that tiles are loaded from memory */
     if (add) {
         _tile_loadd(0, c, 4 * c_row);
         _tile_loadd(1, c + 16, 4 * c_row);

@@ -163,8 +163,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    bias, initial_state = ctx.saved_tensors[2:4]
-    dx, d_weight, d_bias, d_state = _CAUSAL_CONV1D_BACKWARD(grad_y, *ctx.saved_tensors, ctx.activation, ctx.path)
+    saved = ctx.saved_tensors  # once: checkpointing makes them anew each time, or refuses
+    bias, initial_state = saved[2:4]
+    dx, d_weight, d_bias, d_state = _CAUSAL_CONV1D_BACKWARD(grad_y, *saved, ctx.activation, ctx.path)
     return (
         dx,
         d_weight,

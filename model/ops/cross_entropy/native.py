@@ -44,24 +44,27 @@ def forward(hidden: Tensor, weight: Tensor, targets: Tensor, with_gradients: boo
         ValueError: a target that is neither a token nor IGNORED.
     """
     rows, vocab = hidden.shape[0], weight.shape[0]
-    targets = targets.masked_fill(targets == IGNORED, -1).contiguous()
-    if not -1 <= int(targets.min()) <= int(targets.max()) < vocab:
+    ignored, targets = targets == IGNORED, targets.to(torch.int64)
+    if bool(((targets < 0) | (targets >= vocab)).logical_and_(~ignored).any()):
         raise ValueError(f"targets hold token ids outside of the {vocab} of the head")
+    targets = targets.masked_fill(ignored, -1).contiguous()
     size = max(1, min(ROWS[hidden.dtype], BYTES_PER_BLOCK // (vocab * hidden.dtype.itemsize), rows))
     threads = torch.get_num_threads()
-    losses, rooms, logits = empty(rows), empty(threads, vocab), hidden.new_empty(size, vocab)
+    losses, rooms, logits = empty(size), empty(threads, vocab), hidden.new_empty(size, vocab)
     d_hidden = hidden.new_empty(hidden.shape if with_gradients else 0)
     d_weight = torch.empty(weight.shape if with_gradients else 0, dtype=torch.float32)
+    loss = torch.zeros(())
     with full_precision(hidden):
         for start in range(0, rows, size):
             block = slice(start, min(start + size, rows))
             logits = logits[: block.stop - start]
             torch.mm(hidden[block], weight.t(), out=logits)
-            _losses(logits, targets[block], with_gradients, losses[block], rooms)
+            _losses(logits, targets[block], with_gradients, losses[: len(logits)], rooms)
+            loss += losses[: len(logits)].sum()  # so few that torch takes one thread
             if with_gradients:
                 torch.mm(logits, weight, out=d_hidden[block])
                 add_product(d_weight, logits, hidden[block], fresh=start == 0)
-    return losses.sum(), d_hidden, d_weight
+    return loss, d_hidden, d_weight
 
 
 def _losses(logits: Tensor, targets: Tensor, gradients: bool, losses: Tensor, rooms: Tensor) -> None:

@@ -159,8 +159,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    dx, d_weight, d_gate = _GATED_RMSNORM_BACKWARD(grad_y, *ctx.saved_tensors, *ctx.options)
-    return dx, d_weight, None if ctx.saved_tensors[2] is None else d_gate, None, None, None, None, None
+    saved = ctx.saved_tensors  # once: checkpointing makes them anew each time, or refuses
+    dx, d_weight, d_gate = _GATED_RMSNORM_BACKWARD(grad_y, *saved, *ctx.options)
+    return dx, d_weight, None if saved[2] is None else d_gate, None, None, None, None, None
 
 
 _GATED_RMSNORM = operator(_gated_rmsnorm, _fake_gated_rmsnorm, _save, _gradients)

@@ -260,7 +260,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _gradients(
     ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | None, *_: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensors  # which makes them anew each time
+    saved = ctx.saved_tensors  # once: checkpointing makes them anew each time, or refuses
     D, dt_bias = saved[5:7]
     dx, ddt, dA, dB, dC, dD, d_bias, d_state = _SSD_BACKWARD(grad_y, grad_final_state, *saved, *ctx.options)
     return (

@@ -97,3 +97,17 @@ def test_code_that_computes_something_else_is_left(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(native, "forward", lambda *arguments: (right(*arguments)[0] * 1.1, *right(*arguments)[1:]))
     with pytest.warns(UserWarning, match="the slower torch path is used"):
         assert not native.works.ask()
+
+
+def test_targets_of_another_integer_type() -> None:
+    hidden, weight, targets = make(9, 50, torch.float32)
+    expected = linear_cross_entropy(hidden, weight, targets, backend="native")
+    assert linear_cross_entropy(hidden, weight, targets.int(), backend="native") == expected
+
+
+@pytest.mark.parametrize("target", [-1, -101, 50, 2**40])
+def test_a_target_that_is_no_token_is_an_error(target: int) -> None:
+    hidden, weight, targets = make(9, 50, torch.float32)
+    targets[4] = target
+    with pytest.raises(ValueError, match="token ids outside of the 50 of the head"):
+        linear_cross_entropy(hidden, weight, targets, backend="native")

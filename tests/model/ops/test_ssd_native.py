@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import random
+import shlex
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,3 +186,32 @@ def test_products_of_bf16_that_are_something_else_are_left(monkeypatch: pytest.M
     monkeypatch.setattr(native, "backward", backward)
     with pytest.warns(UserWarning, match="C functions for torch.bfloat16 do not compute what torch does"):
         assert not native.bf16_works.ask()
+
+
+@pytest.mark.skipif(native._multiplies_bf16() != 2, reason="this processor has no tiles (AMX), or Linux grants none")
+def test_the_tiles_of_others_are_as_they_were(tmp_path: Path) -> None:
+    """Torch's products may rely on the configuration that they made; this one is no kernel's."""
+    source = tmp_path / "tiles.c"
+    source.write_text(
+        """void set(const unsigned char *to) { __asm__ volatile("ldtilecfg %0" : : "m"(*(const char (*)[64])to)); }
+void get(unsigned char *in) { __asm__ volatile("sttilecfg %0" : "=m"(*(char (*)[64])in)); }
+"""
+    )
+    command = [*shlex.split(os.environ.get("CC") or "cc"), "-O1", "-mamx-tile", "-shared", "-fPIC"]
+    subprocess.run([*command, str(source), "-o", str(tmp_path / "tiles.so")], check=True)
+    tiles = ctypes.CDLL(str(tmp_path / "tiles.so"))
+    before, after, none = ((ctypes.c_ubyte * 64)() for _ in range(3))
+    before[0] = 1
+    for tile in range(3):
+        before[16 + 2 * tile], before[48 + tile] = 32, 8
+    x, maps, dt = torch.randn(1, 70, 2, 16).bfloat16(), torch.randn(1, 70, 1, 16).bfloat16(), torch.rand(1, 70, 2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # this one
+    try:
+        tiles.set(before)
+        ssd(x, dt, -torch.ones(2), maps, maps, backend="native")
+        tiles.get(after)
+    finally:
+        tiles.set(none)
+        torch.set_num_threads(threads)
+    assert bytes(after) == bytes(before)
