@@ -17,7 +17,7 @@ from pipeline.params import load_params
 from pipeline.preprocess.components import BLOCK
 from pipeline.preprocess.ledger import Ledger
 from pipeline.preprocess.mixing import mix_sources
-from pipeline.preprocess.runs import ENTRY, RANGE_BYTES, Match, match, write_run
+from pipeline.preprocess.runs import ENTRY, RANGE_BYTES, match, matches, write_run
 from pipeline.preprocess.splitting import TRAIN, draw
 from pipeline.shards.tables import KINDS
 
@@ -75,7 +75,9 @@ def _matching(entries: int, folder: Path) -> Callable[[], object]:
     high, low = np.random.default_rng(0).integers(0, 1 << 63, (2, entries), dtype=np.uint64)
     write_run(run, high, low, np.arange(entries, dtype=np.uint32))
     np.save(taking_part, np.ones(entries, dtype=bool))
-    return lambda: match(Match((run,), (0,), taking_part, 0, 2**64 - 1, folder))
+    (job,) = matches([run], [0], taking_part, folder / "matched")
+    job.folder.mkdir(exist_ok=True)
+    return lambda: match(job)
 
 
 def _slope(work: Callable[[int], Callable[[], object]], sizes: tuple[int, int]) -> float:

@@ -4,6 +4,7 @@
 
 Bytes on disk follow from the layout (docs/scaling.md) and are predicted without a measurement, but for the rows of the
 annotations. CPU time is a constant and a rate per MB, fitted to the two smaller sizes. The largest size is the check.
+These have one range each; what more ranges cost is measured apart (scaling_opens.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from benchmarks.data.corpus import prose, write_shards
 from benchmarks.data.peers import run_measured
 from benchmarks.data.scaling_memory import print_memory
+from benchmarks.data.scaling_opens import print_opens, seconds_per_open
 from pipeline.params import load_params
 from pipeline.preprocess.annotate import BANDS, CONTENTS, GROUPS, RECORDS
 from pipeline.preprocess.ledger import COLUMNS
@@ -113,6 +115,7 @@ def main() -> None:
     print(f"  cpu-s  {constant + rate * large.megabytes:.2f} / {large.cpu_seconds:.2f}")
     print(f"  runs   {entries * large.documents / 1e6:.2f} / {large.runs / 1e6:.2f} MB")
     print(f"  ledger {ledger_bytes() * large.documents / 1e6:.2f} / {large.ledger / 1e6:.2f} MB")
+    each = seconds_per_open()
     documents, megabytes = args.documents, args.documents * args.bytes / 1e6
     runs = documents * entries
     print(f"{documents:,.0f} documents of {args.bytes:,.0f} bytes, {megabytes / 1e6:,.1f} TB of text:")
@@ -120,6 +123,7 @@ def main() -> None:
     print(
         f"  runs   {runs / 1e12:.2f} TB, matched in {runs / RANGE_BYTES:,.0f} ranges of {RANGE_BYTES / 2**20:.0f} MiB"
     )
+    print_opens(megabytes, load_params().ingest.shard_mb, runs / RANGE_BYTES, each)
     print(f"  rows   {documents * large.rows / large.documents / 1e12:.2f} TB")
     at_random = sum(BESIDE.values())
     print(

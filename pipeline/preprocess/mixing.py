@@ -11,6 +11,7 @@ from no training has no use, and other stages take a kind that is not there.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,13 @@ def _mix_kind(
             counts = copies(ledger["characters"][own], mix(ledger["draw"][own] ^ seed), times)
             _repeat(ledger, own, counts)
             written = int((ledger["characters"][own] * counts).sum())
+            if wanted[name] and not written:
+                print(
+                    f"warning: preprocess.weights: nothing of source {name} ({KINDS[place]}) is left to train on: "
+                    f"{times:.2g} of its {size:,} characters are nearer to none than to the first drawn of its records "
+                    f"({len(own):,}); raise its weight to keep some, or set it to 0 to leave it out",
+                    file=sys.stderr,
+                )
         mixtures.append(Mixture(KINDS[place], name, size, wanted[name], written))
     return mixtures
 

@@ -3,20 +3,24 @@
 A name stands for a content, a group or a band of a MinHash signature; records with the same name belong together.
 Each shard writes its names once, sorted by their high halves (a *run*); where they fall is as good as random, so that
 an even cut of the range cuts all runs into even parts. One range is matched at a time, by a job of its own, in memory
-that the number of ranges bounds. Nothing is shuffled over the network: a range reads its slice of every run.
+that the number of ranges bounds. Nothing is shuffled over the network: a range reads its slice of every run. The list
+of the runs is written and hashed once, and the ranges' jobs name it: a job and its key do not grow with the shards.
 """
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.hashing import file_sha256, text_sha256
+from pipeline.shards.threads import map_threads
 from pipeline.splitmix import U64
 
 ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<u4")])
@@ -26,6 +30,7 @@ RANGE_BYTES = 256 * 2**20
 """Entries that a range has at most, if names are spread evenly; matching takes about three times that in memory."""
 
 PAIRS = "pairs.npy"
+LIST = "runs.jsonl"
 
 
 def write_run(path: Path, high: U64, low: U64, rows: np.ndarray[Any, Any]) -> None:
@@ -37,14 +42,22 @@ def write_run(path: Path, high: U64, low: U64, rows: np.ndarray[Any, Any]) -> No
 
 
 @dataclass(frozen=True)
+class Runs:
+    """What all ranges read."""
+
+    listed: Path = field(metadata={"in_key": False})  # of pipeline.shards.keys: the hash below stands for all of it
+    """A line [path, start] for each run; `start` is the number of its shard's first record."""
+    taking_part: Path = field(metadata={"in_key": False})
+    """One bool per record: whether it counts."""
+    sha256: str
+    """Of the runs' contents, their starts, and who takes part."""
+
+
+@dataclass(frozen=True)
 class Match:
     """Find the records that share a name with `low` <= its high half <= `high`; write them to `folder`."""
 
-    runs: tuple[Path, ...]
-    starts: tuple[int, ...]
-    """The number of each shard's first record."""
-    taking_part: Path
-    """One bool per record: whether it counts."""
+    runs: Runs
     low: int
     high: int
     folder: Path
@@ -56,19 +69,34 @@ class Match:
 
 
 def matches(runs: Sequence[Path], starts: Sequence[int], taking_part: Path, folder: Path) -> list[Match]:
-    """The jobs that match all names; each has a directory of its own in `folder`."""
+    """The jobs that match all names; each has a directory of its own in `folder`.
+
+    Args:
+        runs: written by `write_run`, one per shard.
+        starts: the number of each shard's first record.
+        taking_part: one bool per record: whether it counts.
+        folder: the list of the runs is written here.
+    """
+    shared = _share(runs, starts, taking_part, folder)
     entries = sum(len(np.load(run, mmap_mode="r")) for run in runs)
     count = max(1, -(-entries * ENTRY.itemsize // RANGE_BYTES))
     cuts = [index * 2**64 // count for index in range(count + 1)]
-    return [
-        Match(tuple(runs), tuple(starts), taking_part, low, high - 1, folder / f"{index:05d}")
-        for index, (low, high) in enumerate(pairwise(cuts))
-    ]
+    return [Match(shared, low, high - 1, folder / f"{index:05d}") for index, (low, high) in enumerate(pairwise(cuts))]
+
+
+def _share(runs: Sequence[Path], starts: Sequence[int], taking_part: Path, folder: Path) -> Runs:
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = folder / LIST
+    with listed.open("w", encoding="utf-8") as file:
+        for path, start in zip(runs, starts, strict=True):
+            file.write(json.dumps([str(path), start]) + "\n")
+    sums = map_threads(file_sha256, [taking_part, *runs])
+    return Runs(listed, taking_part, text_sha256(json.dumps([sums, list(starts)])))
 
 
 def match(job: Match) -> None:
     """Pair each record with the first that has the same name: (n, 2) int64 record numbers, the first one first."""
-    taking_part = np.load(job.taking_part, mmap_mode="r")
+    taking_part = np.load(job.runs.taking_part, mmap_mode="r")
     entries = _sharing(np.concatenate([*_slices(job, taking_part), np.empty(0, dtype=_GLOBAL)]))
     entries = entries[np.lexsort((entries["row"], entries["low"], entries["high"]))]
     is_new = np.ones(len(entries), dtype=bool)
@@ -92,9 +120,11 @@ _GLOBAL = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])
 
 
 def _slices(job: Match, taking_part: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
-    for path, start in zip(job.runs, job.starts, strict=True):
-        run = np.asarray(np.load(path, mmap_mode="r"))  # a memmap is slow to look up single entries in
-        part = run[bisect_left(run["high"], job.low) : bisect_right(run["high"], job.high)]
-        entries = part.astype(_GLOBAL)
-        entries["row"] += start
-        yield entries[taking_part[entries["row"]]]
+    with job.runs.listed.open(encoding="utf-8") as file:
+        for line in file:
+            path, start = json.loads(line)
+            run = np.asarray(np.load(path, mmap_mode="r"))  # a memmap is slow to look up single entries in
+            part = run[bisect_left(run["high"], job.low) : bisect_right(run["high"], job.high)]
+            entries = part.astype(_GLOBAL)
+            entries["row"] += start
+            yield entries[taking_part[entries["row"]]]

@@ -90,6 +90,19 @@ def test_a_source_is_not_repeated_beyond_the_bound(tmp_path: Path) -> None:
     assert [m.characters_out / m.characters_in for m in mixtures if m.source == "a"] == [2, 2]
 
 
+def test_a_source_with_a_weight_that_comes_out_as_none_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = Ledger(tmp_path, [0], 3)
+    ledger["source"][:], ledger["split"][:], ledger["characters"][:] = [0, 1, 1], SPLIT_CODES.index("train"), 1000
+    ledger["draw"][:] = mix(np.arange(3, dtype=np.uint64))
+    small = mix_sources(ledger, list("ab"), params(weights={"a": 0.2}))[0]
+    assert (small.source, small.characters_out) == ("a", 0)  # 0.27 of 1,000 characters are nearer to none than to all
+    warned = capsys.readouterr().err
+    assert "preprocess.weights: nothing of source a (documents) is left to train on: 0.27 of its 1,000" in warned
+    assert "source b" not in warned
+
+
 def test_a_kind_whose_sources_all_weigh_0_is_left_out_whole(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path)
     is_conversation = np.asarray(ledger["kind"]) == 1
