@@ -1,8 +1,8 @@
 """Which files the sources are made of.
 
-In a folder, a file, or a folder at the top, that is named `validation` (or `valid`, `val`, `dev`) or `test` (also
-with numbers after it: `test-00.jsonl`, `validation-00000-of-00002.parquet`) is that split. Of all others, preprocess
-decides; what sources.yaml says of a source comes before the names of its files.
+A file, or a folder anywhere below the input folder, or below a path that leads out of it, that is named `validation`
+(or `valid`, `val`, `dev`) or `test` (also with numbers after it: `test-00.jsonl`, `validation-00000-of-00002.parquet`)
+is that split. Of all others, preprocess decides; what sources.yaml says of a source comes before names.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.sources.catalog import CATALOG, Source, read_catalog
 from pipeline.sources.files import File
+from pipeline.sources.patterns import matches, name_below, split_pattern
 from pipeline.sources.pins import LOCK, Pins, make_pin, read_pins
-from pipeline.sources.remote import HOW_TO_PIN, find_objects, is_uri
-from pipeline.sources.walking import Found, look, walk
+from pipeline.sources.remote import HOW_TO_PIN, find_objects, is_uri, without_file_scheme
+from pipeline.sources.walking import EMPTY, Found, look, walk
 
 INPUT = "input"
 """The name of the one source where there is no sources.yaml."""
@@ -57,7 +57,8 @@ def pin_outside(folder: Path) -> Pins:
     for source in read_catalog(folder / CATALOG):
         for path in source.paths:
             if _inside(folder, path) is None:
-                locations = find_objects(path) if is_uri(path) else _local_objects(folder, path)
+                where = without_file_scheme(path)
+                locations = find_objects(where) if is_uri(where) else _local_objects(folder, where)
                 if not locations:
                     raise ValueError(f"{folder / CATALOG}: source {source.name!r}: there is nothing at {path}")
                 pins[path] = {location: make_pin(_there(folder, location)) for location in locations}
@@ -65,10 +66,9 @@ def pin_outside(folder: Path) -> Pins:
 
 
 def fixed_split(name: str) -> str | None:
-    """The split that a file's name, relative to the source's folder, fixes."""
-    top, *below = name.split("/")
-    file = _COMPRESSED.sub("", below[-1] if below else top)
-    for part in (Path(file).stem, top if below else ""):
+    """The split that a file's name, relative to the source's folder, fixes: its own part, else the nearest folder."""
+    *folders, file = name.split("/")
+    for part in (Path(_COMPRESSED.sub("", file)).stem, *reversed(folders)):
         if match := _FIXES_SPLIT.fullmatch(part):
             return "validation" if match[1] else "test"
     return None
@@ -96,7 +96,7 @@ def _of_catalog(folder: Path, found: list[Found]) -> list[File]:
 
 def _named(folder: Path, source: Source, pattern: str, found: Iterable[Found]) -> Iterator[File]:
     for each in found:
-        if _matches(each.name, pattern):
+        if matches(each.name, pattern):
             yield _local(folder, each, source.name, source.split or fixed_split(each.name))
 
 
@@ -106,10 +106,13 @@ def _pinned(folder: Path, source: Source, path: str, pins: Pins) -> Iterator[Fil
             f"{folder / CATALOG}: source {source.name!r}: {path} lies outside {folder}/ and is not pinned in {LOCK}: "
             f"pin what is there now, {HOW_TO_PIN}"
         )
-    for location, pin in sorted(pins[path].items()):
-        split = source.split or fixed_split(location.rpartition("/")[2])
+    where = without_file_scheme(path)
+    for pinned, pin in sorted(pins[path].items()):
+        location = without_file_scheme(pinned)
+        split = source.split or fixed_split(name_below(where, location))
         etag, sha256 = (str(pin[tag]) if tag in pin else None for tag in ("etag", "sha256"))
-        yield File(_there(folder, location), location, source.name, split, int(pin["size"]), etag, sha256)
+        fault = None if is_uri(location) or pin["size"] else EMPTY  # of an object, 0 may stand for an unknown size
+        yield File(_there(folder, location), location, source.name, split, int(pin["size"]), etag, sha256, fault)
 
 
 def _place(location: str) -> str:
@@ -141,6 +144,7 @@ def _local(folder: Path, found: Found, source: str, split: str | None) -> File:
 
 def _inside(folder: Path, path: str) -> str | None:
     """A path or pattern of sources.yaml relative to the folder, or None if it leads out of it."""
+    path = without_file_scheme(path)
     if is_uri(path):
         return None
     relative = os.path.relpath(folder / path, folder)
@@ -149,37 +153,18 @@ def _inside(folder: Path, path: str) -> str | None:
 
 def _local_objects(folder: Path, path: str) -> list[str]:
     """The files that a path outside the folder names, written as it is."""
-    parts = path.split("/")
-    fixed = len(parts)
-    if not os.path.lexists(folder / path):
-        fixed = next((index for index, part in enumerate(parts) if any(letter in part for letter in "*?[")), fixed)
-    base, pattern = "/".join(parts[:fixed]), "/".join(parts[fixed:]) or "."
+    base, pattern = (path, "") if os.path.lexists(folder / path) else split_pattern(path)
     if not os.path.lexists(folder / base):
         return []
     if os.path.isdir(folder / base):
-        found = [each for each in walk(folder / base) if _matches(each.name, pattern)]
+        found = [each for each in walk(folder / base) if matches(each.name, pattern or ".")]
     else:
         found = [look(folder / base, "")]
     for each in found:
-        if each.fault:
+        if each.fault and each.fault != EMPTY:  # which ingest counts
             raise ValueError(f"{folder / base / each.name} {each.fault.message}")
     return [f"{base}/{each.name}" if each.name else base for each in found]
 
 
 def _there(folder: Path, location: str) -> str:
     return location if is_uri(location) else str(folder / location)
-
-
-def _matches(name: str, pattern: str) -> bool:
-    """Whether a name, or a folder above it, is `pattern`; `*` stays within a folder's name, `**` does not."""
-    if pattern == "." or name == pattern or name.startswith(f"{pattern}/"):
-        return True
-    return _match_parts(name.split("/"), pattern.split("/"))
-
-
-def _match_parts(names: list[str], patterns: list[str]) -> bool:
-    if not patterns:
-        return True
-    if patterns[0] == "**":
-        return any(_match_parts(names[skipped:], patterns[1:]) for skipped in range(len(names)))
-    return bool(names) and fnmatchcase(names[0], patterns[0]) and _match_parts(names[1:], patterns[1:])

@@ -41,7 +41,7 @@ def with_content(file: File) -> File:
     Raises:
         ValueError: it is pinned, and gone or another.
     """
-    if file.fault or file.etag:
+    if file.etag or (file.fault and not file.sha256):
         return file
     try:
         found = make_pin(file.location).get("sha256")

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
+from pipeline.sources.patterns import is_hidden, name_below, split_pattern
+
 _TAGS = ("ETag", "etag", "md5Hash", "content_md5", "blob_id", "sha256")
 """Under which of these a store says what an object holds."""
 
@@ -19,8 +21,14 @@ def is_uri(path: str) -> bool:
     return "://" in path
 
 
+def without_file_scheme(path: str) -> str:
+    """A path for a file:// URI, so that a file has one name; anything else as it is."""
+    return path.removeprefix("file://")
+
+
 def find_objects(uri: str) -> list[str]:
-    """The URIs of the objects that a URI names: itself, all below it, or all that match it as a pattern; sorted.
+    """The URIs of the objects that a URI names: itself, all below it, or all that match it as a pattern or lie below a
+    folder that does; sorted. As in a local folder, those with a hidden name below its part without wildcards are not.
 
     Raises:
         ValueError: the store cannot be reached, or its package is missing.
@@ -28,12 +36,9 @@ def find_objects(uri: str) -> list[str]:
     with _reaching(uri):
         system, path = _filesystem(uri)
         if system.isfile(path):
-            found = [path]
-        elif any(letter in path for letter in "*?["):
-            found = [name for name in system.glob(path) if system.isfile(name)]
-        else:
-            found = system.find(path)
-        return sorted(system.unstrip_protocol(name) for name in found)
+            return [system.unstrip_protocol(path)]
+        found = _match(system, path) if split_pattern(path)[1] else system.find(path)
+        return sorted(system.unstrip_protocol(name) for name in found if not is_hidden(name_below(path, name)))
 
 
 def describe(uri: str) -> tuple[int, str | None]:
@@ -75,6 +80,19 @@ class ChangedError(ValueError):
 def _size_and_tag(info: dict[str, Any]) -> tuple[int, str | None]:
     tag = next((str(info[name]).strip('"') for name in _TAGS if info.get(name)), None)
     return int(info.get("size") or 0), tag
+
+
+def _match(system: Any, pattern: str) -> set[str]:
+    """The objects that a pattern matches, and all that lie below a folder that it matches."""
+    matched = system.glob(pattern, detail=True)
+    folders = sorted(f"{name.rstrip('/')}/" for name, info in matched.items() if info["type"] == "directory")
+    found = {name for name, info in matched.items() if info["type"] != "directory"}
+    listed = None
+    for folder in folders:
+        if listed is None or not folder.startswith(listed):  # what is below a folder is listed with it
+            listed = folder
+            found.update(system.find(folder))
+    return found
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from pipeline.sources.files import Fault, unreadable
 
+EMPTY = Fault("empty", "is empty: fill it or take it away")
+
 
 class Found(NamedTuple):
     """What a name in a folder leads to; of what is at fault the size is 0."""
@@ -48,7 +50,7 @@ def look(path: Path, name: str) -> Found:
     if not _is_utf8(name):
         return Found(_printable(name), 0, Fault("bad_name", "has a name that is not UTF-8: rename it"))
     if not status.st_size:
-        return Found(name, 0, Fault("empty", "is empty: fill it or take it away"))
+        return Found(name, 0, EMPTY)
     return Found(name, status.st_size, None)
 
 

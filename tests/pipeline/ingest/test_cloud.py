@@ -80,7 +80,8 @@ def test_objects_read_like_files(tmp_path: Path, bucket: Any) -> None:
     many = [f"{number} {'x' * (number % 70)}" for number in range(1500)]
     put(bucket, "web/a.jsonl", lines(*many))
     put(bucket, "web/b.jsonl.zst", zstd.compress(lines("b")) + zstd.compress(lines("c")))
-    put(bucket, "web/deep/c.jsonl", lines("not matched"))
+    put(bucket, "web/deep/test/c.jsonl", lines("d"))
+    put(bucket, "web/.hidden/e.jsonl", lines("passed over"))
     put(bucket, "held/test.txt", b"whole\n")
     pl.DataFrame({"text": many}).write_parquet(tmp_path / "x.parquet", row_group_size=500)
     put(bucket, "more/x.parquet", (tmp_path / "x.parquet").read_bytes())
@@ -89,10 +90,11 @@ def test_objects_read_like_files(tmp_path: Path, bucket: Any) -> None:
     )
     main([str(folder)])
     ingest(tmp_path / "out", params(folder, shard_mb=0.03), workers=2)
-    assert texts(tmp_path / "out") == [*many, "b", "c", "whole\n", *many]
-    assert manifest(tmp_path / "out")["sources"] == {"more": 1501, "web": 1502}
+    assert texts(tmp_path / "out") == [*many, "b", "c", "d", "whole\n", *many]
+    assert manifest(tmp_path / "out")["sources"] == {"more": 1501, "web": 1503}
     found = {row[0]: row[1:4:2] for row in rows(tmp_path / "out", "documents")}
     assert found["s3://data/web/a.jsonl:1500"] == ("web", None)
+    assert found["s3://data/web/deep/test/c.jsonl:1"] == ("web", "test")
     assert found["s3://data/held/test.txt:1"] == ("more", "test")
 
 

@@ -14,6 +14,7 @@ from backports import zstd
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
+from pipeline.sources import find_files
 from pipeline.sources.__main__ import main
 from tests.pipeline.ingest.stage import ingest, manifest, params, quarantining, texts
 
@@ -65,7 +66,7 @@ def test_objects_of_any_store_are_found_pinned_and_read(tmp_path: Path, protocol
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "sources.yaml").write_text(
-        f"web: {{path: '{protocol}://data/web/*'}}\nmore: {{path: '{protocol}://data/held'}}\n"
+        f"web: {{path: '{protocol}://data/web/*.jsonl*'}}\nmore: {{path: '{protocol}://data/held'}}\n"
     )
     main([str(folder)])
     pinned = json.loads((folder / "sources.lock.json").read_text())
@@ -81,3 +82,38 @@ def test_objects_of_any_store_are_found_pinned_and_read(tmp_path: Path, protocol
     system.rm("/data/held/test.txt")
     with pytest.raises(ValueError, match=rf"{protocol}://.*/data/held/test\.txt: there is no such object"):
         ingest(tmp_path / "out", quarantining(folder))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("", "a.jsonl crawl-1/a.jsonl crawl-1/test/deep/b.jsonl crawl-2.jsonl test/c.jsonl"),
+        ("*", "a.jsonl crawl-1/a.jsonl crawl-1/test/deep/b.jsonl crawl-2.jsonl test/c.jsonl"),
+        ("**", "a.jsonl crawl-1/a.jsonl crawl-1/test/deep/b.jsonl crawl-2.jsonl test/c.jsonl"),
+        ("crawl-*", "crawl-1/a.jsonl crawl-1/test/deep/b.jsonl crawl-2.jsonl"),
+        ("*/test", "crawl-1/test/deep/b.jsonl"),
+        ("**/a*", "a.jsonl crawl-1/a.jsonl"),
+        ("crawl-1", "crawl-1/a.jsonl crawl-1/test/deep/b.jsonl"),
+        (".h", ".h/d.jsonl"),
+    ],
+)
+def test_a_pattern_means_in_a_store_what_it_means_on_a_disk(
+    tmp_path: Path, protocol: str, pattern: str, expected: str
+) -> None:
+    names = ["a.jsonl", "crawl-1/a.jsonl", "crawl-1/test/deep/b.jsonl", "crawl-2.jsonl", "test/c.jsonl"]
+    hidden = [".h/d.jsonl", ".e.jsonl", "crawl-1/.f/g.jsonl", "crawl-1/test/.h.jsonl"]
+    folder, system = tmp_path / "in", fsspec.filesystem(protocol)
+    folder.mkdir()
+    found = []
+    for name in names + hidden:
+        system.pipe(f"/data/test/far/{name}", lines(name))
+        (tmp_path / "test/far" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "test/far" / name).write_bytes(lines(name))
+    for base in (f"{protocol}://data/test/far", f"{tmp_path}/test/far"):
+        (folder / "sources.yaml").write_text(f"web: {{path: '{base}/{pattern}'}}\n")
+        main([str(folder)])
+        found.append([(file.name.partition("/far/")[2].lstrip("/"), file.split) for file in find_files(folder)])
+    assert found[0] == found[1]
+    assert [name for name, _ in found[0]] == expected.split()
+    for name, split in found[0]:
+        assert split == ("test" if name in ("crawl-1/test/deep/b.jsonl", "test/c.jsonl") else None)

@@ -15,7 +15,7 @@ from pipeline.sources import find_files
 from pipeline.sources.__main__ import main
 from pipeline.sources.pins import read_pins
 from pipeline.work import WorkFolder
-from tests.pipeline.ingest.stage import ingest, manifest, params, rows, texts, write_jsonl
+from tests.pipeline.ingest.stage import ingest, manifest, params, quarantining, rows, texts, write_jsonl
 
 
 def catalog(folder: Path, text: str) -> None:
@@ -42,6 +42,27 @@ def test_each_record_says_its_source(tmp_path: Path) -> None:
         ("chat-2", "validation", "more.jsonl"),
     ]
     assert manifest(tmp_path / "out")["sources"] == {"chat-2": 2, "web": 3}
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_folders_below_a_path_fix_splits_inside_and_outside(tmp_path: Path, scheme: str) -> None:
+    folder, far = tmp_path / "in", tmp_path / "test" / "far"  # what is above a path does not count
+    for name in ("a/test/x.jsonl", "a/x.jsonl", "dev/deep/x.jsonl", "test.jsonl"):
+        one(folder, f"q/{name}"), one(far, name)
+    splits = {"a/test/x.jsonl": "test", "a/x.jsonl": None, "dev/deep/x.jsonl": "validation", "test.jsonl": "test"}
+    catalog(folder, "q: {path: q}\n")
+    assert {file.name: file.split for file in find_files(folder)} == {f"q/{name}": splits[name] for name in splits}
+    for path in (far, f"{far}/", f"{far}/*", f"{far}/**/*.jsonl"):
+        catalog(folder, f"q: {{path: q}}\nfar: {{path: '{scheme}{path}'}}\n")
+        main([str(folder)])
+        found = {os.path.relpath(file.name, far): file.split for file in find_files(folder) if file.source == "far"}
+        assert found == splits, path
+    catalog(folder, f"q: {{path: q}}\nfar: {{path: '{scheme}{far}/a/test/x.jsonl'}}\n")
+    main([str(folder)])
+    assert find_files(folder)[-1].split is None
+    (folder / "sources.yaml").unlink()
+    (folder / "sources.lock.json").unlink()
+    assert {file.name: file.split for file in find_files(folder)} == {f"q/{name}": splits[name] for name in splits}
 
 
 @pytest.mark.parametrize("outside", [False, True])
@@ -194,6 +215,39 @@ def test_a_file_is_read_once_however_its_path_is_written(tmp_path: Path) -> None
     main([str(folder)])
     ingest(tmp_path / "out", params(folder))
     assert texts(tmp_path / "out") == ["m", "n", "a"]
+
+
+def test_a_file_uri_is_the_path(tmp_path: Path) -> None:
+    folder, far = tmp_path / "in", tmp_path / "far"
+    one(far, "a.jsonl", "a"), one(folder, "b.jsonl", "b")
+    ways = [f"file://{far}/a.jsonl", f"file://{far}/./a.jsonl", f"file://{far}/..//far/*.jsonl", "../far/a.jsonl"]
+    catalog(folder, f"all: {{path: {[*ways, f'file://{folder}/b.jsonl']}}}\n")
+    main([str(folder)])
+    assert sorted(read_pins(folder)) == sorted(ways)
+    assert [file.name for file in find_files(folder)] == [f"{far}/a.jsonl", "b.jsonl"]
+    for way in ways:
+        catalog(folder, f"near: {{path: b.jsonl}}\none: {{path: {far}/a.jsonl}}\nother: {{path: '{way}'}}\n")
+        main([str(folder)])
+        with pytest.raises(ValueError, match=r"a\.jsonl is in two sources, one and other; leave it in one"):
+            find_files(folder)
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_an_empty_file_outside_is_put_aside_as_one_inside_is(tmp_path: Path, scheme: str) -> None:
+    folder, far = tmp_path / "in", tmp_path / "far"
+    one(far, "a.jsonl", "a")
+    for name in ("b.jsonl", "c.txt", "d.parquet", "e.jsonl.zst"):
+        (far / name).touch()
+    catalog(folder, f"far: {{path: '{scheme}{far}'}}\n")
+    main([str(folder)])
+    ingest(tmp_path / "out", quarantining(folder))
+    assert texts(tmp_path / "out") == ["a"]
+    assert manifest(tmp_path / "out")["quarantined"] == {"empty": 4}
+    with pytest.raises(ValueError, match=r"far/b\.jsonl is empty: fill it or take it away"):
+        ingest(tmp_path / "out", params(folder))
+    one(far, "b.jsonl", "filled since")
+    with pytest.raises(ValueError, match=r"far/b\.jsonl is not what sources\.lock\.json pins"):
+        ingest(tmp_path / "out", quarantining(folder))
 
 
 @pytest.mark.parametrize("paths", ["['{far}', near]", "[near, '{far}']"])
