@@ -38,7 +38,11 @@ def find_objects(uri: str) -> list[str]:
         if system.isfile(path):
             return [system.unstrip_protocol(path)]
         found = _match(system, path) if split_pattern(path)[1] else system.find(path)
-        return sorted(system.unstrip_protocol(name) for name in found if not is_hidden(name_below(path, name)))
+        return sorted(
+            system.unstrip_protocol(name)
+            for name in found
+            if not name.endswith("/") and not is_hidden(name_below(path, name))  # x/ is how consoles make a folder x
+        )
 
 
 def describe(uri: str) -> tuple[int, str | None]:

@@ -81,6 +81,8 @@ def test_objects_read_like_files(tmp_path: Path, bucket: Any) -> None:
     put(bucket, "web/a.jsonl", lines(*many))
     put(bucket, "web/b.jsonl.zst", zstd.compress(lines("b")) + zstd.compress(lines("c")))
     put(bucket, "web/deep/test/c.jsonl", lines("d"))
+    put(bucket, "web/deep/", b"")
+    put(bucket, "web/empty/", b"")
     put(bucket, "web/.hidden/e.jsonl", lines("passed over"))
     put(bucket, "held/test.txt", b"whole\n")
     pl.DataFrame({"text": many}).write_parquet(tmp_path / "x.parquet", row_group_size=500)

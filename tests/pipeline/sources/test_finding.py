@@ -224,7 +224,11 @@ def test_a_file_uri_is_the_path(tmp_path: Path) -> None:
     catalog(folder, f"all: {{path: {[*ways, f'file://{folder}/b.jsonl']}}}\n")
     main([str(folder)])
     assert sorted(read_pins(folder)) == sorted(ways)
-    assert [file.name for file in find_files(folder)] == [f"{far}/a.jsonl", "b.jsonl"]
+    files = find_files(folder)
+    assert [file.name for file in files] == [f"{far}/a.jsonl", "b.jsonl"]
+    lock = folder / "sources.lock.json"
+    lock.write_text(lock.read_text().replace(f'"{far}/a.jsonl"', f'"file://{far}/a.jsonl"'))  # as locks once had it
+    assert find_files(folder) == files
     for way in ways:
         catalog(folder, f"near: {{path: b.jsonl}}\none: {{path: {far}/a.jsonl}}\nother: {{path: '{way}'}}\n")
         main([str(folder)])
