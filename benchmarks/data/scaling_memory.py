@@ -24,7 +24,8 @@ from pipeline.shards.tables import KINDS
 DRAWN = (24 * BLOCK, 48 * BLOCK)
 MIXED = (2 * BLOCK, 6 * BLOCK)
 MATCHED = (1 << 19, 1 << 20)
-"""Records, of a source, and entries of a range, at the two sizes."""
+OPENED = (500, 1500)
+"""Records, of a source, entries of a range, and runs that a range opens, at the two sizes."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Held:
     """For each record of a source that is written more or less often than once."""
     matching: float
     """For each byte of a range."""
+    opening: float
+    """For each run that a range opens, with an entry of it."""
 
 
 def measure_memory() -> Held:
@@ -50,6 +53,7 @@ def measure_memory() -> Held:
             _slope(_drawing, DRAWN),
             _slope(lambda records: _mixing(records, place), MIXED),
             _slope(lambda entries: _matching(entries, place), MATCHED) / ENTRY.itemsize,
+            _slope(lambda shards: _opening(shards, place), OPENED),
         )
 
 
@@ -80,6 +84,17 @@ def _matching(entries: int, folder: Path) -> Callable[[], object]:
     return lambda: match(job)
 
 
+def _opening(shards: int, folder: Path) -> Callable[[], object]:
+    names = np.random.default_rng(0).integers(0, 1 << 63, shards, dtype=np.uint64)
+    paths = [folder / f"run-{shard}.npy" for shard in range(shards)]
+    for shard, path in enumerate(paths):
+        write_run(path, *2 * [names[shard : shard + 1]], np.zeros(1, dtype=np.uint32))
+    np.save(folder / "taking-part.npy", np.ones(shards, dtype=bool))
+    (job,) = matches(paths, list(range(shards)), folder / "taking-part.npy", folder / "matched")
+    job.folder.mkdir(exist_ok=True)
+    return lambda: match(job)
+
+
 def _slope(work: Callable[[int], Callable[[], object]], sizes: tuple[int, int]) -> float:
     """The bytes by which the peak grows with each of what `work` is given the number of."""
     peaks = []
@@ -99,4 +114,7 @@ def print_memory(documents: float) -> None:
     print(f"  {held.masks * gb:,.0f} GB for which records take part ({held.masks} bytes a record)")
     print(f"  {held.draw * gb:,.0f} GB for the draw of the splits ({held.draw:.1f} bytes a record, a group of its own)")
     print(f"  {held.mixing:.0f} bytes for each record of the largest source that is mixed")
-    print(f"memory of a worker that matches a range: {held.matching * RANGE_BYTES / 1e9:.2f} GB")
+    print(
+        f"memory of a worker that matches a range: {held.matching * RANGE_BYTES / 1e9:.2f} GB,"
+        f" and {held.opening:.0f} bytes for each shard"
+    )
