@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 
 import numpy as np
 import tokenizers
 
-from pipeline.chat.rendering import Control, Rendered, Renderer, unused_characters
+from pipeline.chat.rendering import Control, Rendered, Renderer, beginning, unused_characters
 from pipeline.chat.schemas import Message
 from pipeline.chat.tokenizer import Tokenizer
 
@@ -56,20 +57,25 @@ class JinjaTemplate:
             return (
                 f"the chat template has no {{% generation %}} block: what the assistant says is not marked. {_REMEDY}"
             )
-        asked, answered, more, last = unused_characters([str(self.tokenizer.chat_template)], 4)
-        rendered = self._renderer.render([*_turns(asked, answered), *_turns(more, last)])
-        inside = "".join(rendered.text[start:stop] for start, stop in rendered.answers)
-        if not {answered, last} <= set(inside) or {asked, more} & set(inside):
-            return (
-                f"the {{% generation %}} blocks of the chat template do not hold each answer and no question. {_REMEDY}"
-            )
+        told, asked, answered, more, last = unused_characters([str(self.tokenizer.chat_template)], 5)
+        turns = [*_turns(asked, answered), *_turns(more, last)]
+        probes = [self._renderer.render(turns)]
+        with suppress(ValueError):  # a template may refuse system messages
+            probes.append(self._renderer.render([{"role": "system", "content": told}, *turns]))
+        for rendered in probes:
+            inside = {char for start, stop in rendered.answers for char in rendered.text[start:stop]}
+            if not {answered, last} <= inside or {told, asked, more} & inside:
+                return (
+                    "the {% generation %} blocks of the chat template do not hold each answer "
+                    f"and no question or system message. {_REMEDY}"
+                )
         return None
 
     def encode(self, messages: Sequence[Message]) -> tuple[np.ndarray, np.ndarray]:
         """One conversation: ids (n,) int64, and mask (n,) bool, true on the assistant's words and their end token.
 
         Raises:
-            ValueError: the template marks no answers or does not take these messages.
+            ValueError: the template does not mark each answer, or does not take these messages.
         """
         return self.encode_batch([messages])[0]
 
@@ -80,6 +86,7 @@ class JinjaTemplate:
         found = []
         for messages in conversations:
             rendered = self._renderer.render(messages)
+            _check_answers(rendered, messages)
             ids, offsets = self._tokens(rendered)
             found.append((ids, supervised(rendered, offsets)))
         return found
@@ -149,7 +156,7 @@ def supervised(rendered: Rendered, offsets: np.ndarray) -> np.ndarray:
         offsets: (n, 2) the characters of `rendered.text` that each token stands for.
 
     Raises:
-        ValueError: there is no answer, or no control token ends one.
+        ValueError: no control token ends an answer.
     """
     text = rendered.text
     learned = np.zeros(len(text) + 1, dtype=bool)
@@ -162,11 +169,22 @@ def supervised(rendered: Rendered, offsets: np.ndarray) -> np.ndarray:
                 f"no control token ends the answer {text[start:stop][:60]!r} in the chat template. {_REMEDY}"
             )
         learned[stop] = True
-    if not learned.any():
-        raise ValueError(f"the chat template leaves out every answer of the conversation {text[:60]!r}")
     before = np.concatenate([[0], np.cumsum(learned)])
     starts, stops = offsets.T
     return before[np.maximum(stops, starts + 1)] > before[starts]
+
+
+def _check_answers(rendered: Rendered, messages: Sequence[Message]) -> None:
+    """
+    Raises:
+        ValueError: there is not one generation block for each answer, so one is left out or another text learned.
+    """
+    answers = sum(message["role"] == "assistant" for message in messages)
+    if len(rendered.answers) != answers:
+        raise ValueError(
+            f"the chat template writes {len(rendered.answers)} {{% generation %}} blocks for the {answers} answers "
+            f"of the conversation beginning {beginning(messages)!r}. {_REMEDY}"
+        )
 
 
 def _turns(asked: str, answered: str) -> list[Message]:

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, nodes
@@ -24,6 +24,10 @@ from pipeline.chat.schemas import ROLES, Message
 
 _PRIVATE_USE = range(0xE000, 0xF900)
 _BEGIN, _FINISH = "_generation_begins", "_generation_ends"
+_CUT_UP = (
+    "the chat template cuts up what a {% generation %} block wrote, so where the answer begins and ends is lost. "
+    "Cut message['content'] before the block instead"
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ class Renderer:
         """Render `messages`; as a `prompt`, up to where the assistant's next answer begins.
 
         Raises:
-            ValueError: a role that is none of `ROLES`, or the template does not take these messages.
+            ValueError: a role that is none of `ROLES`, the template does not take these messages, or it cuts up what a
+                generation block wrote.
         """
         for message in messages:
             if message["role"] not in ROLES:
@@ -101,7 +106,7 @@ class Renderer:
                 messages=guarded, tools=None, documents=None, add_generation_prompt=prompt, **variables
             )
         except Exception as error:  # a template is a program, which may fail in any way
-            begun = "".join(contents[:1])[:60]
+            begun = beginning(messages)
             raise ValueError(f"the chat template does not take the conversation beginning {begun!r}: {error}") from None
         return self._tell_apart(text, guard, begin, finish, separator)
 
@@ -134,14 +139,23 @@ class Renderer:
             at = found.end()
             if found[0] == begin:
                 begun.append(length)
-            elif found[0] == finish:
+            elif found[0] == finish and begun:
                 answers.append((begun.pop(), length))
+            elif found[0] == finish:
+                raise ValueError(_CUT_UP)
             elif found[0] != guard:
                 controls.append(self._controls[found[0]])
                 parts.append(separator)
                 length += 1
+        if begun:
+            raise ValueError(_CUT_UP)
         text = "".join([*parts, marked[at:]])
         return _without_stripped(Rendered(text, separator, [control.id for control in controls], answers), controls)
+
+
+def beginning(messages: Sequence[Message]) -> str:
+    """The words in which a conversation begins, for a message of an error."""
+    return messages[0]["content"][:60] if messages else ""
 
 
 def unused_characters(texts: Sequence[str], count: int) -> list[str]:
@@ -161,20 +175,19 @@ def _without_stripped(rendered: Rendered, controls: Sequence[Control]) -> Render
     """Without the white space that the control tokens take."""
     if not any(control.lstrip or control.rstrip for control in controls):
         return rendered
-    text, kept = rendered.text, [True] * len(rendered.text)
-    places = [place for place, char in enumerate(text) if char == rendered.separator]
-    for place, control in zip(places, controls, strict=True):
-        before, after = text[:place], text[place + 1 :]
-        first = len(before.rstrip()) if control.lstrip else place
-        last = place + 1 + (len(after) - len(after.lstrip()) if control.rstrip else 0)
-        kept[first:place] = [False] * (place - first)
-        kept[place + 1 : last] = [False] * (last - place - 1)
-    moved = [0]
-    for keep in kept:
-        moved.append(moved[-1] + keep)
+    parts: list[str] = []
+    kept: list[bool] = []
+    strip_start = [False, *(control.rstrip for control in controls)]
+    strip_end = [*(control.lstrip for control in controls), False]
+    for part, start, end in zip(rendered.text.split(rendered.separator), strip_start, strip_end, strict=True):
+        words = part.lstrip() if start else part
+        first = len(part) - len(words)
+        words = words.rstrip() if end else words
+        parts.append(words)
+        kept += [False] * first + [True] * len(words) + [False] * (len(part) - first - len(words)) + [True]
+    moved = list(accumulate(kept, initial=0))
     answers = [(moved[start], moved[stop]) for start, stop in rendered.answers]
-    words = "".join(char for char, keep in zip(text, kept, strict=True) if keep)
-    return Rendered(words, rendered.separator, rendered.controls, answers)
+    return Rendered(rendered.separator.join(parts), rendered.separator, rendered.controls, answers)
 
 
 class _GenerationBlock(Extension):

@@ -102,11 +102,15 @@ def read_ranks(file: Path) -> dict[bytes, int]:
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         try:
-            if line:
-                token, rank = line.split()
-                ranks[base64.b64decode(token, validate=True)] = int(rank)
+            if not line:
+                continue
+            encoded, rank = line.split()
+            token, place = base64.b64decode(encoded, validate=True), int(rank)
         except (ValueError, binascii.Error):
             raise ValueError(f"{file}:{number}: expected a token in base64 and its rank, found {line[:60]!r}") from None
+        if token in ranks:
+            raise ValueError(f"{file}:{number}: the token {token[:60]!r} stands there a second time")
+        ranks[token] = place
     missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
     if missing:
         raise ValueError(f"{file}: byte {missing[0]:#04x} is no token; the file is cut off or of another format")

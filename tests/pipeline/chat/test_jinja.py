@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from pipeline.chat.jinja import JinjaTemplate
+from pipeline.chat.rendering import Control, Renderer
 from pipeline.chat.schemas import Message
 from pipeline.chat.template import template_for
 from pipeline.chat.tokenizer import load_tokenizer
@@ -217,6 +219,11 @@ def test_a_follow_up_goes_on_from_the_end_of_an_answer(tmp_path: Path) -> None:
 
 WITHOUT = CHATML.replace("{%- generation %}", "").replace("{%- endgeneration %}", "")
 EVERYTHING = "{% generation %}" + WITHOUT + "{% endgeneration %}"
+NOT_THE_USER = CHATML.replace("message['role'] == 'assistant'", "message['role'] != 'user'")
+MARKED_IF = """\
+{% for m in messages %}{% if m.role == 'assistant' and CONDITION %}
+{% generation %}{{ m.content }}</s>{% endgeneration %}{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"""
+NOT_AFTER_SYSTEM = MARKED_IF.replace("CONDITION", "(messages[0].role != 'system' or loop.last)")
 UNCLOSED = """\
 {% for m in messages %}{{ m.content if m.role == 'user' }}{% if m.role == 'assistant' %}
 {% generation %}{{ m.content }}{% endgeneration %} {% endif %}.</s>{% endfor %}"""
@@ -227,6 +234,8 @@ UNCLOSED = """\
     [
         (WITHOUT, r"no {% generation %} block.*Give a template as tokenize\.chat_template"),
         (EVERYTHING, r"do not hold each answer and no question"),
+        (NOT_THE_USER, r"do not hold each answer and no question or system message"),
+        (NOT_AFTER_SYSTEM, r"do not hold each answer"),
         (UNCLOSED, r"no control token ends the answer"),
         (
             "{% for m in messages %}{% if m.role == 'x' %}{% generation %}{% endgeneration %}{% endif %}{% endfor %}",
@@ -239,6 +248,46 @@ def test_no_mask_is_an_error_and_not_a_mask_of_ones(tmp_path: Path, source: str,
     with pytest.raises(ValueError, match=message):
         template.encode(messages([("x", "y")]))
     assert template.encode_prompt(messages([("x", "y")])[:1]) is not None
+
+
+@pytest.mark.parametrize(("condition", "blocks"), [("loop.index0 < 5", 2), ("messages[0].content != 'q0'", 0)])
+def test_a_left_out_answer_that_only_some_conversations_have_is_an_error(
+    tmp_path: Path, condition: str, blocks: int
+) -> None:
+    template = load(tmp_path, byte_level(), MARKED_IF.replace("CONDITION", condition))
+    message = f"writes {blocks} {{% generation %}} blocks for the 3 answers of the conversation beginning 'q0'"
+    with pytest.raises(ValueError, match=message):
+        template.encode(messages([("q0", "a0"), ("q1", "a1"), ("q2", "a2")]))
+
+
+def test_answers_in_a_row_have_a_block_each(tmp_path: Path) -> None:
+    template = load(tmp_path, byte_level(), CHATML)
+    ids, mask = template.encode([*messages([("q", "one")]), {"role": "assistant", "content": "two"}])
+    raw = template.tokenizer.backend.decode(ids[mask].tolist(), skip_special_tokens=False)
+    assert raw == "one<|im_end|>two<|im_end|>"
+
+
+@pytest.mark.parametrize("cut", ["[1:]", "[:-1]"])
+def test_a_template_that_cuts_up_a_block_says_so(tmp_path: Path, cut: str) -> None:
+    block = "{% set said %}{% generation %}{{ m.content }}</s>{% endgeneration %}{% endset %}{{ said" + cut + " }}"
+    source = "{% for m in messages %}{% if m.role == 'assistant' %}" + block + "{% endif %}{% endfor %}"
+    with pytest.raises(ValueError, match=r"cuts up what a {% generation %} block wrote"):
+        load(tmp_path, byte_level(), source)
+
+
+def test_time_grows_with_the_turns_and_not_with_their_square() -> None:
+    renderer = Renderer("{% for m in messages %}{{ m.content }} <e> {% endfor %}", {}, {"<e>": Control(1, True, True)})
+
+    def seconds(turns: int) -> float:
+        said: list[Message] = [{"role": "user", "content": "a turn of some forty characters, all told"}] * turns
+        taken = []
+        for _ in range(3):
+            start = time.process_time()
+            renderer.render(said)
+            taken.append(time.process_time() - start)
+        return min(taken)
+
+    assert seconds(12_000) < 8 * seconds(3_000)  # 4 times, with room for noise; their square would be 16 times
 
 
 @pytest.mark.parametrize(
@@ -258,6 +307,7 @@ def test_a_template_that_fails_says_why(tmp_path: Path, source: str, message: st
 def test_messages_that_a_template_refuses(tmp_path: Path) -> None:
     source = "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}" + CHATML
     template = load(tmp_path, byte_level(), source)
+    assert template.encode(messages([("x", "y")]))[1].any()
     with pytest.raises(ValueError, match="beginning 'Be brief': no system here"):
         template.encode([{"role": "system", "content": "Be brief"}, *messages([("x", "y")])])
     with pytest.raises(ValueError, match="role 'tool'; known roles are system, user, assistant"):

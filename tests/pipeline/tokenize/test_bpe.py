@@ -41,6 +41,14 @@ def test_indentation_is_one_token_and_numbers_are_digits() -> None:
     assert tokens == ["):Ċ", "ĠĠĠĠĠĠĠ", "Ġreturn", "Ġ", "1", "2", "3"]
 
 
+@pytest.mark.parametrize(("first", "second"), [("a", "b"), ("!", "?"), ("\t", " ")])
+def test_a_long_word_is_cut_for_training_alone(first: str, second: str) -> None:
+    word = first * 256 + second * 256
+    tokenizer = train_bpe([word], 300)
+    assert tokenizer.encode(word).offsets == [(0, 256), (256, 512)]  # else one token: 300 leaves room for all merges
+    assert [piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str("a" * 600)] == ["a" * 600]
+
+
 def test_the_fast_encoder_takes_it(tmp_path: Path) -> None:
     pytest.importorskip("gigatoken")
     train_bpe(python_source(), 1000).save(str(tmp_path / "tokenizer.json"))

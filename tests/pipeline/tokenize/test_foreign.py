@@ -181,6 +181,7 @@ def test_a_known_file_needs_no_pattern_and_an_unknown_one_says_so(tmp_path: Path
     [
         ("a.tiktoken", b"IQ== 0\nnonsense\n", r"a\.tiktoken:2: expected a token in base64"),
         ("a.tiktoken", b"IQ== 0\n", r"byte 0x00 is no token"),
+        ("a.tiktoken", b"IQ== 0\nIQ== 1\n", r"a\.tiktoken:2: the token b'!' stands there a second time"),
         ("a.model", b"\x00\x01", r"a\.model: not a SentencePiece model"),
         ("a.model", b"", r"a\.model: not a SentencePiece model"),
     ],
