@@ -107,9 +107,12 @@ def split_lines(blocks: Iterable[bytes], limit: int, offset: int = 0) -> Iterato
                 ends, rest = [*ends, rest], b""  # its newline is the one before the blank lines
             for end in ends:
                 size += len(end) + 1
-                yield offset, size, 1, bytes(held) + end + b"\n" if size <= limit else bytes(held) or end[:limit]
+                if held:
+                    yield offset, size, 1, bytes(held) + end + b"\n" if size <= limit else bytes(held)
+                    held.clear()
+                else:
+                    yield offset, size, 1, end + b"\n" if size <= limit else end[:limit]
                 offset, size = offset + size, 0
-                held.clear()
             size += len(rest)
             if size <= limit or not held:
                 held += rest
