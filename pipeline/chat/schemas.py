@@ -96,7 +96,7 @@ def _two_fields(prompt: str, response: str) -> Schema:
 def _instruction(response: str) -> Schema:
     def convert(record: Mapping[str, Any]) -> list[Message]:
         parts = [string_field(record, "instruction")]
-        parts += [string_field(record, field) for field in ("input", "context") if record.get(field)]
+        parts += [string_field(record, field) for field in ("input", "context") if record.get(field) not in (None, "")]
         return as_messages("\n\n".join(parts), string_field(record, response))
 
     return Schema(("instruction", response), convert)

@@ -94,7 +94,7 @@ def split_lines(blocks: Iterable[bytes], limit: int, offset: int = 0) -> Iterato
     Args:
         offset: of the first block.
     """
-    size, held = 0, b""
+    size, held = 0, bytearray()
     for block in blocks:
         parts = _BLANK_LINES.split(block)
         for index, part in enumerate(parts):
@@ -107,13 +107,17 @@ def split_lines(blocks: Iterable[bytes], limit: int, offset: int = 0) -> Iterato
                 ends, rest = [*ends, rest], b""  # its newline is the one before the blank lines
             for end in ends:
                 size += len(end) + 1
-                yield offset, size, 1, held + end + b"\n" if size <= limit else held or end[:limit]
-                offset, size, held = offset + size, 0, b""
+                if held:
+                    yield offset, size, 1, bytes(held) + end + b"\n" if size <= limit else bytes(held)
+                    held.clear()
+                else:
+                    yield offset, size, 1, end + b"\n" if size <= limit else end[:limit]
+                offset, size = offset + size, 0
             size += len(rest)
             if size <= limit or not held:
                 held += rest
     if size:
-        yield offset, size, 1, held
+        yield offset, size, 1, bytes(held)
 
 
 def _blank_lines(lines: bytes, offset: int, limit: int) -> Iterator[tuple[int, int, int, bytes]]:

@@ -126,5 +126,5 @@ def _depth(data: bytes) -> int:
     return int(np.cumsum(np.where(opened, 1, -1)).max(initial=0))
 
 
-_NO_SIGNS = re.compile(rb'"(?:[^"\\]|\\.)*"|[^][{}"]+|"', re.DOTALL)
+_NO_SIGNS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[^][{}"]++|"', re.DOTALL)  # possessive: no memory for each character
 _DECODER = json.JSONDecoder(object_pairs_hook=_no_key_twice, parse_int=_integer)

@@ -110,7 +110,8 @@ KINDS = {
     "phone": _Kind(
         r"\+\d|\d\)?[ .-]?\d{3}[ .-]\d{4}",
         re.compile(
-            r"(?<![\w+])\+\d{1,3}(?:[ .-]?(?:\(\d{1,4}\)|\d{1,5})){2,6}(?![\w-])"  # E.164, with separators
+            # E.164, with separators: in possessive parts, for digits can be divided among plain ones in very many ways
+            r"(?<![\w+])\+(?:\d{1,3}+(?:[ .-]?+(?:\(\d{1,4}\)|\d{1,5}+)){2,6}|\d{3}[ .-]?\d{5})(?![\w-])"
             r"|(?<![\w.+-])(?:1[ .-])?(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[ .-])[2-9]\d{2}[ .-]\d{4}(?![\w-]|\.\d)",  # NANP
             re.ASCII,
         ),
