@@ -63,8 +63,7 @@ class Text(Range):
             message = f"not UTF-8: {error.reason}; write the file as UTF-8"
             return bad_record(self.file, number, "not_utf8", message, data)
         record_id = f"{self.file.name}:{first}"
-        group = f"{self.file.name}:1"  # one for all that a file is cut into: parts of a book are on the same side
-        return Record(record_id, self.file.source, group, self.file.split, text)
+        return Record(record_id, self.file.source, record_id, self.file.split, text)
 
 
 def _not_nothing(part: Range, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:

@@ -218,14 +218,3 @@ def test_deep_nesting_is_an_error_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "fine"}\n{"text": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
     with pytest.raises(ValueError, match=r"a\.jsonl:2: nested more than"):
         ingest(tmp_path / "out", params(tmp_path / "a.jsonl"))
-
-
-def test_the_pieces_of_a_text_file_that_is_cut_are_one_group(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "book.txt").write_text("a line of the book\n" * 600)
-    (tmp_path / "in" / "note.txt").write_text("another\n")
-    ingest(tmp_path / "out", params(tmp_path / "in", max_record_mb=0.001))
-    groups = {row[0]: row[2] for row in rows(tmp_path / "out", "documents")}
-    assert len(groups) > 10
-    assert {group for name, group in groups.items() if name.startswith("book.txt")} == {"book.txt:1"}
-    assert groups["note.txt:1"] == "note.txt:1"
