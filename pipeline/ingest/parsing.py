@@ -126,5 +126,7 @@ def _depth(data: bytes) -> int:
     return int(np.cumsum(np.where(opened, 1, -1)).max(initial=0))
 
 
-_NO_SIGNS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[^][{}"]++|"', re.DOTALL)  # possessive: no memory for each character
+# Possessive: no memory for each character. A string that does not end goes to the end, as for JSON, so that no `\"` of
+# it is tried as the start of another
+_NO_SIGNS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[^][{}"]++', re.DOTALL)
 _DECODER = json.JSONDecoder(object_pairs_hook=_no_key_twice, parse_int=_integer)
