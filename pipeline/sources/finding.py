@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.sources.catalog import CATALOG, Source, read_catalog
 from pipeline.sources.files import File
 from pipeline.sources.patterns import matches, name_below, split_pattern
 from pipeline.sources.pins import LOCK, Pins, make_pin, read_pins
-from pipeline.sources.remote import HOW_TO_PIN, find_objects, is_uri, without_file_scheme
+from pipeline.sources.remote import HOW_TO_PIN, find_objects, in_store, is_uri, without_file_scheme
 from pipeline.sources.walking import EMPTY, Found, look, walk
 
 INPUT = "input"
@@ -87,8 +88,9 @@ def _of_catalog(folder: Path, found: list[Found]) -> list[File]:
                 raise ValueError(f"{folder / CATALOG}: source {source.name!r}: there is no file at {path}")
             for file in there:
                 place = _place(file.location)
-                if pattern is not None or place not in mine:  # a name in the folder comes before a pinned spelling
-                    mine[place] = file
+                known = mine.get(place, file)
+                first = known if pattern is None else file  # a name in the folder comes before a pinned spelling
+                mine[place] = replace(first, split=file.split or known.split)  # held out by any of its paths
         files += sorted(mine.values(), key=lambda file: file.name)
     _require_one_owner(folder, files, found)
     return files
@@ -109,7 +111,7 @@ def _pinned(folder: Path, source: Source, path: str, pins: Pins) -> Iterator[Fil
     where = without_file_scheme(path)
     for pinned, pin in sorted(pins[path].items()):
         location = without_file_scheme(pinned)
-        split = source.split or fixed_split(name_below(where, location))
+        split = source.split or fixed_split(name_below(in_store(where), in_store(location)))
         etag, sha256 = (str(pin[tag]) if tag in pin else None for tag in ("etag", "sha256"))
         fault = None if is_uri(location) or pin["size"] else EMPTY  # of an object, 0 may stand for an unknown size
         yield File(_there(folder, location), location, source.name, split, int(pin["size"]), etag, sha256, fault)
@@ -153,7 +155,9 @@ def _inside(folder: Path, path: str) -> str | None:
 
 def _local_objects(folder: Path, path: str) -> list[str]:
     """The files that a path outside the folder names, written as it is."""
-    base, pattern = (path, "") if os.path.lexists(folder / path) else split_pattern(path)
+    base, pattern = (path, "") if os.path.lexists(folder / path) else split_pattern(path.rstrip("/"))
+    if not base:
+        raise ValueError(f"{folder / CATALOG}: {path}: name a folder before the first wildcard, all of / is too much")
     if not os.path.lexists(folder / base):
         return []
     if os.path.isdir(folder / base):

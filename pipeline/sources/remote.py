@@ -26,6 +26,21 @@ def without_file_scheme(path: str) -> str:
     return path.removeprefix("file://")
 
 
+def in_store(location: str) -> str:
+    """A location as its store has it, which may leave out a host or an account; a path as it is.
+
+    Raises:
+        ValueError: the store's package is missing.
+    """
+    if not is_uri(location):
+        return location
+    with _reaching(location):
+        from fsspec import get_filesystem_class
+
+        stripped: str = get_filesystem_class(location.partition("://")[0])._strip_protocol(location)
+        return stripped
+
+
 def find_objects(uri: str) -> list[str]:
     """The URIs of the objects that a URI names: itself, all below it, or all that match it as a pattern or lie below a
     folder that does; sorted. As in a local folder, those with a hidden name below its part without wildcards are not.

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor, bfloat16, dtype, empty_like, float16, float32, is_grad_enabled, mul
+from torch import Tensor, bfloat16, dtype, empty_like, float16, float32, int64, is_grad_enabled, mul
 
 from model.ops._common import Backend, check_shape, chosen, compute_dtype, runs_triton
 from model.ops._native import runs_native
@@ -19,7 +19,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, bac
     Args:
         hidden: (rows, d_model).
         weight: (vocab, d_model), rounded to hidden's dtype for the products; its gradient is not rounded to that.
-        targets: (rows,) int64 token ids; -100 is ignored. They are not shifted here.
+        targets: (rows,) token ids, of any integer type; -100 is ignored. They are not shifted here.
         backend: "triton" (on a GPU, in fp32, bf16 or fp16), "native" (C, on a CPU, in fp32 or bf16), "torch",
             "reference" or "auto": the fastest that takes these inputs, or what the environment's MAMBA2_BACKEND says.
 
@@ -35,6 +35,9 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, bac
         )
     check_shape("weight", weight, (weight.shape[0], hidden.shape[1]))
     check_shape("targets", targets, (hidden.shape[0],))
+    if targets.is_floating_point() or targets.is_complex():
+        raise ValueError(f"targets are {targets.dtype}: they must be token ids, integers")
+    targets = targets.to(int64)  # before any is compared with IGNORED, which a byte cannot be
     if weight.shape[0] == 0:
         raise ValueError("weight has no rows: the vocabulary must have at least one token")
     path = chosen(

@@ -44,7 +44,7 @@ def forward(hidden: Tensor, weight: Tensor, targets: Tensor, with_gradients: boo
         ValueError: a target that is neither a token nor IGNORED.
     """
     rows, vocab = hidden.shape[0], weight.shape[0]
-    ignored, targets = targets == IGNORED, targets.to(torch.int64)
+    ignored = targets == IGNORED
     if bool(((targets < 0) | (targets >= vocab)).logical_and_(~ignored).any()):
         raise ValueError(f"targets hold token ids outside of the {vocab} of the head")
     targets = targets.masked_fill(ignored, -1).contiguous()

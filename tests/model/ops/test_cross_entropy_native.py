@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.ops._common import Backend
 from model.ops.cross_entropy import IGNORED, linear_cross_entropy, native
 from tests.model.compare import error, outputs_and_gradients
 
@@ -99,10 +100,15 @@ def test_code_that_computes_something_else_is_left(monkeypatch: pytest.MonkeyPat
         assert not native.works.ask()
 
 
-def test_targets_of_another_integer_type() -> None:
-    hidden, weight, targets = make(9, 50, torch.float32)
-    expected = linear_cross_entropy(hidden, weight, targets, backend="native")
-    assert linear_cross_entropy(hidden, weight, targets.int(), backend="native") == expected
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_targets_of_another_integer_type(backend: Backend) -> None:
+    hidden, weight, _ = make(4, 300, torch.float32)
+    targets = torch.tensor([156, 3, 5, 200])  # 156 is -100 in a byte
+    expected = linear_cross_entropy(hidden, weight, targets, backend=backend)
+    for dtype in (torch.int32, torch.int16, torch.uint8):
+        assert linear_cross_entropy(hidden, weight, targets.to(dtype), backend=backend) == expected
+    with pytest.raises(ValueError, match="must be token ids"):
+        linear_cross_entropy(hidden, weight, targets.float(), backend=backend)
 
 
 @pytest.mark.parametrize("target", [-1, -101, 50, 2**40])

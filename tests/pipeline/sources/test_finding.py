@@ -13,6 +13,7 @@ from pipeline.ingest.plan import plan
 from pipeline.shards import Local
 from pipeline.sources import find_files
 from pipeline.sources.__main__ import main
+from pipeline.sources.finding import pin_outside
 from pipeline.sources.pins import read_pins
 from pipeline.work import WorkFolder
 from tests.pipeline.ingest.stage import ingest, manifest, params, quarantining, rows, texts, write_jsonl
@@ -274,3 +275,30 @@ def test_a_tree_of_links_is_read_once(tmp_path: Path) -> None:
     assert [file.name for file in files if not file.fault] == ["30/a.jsonl"]
     assert {file.fault.reason for file in files if file.fault} == {"repeated"}
     assert len(files) == 1 + 60
+
+
+@pytest.mark.parametrize("paths", [["../far/test", "../far"], ["../far", "../far/test"]])
+def test_what_one_of_its_paths_holds_out_is_held_out(tmp_path: Path, paths: list[str]) -> None:
+    one(tmp_path, "far/test/a.jsonl")
+    catalog(tmp_path / "in", f"far: {{path: {paths}}}\n")
+    main([str(tmp_path / "in")])
+    assert [file.split for file in find_files(tmp_path / "in")] == ["test"]
+
+
+def test_folders_below_a_path_that_its_store_writes_otherwise_fix_splits(tmp_path: Path) -> None:
+    """Here without the scheme; others leave out a host or an account."""
+    one(tmp_path, "far/test/a.jsonl"), one(tmp_path, "far/a.jsonl")
+    catalog(tmp_path / "in", f"far: {{path: 'local://{tmp_path}/far'}}\n")
+    main([str(tmp_path / "in")])
+    assert [file.split for file in find_files(tmp_path / "in")] == [None, "test"]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_patterns_outside_that_end_in_a_slash_or_begin_with_a_wildcard(tmp_path: Path, scheme: str) -> None:
+    one(tmp_path, "far/deep/a.jsonl")
+    catalog(tmp_path / "in", f"far: {{path: '{scheme}{tmp_path}/far/*/'}}\n")
+    main([str(tmp_path / "in")])
+    assert [file.name for file in find_files(tmp_path / "in")] == [f"{tmp_path}/far/deep/a.jsonl"]
+    catalog(tmp_path / "in", f"far: {{path: '{scheme}/nowhere*/a.jsonl'}}\n")
+    with pytest.raises(ValueError, match="name a folder before the first wildcard"):
+        pin_outside(tmp_path / "in")
