@@ -108,10 +108,10 @@ def _pinned(folder: Path, source: Source, path: str, pins: Pins) -> Iterator[Fil
             f"{folder / CATALOG}: source {source.name!r}: {path} lies outside {folder}/ and is not pinned in {LOCK}: "
             f"pin what is there now, {HOW_TO_PIN}"
         )
-    where = without_file_scheme(path)
+    where = None if source.split else in_store(without_file_scheme(path))
     for pinned, pin in sorted(pins[path].items()):
         location = without_file_scheme(pinned)
-        split = source.split or fixed_split(name_below(in_store(where), in_store(location)))
+        split = source.split if where is None else fixed_split(name_below(where, in_store(location)))
         etag, sha256 = (str(pin[tag]) if tag in pin else None for tag in ("etag", "sha256"))
         fault = None if is_uri(location) or pin["size"] else EMPTY  # of an object, 0 may stand for an unknown size
         yield File(_there(folder, location), location, source.name, split, int(pin["size"]), etag, sha256, fault)

@@ -7,13 +7,12 @@ static void run_states_back(const struct scan *scan, const struct gradients *to,
     size P = scan->headdim, N = scan->dstate, H = scan->nheads, row = scan->ngroups * N, wide = whole_vectors(P);
     float *grad = take(&room, BLOCK * wide), *weighted = take(&room, LENGTH * wide);
     struct decays now;
-    size blocks = (N + BLOCK - 1) / BLOCK, chunks = chunks_of(scan);
+    size chunks = chunks_of(scan);
 #pragma omp for schedule(static)
-    for (size task = 0; task < scan->batch * H * blocks; task++) {
-        size b = task / blocks / H, h = task / blocks % H, n = task % blocks * BLOCK;
-        size count = N - n < BLOCK ? N - n : BLOCK, g = h / (H / scan->ngroups);
-        size whole = (b * H + h) * P * N;
-        load_state(to->d_final ? to->d_final + whole + n : 0, count, N, P, wide, grad);
+    for (size task = 0; task < blocks_of(scan); task++) {
+        struct block block = block_at(scan, task);
+        size b = block.b, h = block.h, g = block.g, n = block.n, count = block.count;
+        load_state(to->d_final ? to->d_final + block.whole + n : 0, count, N, P, wide, grad);
         for (size c = chunks - 1; c >= 0; c--) {
             struct chunk chunk = chunk_at(scan, b, c);
             decays(scan, &chunk, h, &now);
@@ -21,7 +20,7 @@ static void run_states_back(const struct scan *scan, const struct gradients *to,
             keep_and_decay(grad, count, P, now.across, d_states + (((b * chunks + c) * H + h) * N + n) * P);
             product(count, wide, chunk.count, scan->C + chunk.at * row + g * N + n, 1, row, weighted, wide, grad, wide, 1);
         }
-        store_state(grad, count, N, P, wide, to->d_initial + whole + n);
+        store_state(grad, count, N, P, wide, to->d_initial + block.whole + n);
     }
 }
 

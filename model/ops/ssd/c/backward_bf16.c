@@ -9,14 +9,13 @@ static void run_states_back(const struct scan *scan, const struct gradients *to,
     size P = scan->headdim, N = scan->dstate, H = scan->nheads, row = scan->ngroups * N, wide = whole_tiles(P);
     float *grad = take(&room, BLOCK * wide);
     struct decays now;
-    size blocks = (N + BLOCK - 1) / BLOCK, chunks = chunks_of(scan);
+    size chunks = chunks_of(scan);
 #pragma omp for schedule(static)
-    for (size task = 0; task < scan->batch * H * blocks; task++) {
-        size b = task / blocks / H, h = task / blocks % H, n = task % blocks * BLOCK;
-        size count = N - n < BLOCK ? N - n : BLOCK, g = h / (H / scan->ngroups);
-        size whole = (b * H + h) * P * N;
+    for (size task = 0; task < blocks_of(scan); task++) {
+        struct block block = block_at(scan, task);
+        size b = block.b, h = block.h, g = block.g, n = block.n, count = block.count;
         memset(grad, 0, sizeof(float) * BLOCK * wide);
-        load_state(to->d_final ? to->d_final + whole + n : 0, count, N, P, wide, grad);
+        load_state(to->d_final ? to->d_final + block.whole + n : 0, count, N, P, wide, grad);
         for (size c = chunks - 1; c >= 0; c--) {
             struct chunk chunk = chunk_at(scan, b, c);
             const bf16 *C = scan->C_bf16 + g * N + n, *dy = to->dy_bf16 + h * P;
@@ -25,7 +24,7 @@ static void run_states_back(const struct scan *scan, const struct gradients *to,
             keep_pairs_and_decay(grad, count, wide, now.across, kept);
             advance(&chunk, count, C, row, dy, H * P, P, now.from_start, grad, room, tiles);
         }
-        store_state(grad, count, N, P, wide, to->d_initial + whole + n);
+        store_state(grad, count, N, P, wide, to->d_initial + block.whole + n);
     }
 }
 

@@ -32,6 +32,24 @@ static inline struct chunk chunk_at(const struct scan *scan, size b, size c)
     return (struct chunk){b, c, first, left < LENGTH ? left : LENGTH, b * scan->seqlen + first};
 }
 
+/* Rows of a head's state that one task carries along the sequence. */
+struct block {
+    size b, h, g;                          /* row, head, its group */
+    size n, count;                         /* first row of the state, rows */
+    size whole;                            /* where the head's state begins in (batch, nheads, headdim, dstate) */
+};
+
+static inline size blocks_of_state(const struct scan *scan) { return (scan->dstate + BLOCK - 1) / BLOCK; }
+
+static inline size blocks_of(const struct scan *scan) { return scan->batch * scan->nheads * blocks_of_state(scan); }
+
+static inline struct block block_at(const struct scan *scan, size task)
+{
+    size blocks = blocks_of_state(scan), head = task / blocks, h = head % scan->nheads, n = task % blocks * BLOCK;
+    size left = scan->dstate - n, g = h / (scan->nheads / scan->ngroups);
+    return (struct block){head / scan->nheads, h, g, n, left < BLOCK ? left : BLOCK, head * scan->headdim * scan->dstate};
+}
+
 /* The decays of one head. A factor is zero where another document lies between. */
 struct decays {
     float sums[LENGTH], rest[LENGTH];      /* of step A, from the chunk's start through a position, each in two floats: the

@@ -8,13 +8,12 @@ static void run_states(const struct scan *scan, const float *initial, float *sta
     size P = scan->headdim, N = scan->dstate, H = scan->nheads, row = scan->ngroups * N, wide = whole_vectors(P);
     float *state = take(&room, BLOCK * wide), *updates = take(&room, LENGTH * wide);
     struct decays now;
-    size blocks = (N + BLOCK - 1) / BLOCK, chunks = chunks_of(scan);
+    size chunks = chunks_of(scan);
 #pragma omp for schedule(static)
-    for (size task = 0; task < scan->batch * H * blocks; task++) {
-        size b = task / blocks / H, h = task / blocks % H, n = task % blocks * BLOCK;
-        size count = N - n < BLOCK ? N - n : BLOCK, g = h / (H / scan->ngroups);
-        size whole = (b * H + h) * P * N;
-        load_state(initial ? initial + whole + n : 0, count, N, P, wide, state);
+    for (size task = 0; task < blocks_of(scan); task++) {
+        struct block block = block_at(scan, task);
+        size b = block.b, h = block.h, g = block.g, n = block.n, count = block.count;
+        load_state(initial ? initial + block.whole + n : 0, count, N, P, wide, state);
         for (size c = 0; c < chunks; c++) {
             struct chunk chunk = chunk_at(scan, b, c);
             decays(scan, &chunk, h, &now);
@@ -23,7 +22,7 @@ static void run_states(const struct scan *scan, const float *initial, float *sta
             product(count, wide, chunk.count, scan->B + chunk.at * row + g * N + n, 1, row, updates, wide, state, wide,
                     1);
         }
-        store_state(state, count, N, P, wide, final + whole + n);
+        store_state(state, count, N, P, wide, final + block.whole + n);
     }
 }
 

@@ -19,14 +19,13 @@ static void run_states(const struct scan *scan, const float *initial, pair *stat
     size P = scan->headdim, N = scan->dstate, H = scan->nheads, row = scan->ngroups * N, wide = whole_tiles(P);
     float *state = take(&room, BLOCK * wide), weight[LENGTH];
     struct decays now;
-    size blocks = (N + BLOCK - 1) / BLOCK, chunks = chunks_of(scan);
+    size chunks = chunks_of(scan);
 #pragma omp for schedule(static)
-    for (size task = 0; task < scan->batch * H * blocks; task++) {
-        size b = task / blocks / H, h = task / blocks % H, n = task % blocks * BLOCK;
-        size count = N - n < BLOCK ? N - n : BLOCK, g = h / (H / scan->ngroups);
-        size whole = (b * H + h) * P * N;
+    for (size task = 0; task < blocks_of(scan); task++) {
+        struct block block = block_at(scan, task);
+        size b = block.b, h = block.h, g = block.g, n = block.n, count = block.count;
         memset(state, 0, sizeof(float) * BLOCK * wide);
-        load_state(initial ? initial + whole + n : 0, count, N, P, wide, state);
+        load_state(initial ? initial + block.whole + n : 0, count, N, P, wide, state);
         for (size c = 0; c < chunks; c++) {
             struct chunk chunk = chunk_at(scan, b, c);
             const bf16 *B = scan->B_bf16 + g * N + n, *x = scan->x_bf16 + h * P;
@@ -37,7 +36,7 @@ static void run_states(const struct scan *scan, const float *initial, pair *stat
             keep_pairs_and_decay(state, count, wide, now.across, kept);
             advance(&chunk, count, B, row, x, H * P, P, weight, state, room, tiles);
         }
-        store_state(state, count, N, P, wide, final + whole + n);
+        store_state(state, count, N, P, wide, final + block.whole + n);
     }
 }
 
