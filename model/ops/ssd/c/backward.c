@@ -130,10 +130,7 @@ static void head_back(const struct scan *scan, const struct gradients *to, const
             of_skip += dy[p] * x[p];
             dx[p] = update * step + skip * dy[p];
         }
-        if (l < count - 1) { /* the last position's decay to the end is one */
-            d_sums[l] -= share * now.step[l];
-            d_sums[count - 1] += share * now.step[l];
-        }
+        share_of_end(l, count - 1, share * now.step[l], d_sums);
         d_step[l] = of_step;
         dD += of_skip;
     }

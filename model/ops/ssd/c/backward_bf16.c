@@ -166,10 +166,7 @@ static void head_back(const struct scan *scan, const struct gradients *to, const
             line[p] = update * step + skip * grad;
         }
         round_row(line, P, to->dx_bf16 + ((chunk->at + l) * H + h) * P);
-        if (l < count - 1) { /* the last position's decay to the end is one */
-            d_sums[l] -= share * now.step[l];
-            d_sums[count - 1] += share * now.step[l];
-        }
+        share_of_end(l, count - 1, share * now.step[l], d_sums);
         d_step[l] = of_step;
         dD += of_skip;
     }

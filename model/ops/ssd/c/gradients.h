@@ -38,6 +38,15 @@ static inline void shares(const struct decays *now, size l, const float *scores,
     d_sums[l] += sum;
 }
 
+/* Of the decay from position l to the chunk's end, the share: that of the `last` position is one and has none. */
+static inline void share_of_end(size l, size last, float share, double *d_sums)
+{
+    if (l < last) {
+        d_sums[l] -= share;
+        d_sums[last] += share;
+    }
+}
+
 /* d_step of a chunk's positions, from what reaches them elsewhere and through the decays' sums. Returns its share of dA. */
 static inline float through_sums(const struct scan *scan, const struct chunk *chunk, size h, const struct decays *now,
                                  const double *d_sums, const float *elsewhere, float *d_step)
