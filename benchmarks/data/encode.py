@@ -22,9 +22,7 @@ def main() -> None:
 
         sources = sorted(Path(clean, "train").glob("*.parquet"))
         encoded = work.scratch / "encoded"
-        encode_shards(
-            sources, Path(clean), encoded, given.parent, fast=fast == "fast", executor=executor, kept=Kept.of(work)
-        )
+        encode_shards(sources, encoded, given.parent, fast=fast == "fast", executor=executor, kept=Kept.of(work))
         return
     from dataclasses import replace
 

@@ -1,8 +1,9 @@
 """How much faster the data stages are with more processes.
 
-    python -m benchmarks.data.scaling [--megabytes 64] [--workers 1 2] [--rounds 3] [--ray]
+    python -m benchmarks.data.scaling [--mb 64] [--workers 1 2] [--rounds 3] [--ray] [--set KEY=VALUE ...]
 
-Ingest, preprocess and tokenize generated text, the numbers of workers taking turns, each stage in a process of its own
+Ingest, preprocess and tokenize generated prose (16 files), as params.yaml and `--set preprocess.near_duplicates=true`
+and the like have it, the numbers of workers taking turns, each stage in a process of its own
 that may use as many cores as it has workers. The clock runs from when the parameters are read, as the stage's imports
 and its workers start. Given for each step is the time in its shards (for the first of a stage with the start of its
 workers, as far as that is waited for), then that of the work which stays in the stage's process (imports, decisions,
@@ -17,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -37,6 +38,9 @@ STAGES = ("ingest", "preprocess", "tokenize")
 BESIDE = "in the stage's process"
 ALL = "all of it"
 SIDE_BY_SIDE = "runs side by side"
+
+FILES = 16
+PARAMS = "params.yaml"
 
 Seconds = dict[str, float]
 
@@ -64,23 +68,25 @@ class Timed:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=float, default=64)
+    parser.add_argument("--mb", type=float, default=64)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ray", action="store_true", help="tasks of a Ray on this machine, in place of processes")
-    parser.add_argument("--stage", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--set", nargs="+", default=[], help="parameters other than those of params.yaml")
+    parser.add_argument("--stage", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.stage:
-        stage, source, folder, workers, first_core = arguments.stage
+        stage, folder, workers, first_core = arguments.stage
         run_on(int(first_core), int(workers))
-        print(json.dumps(measure(stage, source, Path(folder), int(workers), arguments.ray)))
+        print(json.dumps(measure(stage, Path(folder), int(workers), arguments.ray)))
         return
     from benchmarks.machine import machine  # takes torch, which the workers of a run need not load
 
     print(machine())
     first, *_ = arguments.workers
-    with tempfile.TemporaryDirectory() as folder:
-        source = write_text(Path(folder), arguments.megabytes)
+    with tempfile.TemporaryDirectory() as name:
+        source = Path(name)
+        write_source(source, arguments.mb, arguments.set)
         rounds = []
         for _ in range(arguments.rounds):
             found = {workers: measure_all(source, workers, arguments.ray) for workers in arguments.workers}
@@ -104,26 +110,25 @@ def run_on(first_core: int, count: int) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first_core : first_core + count])
 
 
-def write_text(folder: Path, megabytes: float) -> Path:
-    """JSON lines of documents of some 2,000 characters."""
-    rng = random.Random(0)
-    words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(5000)]
-    weights = [1 / (rank + 1) for rank in range(len(words))]
-    path = folder / "text.jsonl"
-    with path.open("w", encoding="utf-8") as file:
-        while file.tell() < megabytes * 1e6:
-            for _ in range(100):
-                text = " ".join(rng.choices(words, weights, k=rng.randint(100, 600)))
-                file.write(json.dumps({"text": text}) + "\n")
-    return path
+def write_source(folder: Path, mb: float, settings: Sequence[str]) -> None:
+    """What a run begins with: the files in `text`, and the parameters."""
+    from omegaconf import OmegaConf
+
+    from benchmarks.data import corpus
+
+    documents, _ = corpus.prose(mb)
+    corpus.write_shards(documents, folder / "text", FILES, jsonl=True)
+    params = [OmegaConf.load("params.yaml"), OmegaConf.from_dotlist([f"ingest.source={folder / 'text'}", *settings])]
+    OmegaConf.save(OmegaConf.merge(*params), folder / PARAMS)
 
 
 def measure_all(source: Path, workers: int, with_ray: bool, first_core: int = 0) -> Seconds:
     """The seconds of all stages, each in a process of its own: in the shards of each step, outside of them, in all."""
     totals: Seconds = {}
     with tempfile.TemporaryDirectory() as folder:
+        shutil.copyfile(source / PARAMS, Path(folder, PARAMS))
         for stage in STAGES:
-            command = [sys.executable, "-m", "benchmarks.data.scaling", "--stage", stage, str(source), folder]
+            command = [sys.executable, "-m", "benchmarks.data.scaling", "--stage", stage, folder]
             command += [str(workers), str(first_core), *(["--ray"] if with_ray else [])]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             found: Seconds = json.loads(done.stdout.splitlines()[-1])
@@ -146,15 +151,13 @@ def timed(workers: int, with_ray: bool, seconds: Seconds) -> Iterator[Timed]:
         yield Timed(Ray(workers) if with_ray else local, seconds)
 
 
-def measure(stage: str, source: str, folder: Path, workers: int, with_ray: bool) -> Seconds:
+def measure(stage: str, folder: Path, workers: int, with_ray: bool) -> Seconds:
     """The seconds of one stage, run as its command runs it, from when the parameters are read."""
-    from dataclasses import replace
-
     from pipeline.params import load_params
     from pipeline.shards import read_manifest, shard_names
     from pipeline.work import WorkFolder
 
-    params, seconds = load_params(), Seconds()
+    params, seconds = load_params(folder / PARAMS), Seconds()
     ingested, clean, tokens = (WorkFolder(folder / name) for name in STAGES)
     start = time.perf_counter()
     with timed(workers, with_ray, seconds) as executor:
@@ -162,7 +165,7 @@ def measure(stage: str, source: str, folder: Path, workers: int, with_ray: bool)
             case "ingest":
                 from pipeline.ingest.run import ingest
 
-                ingest(ingested, replace(params.ingest, source=source), executor=executor)
+                ingest(ingested, params.ingest, executor=executor)
             case "preprocess":
                 executor.start(len(shard_names(read_manifest(ingested.out))), "pipeline.preprocess.annotate")
                 from pipeline.preprocess.run import preprocess

@@ -7,16 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from pipeline.ingest.embedded import embedded_pieces
 from pipeline.ingest.formats import FORMATS
 from pipeline.ingest.pieces import Bounds, Piece, pack
 from pipeline.ingest.plan import plan
-from pipeline.ingest.shard import QUARANTINE, QUARANTINE_COLUMNS, ShardJob, ShardReport, write_shards
+from pipeline.ingest.shard import QUARANTINE, ShardJob, ShardReport, write_shards
 from pipeline.params import EMBEDDED, IngestParams
 from pipeline.shards import Executor, Kept, run_shards, write_manifest
-from pipeline.shards.tables import KINDS, columns, describe, shard_file, write_table
+from pipeline.shards.tables import KINDS, columns, describe, join_tables, shard_file
 from pipeline.sources import find_files
 from pipeline.sources.pins import changed_pins
 from pipeline.work import WorkFolder, link_or_copy, publish_directory
@@ -88,22 +86,21 @@ def _pieces(
 def _assemble(jobs: list[ShardJob], reports: list[ShardReport], out: Path) -> dict[str, int]:
     """Put the shards of all jobs into `out`, numbered through, and the bad records into one table: rows by file."""
     rows: dict[str, int] = {}
-    put_aside = [pl.DataFrame(schema=QUARANTINE_COLUMNS)]
+    put_aside: list[Path] = []
     number = 0
     for job, report in zip(jobs, reports, strict=True):
         for index, tables in enumerate(report.shards):
             for name, count in tables.items():
                 part = job.folder / shard_file(name, index)
                 if name == QUARANTINE:
-                    put_aside.append(pl.read_parquet(part, glob=False))
+                    put_aside.append(part)
+                    rows[QUARANTINE_FILE] = rows.get(QUARANTINE_FILE, 0) + count
                 else:
                     rows[shard_file(name, number)] = count
                     link_or_copy(part, out / shard_file(name, number))
             number += bool(tables.keys() & KINDS)
-    if len(put_aside) > 1:
-        table = pl.concat(put_aside)
-        rows[QUARANTINE_FILE] = table.height
-        write_table(table, out / QUARANTINE_FILE)
+    if put_aside:
+        join_tables(put_aside, out / QUARANTINE_FILE)
     return rows
 
 

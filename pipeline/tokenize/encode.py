@@ -1,7 +1,7 @@
 """One shard of clean records -> its tokens: the part of the work that is spread over processes.
 
-A shard's tokens are five arrays in a directory of its own, `ids` and `mask` of all its tokens one record after another,
-`lengths`, `first_response` and `text_bytes` of its records. They live until the stage has finished.
+A shard's tokens are five arrays for each of its splits, `ids` and `mask` of all tokens one record after another,
+`lengths`, `first_response` and `text_bytes` of the records. They live until the stage has finished.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class EncodeJob:
-    """One shard: the Parquet file `source` becomes arrays in the directory `folder`."""
+    """One shard: each of its Parquet files becomes arrays in a directory of its split below `folder`."""
 
-    source: Path
+    sources: tuple[tuple[str, Path], ...]
+    """(split, file): most shards have few held-out records, which would not be worth jobs of their own."""
     folder: Path
     tokenizer: Path
     """The directory of the tokenizer."""
@@ -40,7 +41,7 @@ class EncodeJob:
 
     @property
     def name(self) -> str:
-        return f"{self.source.parent.name}/{self.source.name}"
+        return self.sources[0][1].name
 
 
 def encode_shard(job: EncodeJob) -> str | None:
@@ -50,8 +51,19 @@ def encode_shard(job: EncodeJob) -> str | None:
         After gigatoken, a text of which it makes other ids than `tokenizers`, if a sample has one.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share out the cores, one each
-    table = pl.read_parquet(job.source)
     tokenizer = load_encoder(job.tokenizer, fast=job.fast)
+    different = None
+    for split, source in job.sources:
+        texts = _encode(source, job.folder / split, tokenizer)
+        if job.fast and different is None:
+            different = sampled_text_that_differs(tokenizer, texts)
+    return different
+
+
+def _encode(source: Path, folder: Path, tokenizer: Tokenizer) -> pl.Series:
+    """Write the arrays of one file into the new directory `folder`; returns its texts."""
+    folder.mkdir(parents=True)
+    table = pl.read_parquet(source)
     dtype = smallest_uint(tokenizer.vocab_size)
     if "text" in table.columns:
         batches = [_documents(part["text"].to_list(), tokenizer, dtype) for part in _parts(table)]
@@ -65,12 +77,12 @@ def encode_shard(job: EncodeJob) -> str | None:
         text_bytes = pl.col("messages").list.eval(content.str.len_bytes()).list.sum()
     ids, mask, lengths = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
     first_response = _first_responses(mask, lengths) if "messages" in table.columns else np.ones_like(lengths)
-    np.save(job.folder / "ids.npy", ids)
-    np.save(job.folder / "mask.npy", mask)
-    np.save(job.folder / "lengths.npy", lengths)
-    np.save(job.folder / "first_response.npy", first_response)
-    np.save(job.folder / "text_bytes.npy", table.select(text_bytes.cast(pl.Int64)).to_series().to_numpy())
-    return sampled_text_that_differs(tokenizer, texts) if job.fast else None
+    np.save(folder / "ids.npy", ids)
+    np.save(folder / "mask.npy", mask)
+    np.save(folder / "lengths.npy", lengths)
+    np.save(folder / "first_response.npy", first_response)
+    np.save(folder / "text_bytes.npy", table.select(text_bytes.cast(pl.Int64)).to_series().to_numpy())
+    return texts
 
 
 def load_encoder(directory: Path, *, fast: bool) -> Tokenizer:

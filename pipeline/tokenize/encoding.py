@@ -17,22 +17,32 @@ ENCODED_MEANWHILE = 64 * 10**6
 def get_ready(sources: Sequence[Path], executor: Executor) -> None:
     """Have the executor start what encodes `sources` while the caller does something else."""
     if not _are_few(sources):
-        executor.start(len(sources), encode_shard.__module__)
+        executor.start(len({source.name for source in sources}), encode_shard.__module__)
+
+
+def encoded_at(encoded: Path, source: Path) -> Path:
+    """Where below `encoded` the arrays of one file of clean records are: by its shard, then by its split."""
+    return encoded / source.name / source.parent.name
 
 
 def encode_shards(
-    sources: Sequence[Path], clean: Path, encoded: Path, tokenizer: Path, *, fast: bool, executor: Executor, kept: Kept
+    sources: Sequence[Path], encoded: Path, tokenizer: Path, *, fast: bool, executor: Executor, kept: Kept
 ) -> None:
-    """Encode `sources`, each into the directory of its place in `clean` below `encoded` (`pipeline.tokenize.encode`).
+    """Encode `sources`, each to where `encoded_at` says, as `pipeline.tokenize.encode` has it.
 
     Args:
+        sources: files of clean records, `<split>/<shard>`.
         tokenizer: its directory.
         fast: by gigatoken, if it makes the same ids; one line says what is used, and why.
         executor: where to run. The bytes depend neither on it nor on `fast`.
     """
 
+    shards: dict[str, list[tuple[str, Path]]] = {}
+    for source in sources:
+        shards.setdefault(source.name, []).append((source.parent.name, source))
+
     def run(fast: bool, executor: Executor) -> list[str | None]:
-        jobs = [EncodeJob(source, encoded / source.relative_to(clean), tokenizer, fast) for source in sources]
+        jobs = [EncodeJob(tuple(files), encoded / name, tokenizer, fast) for name, files in shards.items()]
         return run_shards(encode_shard, jobs, title="tokenize", executor=executor, kept=kept)
 
     if fast:

@@ -19,7 +19,7 @@ from pipeline.tokenize.bpe import BYTES_PER_TOKEN, sample_texts, train_bpe
 from pipeline.tokenize.choice import given_tokenizer
 from pipeline.tokenize.encode import load_encoder
 from pipeline.tokenize.encoded import Encoded
-from pipeline.tokenize.encoding import encode_shards, get_ready
+from pipeline.tokenize.encoding import encode_shards, encoded_at, get_ready
 from pipeline.tokenize.foreign import PROOF_BYTES, take_tokenizer
 from pipeline.tokenize.formats import ROW_FILES
 from pipeline.tokenize.from_tiktoken import ENCODING_FILE
@@ -77,7 +77,7 @@ def tokenize(
     if any(kind == CONVERSATIONS for kind, _ in shards) and template.without_mask:
         raise ValueError(template.without_mask)
     encoded = work.scratch / "encoded"
-    encode_shards(sources, clean, encoded, provision.folder, fast=params.fast, executor=executor, kept=kept)
+    encode_shards(sources, encoded, provision.folder, fast=params.fast, executor=executor, kept=kept)
     with publish_directory(work.out) as building:
         link_tree(provision.folder, building / "tokenizer")
         figures, table = _pack(encoded, clean, building, shards, tokenizer, params)
@@ -144,7 +144,7 @@ def _pack(
     sources = []
     joined = target / "joined"
     for (kind, split), names in shards.items():
-        records = Encoded([encoded / name for name in names], scratch=joined / kind / split)
+        records = Encoded([encoded_at(encoded, clean / name) for name in names], scratch=joined / kind / split)
         found, tokens = pack(
             records,
             target / kind / split,

@@ -25,10 +25,10 @@ def decide(measures: pl.DataFrame, presets: Sequence[str], thresholds: Mapping[s
     reason = [pl.when(breaks(rule)).then(pl.lit(rule.name)) for rule in rules]
     detail = [pl.when(breaks(rule)).then(_detail(rule)) for rule in rules]
     none = pl.lit(None, dtype=pl.String)
-    verdicts = measures.with_row_index("row").select(
-        "row", reason=pl.coalesce(*reason, none), detail=pl.coalesce(*detail, none)
-    )
-    return verdicts.drop("row")
+    rows = measures.with_row_index("row")
+    dropped = rows.filter(pl.any_horizontal(pl.lit(False), *map(breaks, rules)))  # few: to format a detail takes long
+    verdicts = dropped.select("row", reason=pl.coalesce(*reason, none), detail=pl.coalesce(*detail, none))
+    return rows.select("row").join(verdicts, on="row", how="left", maintain_order="left").drop("row")
 
 
 def breaks(rule: Rule) -> pl.Expr:

@@ -26,9 +26,10 @@ class Noting:
 
 @pytest.mark.parametrize(("size", "started"), [(0, []), (1, [(2, "pipeline.tokenize.encode")])])
 def test_processes_start_for_shards_that_they_will_encode(tmp_path: Path, size: int, started: list[Any]) -> None:
-    """Of fewer bytes the stage's own process makes short work."""
-    shards = [tmp_path / name for name in ("a", "b")]
-    for shard, length in zip(shards, (ENCODED_MEANWHILE, size), strict=True):
+    """Of fewer bytes the stage's own process makes short work. A shard's splits are one job."""
+    shards = [tmp_path / name for name in ("train/a", "train/b", "validation/a")]
+    for shard, length in zip(shards, (ENCODED_MEANWHILE, size, 0), strict=True):
+        shard.parent.mkdir(exist_ok=True)
         with shard.open("wb") as file:
             file.truncate(length)
     executor = Noting()
