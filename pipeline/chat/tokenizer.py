@@ -25,6 +25,9 @@ CHAT_TEMPLATE_FILE = "chat_template.jinja"
 COMPANIONS = (CONFIG_FILE, CHAT_TEMPLATE_FILE, "special_tokens_map.json", "added_tokens.json", "tokenizer.model")
 """What transformers keeps beside tokenizer.json; the config and the template are read here, the rest travels along."""
 
+_UNHEARD_OF = ("\U00010900", "\U00012000", "\U00016800")
+"""Letters (Phoenician, cuneiform, Bamum) of which a vocabulary would have to know each."""
+
 _EOS_NAMES = (SPECIAL_TOKENS[0], "</s>", "<|end_of_text|>", "<eos>", "<|eos|>", "[EOS]", "<|im_end|>")
 _BOS_NAMES = ("<s>", "<|begin_of_text|>", "<bos>", "<|bos|>", "[BOS]")
 
@@ -117,7 +120,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """Load the tokenizer at `path` (see `tokenizer_files`).
 
     Raises:
-        ValueError: missing or malformed file, no end-of-text token, or control tokens that plain text could forge.
+        ValueError: missing or malformed file, no end-of-text token, control tokens that plain text could forge, text
+            that comes to nothing, or ids that differ from call to call.
     """
     file, *companions = tokenizer_files(path)
     configs = [companion for companion in companions if companion.name == CONFIG_FILE]
@@ -136,7 +140,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
             f"Name it as eos_token in a {CONFIG_FILE} beside the file"
         )
     bos = _named(backend, config, "bos_token", file) or (None if config else _first_known(backend, _BOS_NAMES)) or eos
-    _keep_control_tokens_out_of_text(backend, (eos, bos, *SPECIAL_TOKENS), file)
+    unknown = _of_the_unknown(backend, file)  # which any text may come to
+    added = backend.get_added_tokens_decoder().items()
+    specials = [token.content for index, token in added if token.special and index not in unknown]
+    _keep_control_tokens_out_of_text(backend, (eos, bos, *SPECIAL_TOKENS, *specials), file)
     vocab = backend.get_vocab(with_added_tokens=True)
     return Tokenizer(
         vocab_size=1 + max(vocab.values()),
@@ -189,6 +196,29 @@ def _first_known(backend: tokenizers.Tokenizer, names: Iterable[str]) -> str | N
     return next((name for name in names if backend.token_to_id(name) is not None), None)
 
 
+def _of_the_unknown(backend: tokenizers.Tokenizer, file: Path) -> set[int]:
+    """The ids of characters that the vocabulary does not have: of their bytes, or of the token that stands for them."""
+    if getattr(backend.model, "dropout", None):
+        raise ValueError(
+            f"{file}: model.dropout is {backend.model.dropout:g}: each call cuts a text another way; set it to null"
+        )
+    found = {letter: _ids(backend, letter, file) for letter in _UNHEARD_OF}
+    lost = [letter for letter, ids in found.items() if not ids]
+    if lost:
+        raise ValueError(
+            f"{file}: characters that it does not know ({lost[0]!r}) come to no ids at all: they would vanish from the "
+            "text; give its model an unk_token or byte_fallback, or take a byte-level tokenizer"
+        )
+    return set(chain.from_iterable(found.values()))
+
+
+def _ids(backend: tokenizers.Tokenizer, text: str, file: Path) -> list[int]:
+    try:
+        return backend.encode(text, add_special_tokens=False).ids
+    except Exception as error:  # the binding raises nothing narrower
+        raise ValueError(f"{file}: it cannot encode plain text: {error}") from None
+
+
 def _keep_control_tokens_out_of_text(backend: tokenizers.Tokenizer, names: Iterable[str], file: Path) -> None:
     """Make `backend` read the names of control tokens as plain text, so that no text can forge a turn."""
     backend.encode_special_tokens = True
@@ -199,13 +229,7 @@ def _keep_control_tokens_out_of_text(backend: tokenizers.Tokenizer, names: Itera
         known = backend.get_added_tokens_decoder().get(token_id)
         if known is None or not known.special:
             backend.add_special_tokens([tokenizers.AddedToken(name, special=True, normalized=False)])
-        try:
-            forged = any(
-                token_id in backend.encode(text, add_special_tokens=False).ids for text in (name, f"a {name} b")
-            )
-        except Exception as error:  # the binding raises nothing narrower
-            raise ValueError(f"{file}: it cannot encode plain text: {error}") from None
-        if forged:
+        if any(token_id in _ids(backend, text, file) for text in (name, f"a {name} b")):
             raise ValueError(
                 f"{file}: the text {name!r} encodes to the control token itself, so any input could forge it"
             )

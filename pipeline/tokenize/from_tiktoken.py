@@ -61,7 +61,7 @@ def read(file: Path) -> Converted:
     and takes a word that is a token whole.
 
     Raises:
-        ValueError: a damaged line, or nothing says the pattern.
+        ValueError: a damaged line, nothing says the pattern, or a special token is one of the ranks too.
     """
     ranks, encoding = read_ranks(file), find_encoding(file)
     taken = sorted(set(ranks.values()) & set(encoding.special_tokens.values()))
@@ -69,6 +69,9 @@ def read(file: Path) -> Converted:
         raise ValueError(f"{file}: rank {taken[0]} is that of a special token too; correct {ENCODING_FILE}")
     letters = _letters()
     spelled = {token: "".join(letters[byte] for byte in token) for token in ranks}
+    twice = sorted(encoding.special_tokens.keys() & set(spelled.values()))
+    if twice:
+        raise ValueError(f"{file}: the special token {twice[0]!r} is a token of the ranks too; correct {ENCODING_FILE}")
     merges = [
         (rank, ranks[token[:cut]], ranks[token[cut:]], token, cut)
         for token, rank in ranks.items()

@@ -79,6 +79,42 @@ def test_a_model_that_reads_its_control_token_in_text_is_refused(tmp_path: Path)
         load_tokenizer(tmp_path)
 
 
+def test_a_special_token_that_is_no_end_cannot_be_forged_either(tmp_path: Path) -> None:
+    """A byte-level BPE takes a word that is in its vocabulary whole where `ignore_merges` is set."""
+    letters = {letter: index for index, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    backend = Backend(models.BPE(letters | {"EOT": 256, "</s>": 257}, [], ignore_merges=True))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.add_special_tokens(["EOT", "</s>"])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match=r"tokenizer\.json: the text 'EOT' encodes to the control token"):
+        load_tokenizer(tmp_path)
+
+
+def test_characters_that_would_vanish_are_an_error(tmp_path: Path) -> None:
+    letters = {letter: index for index, letter in enumerate(["</s>", "<unk>", *"</s>unk ab"])}
+    for model in (models.BPE(letters, []), models.BPE(letters, [], unk_token="<unk>")):
+        backend = Backend(model)
+        backend.add_special_tokens(["</s>", "<unk>"])
+        backend.save(str(tmp_path / "tokenizer.json"))
+        if model.unk_token:
+            assert load_tokenizer(tmp_path).encode(["a\u4e2db"]) == [[letters["a"], letters["<unk>"], letters["b"]]]
+        else:
+            with pytest.raises(ValueError, match=r"tokenizer\.json: characters that it does not know .* would vanish"):
+                load_tokenizer(tmp_path)
+
+
+def test_dropout_is_an_error(file: Path, tmp_path: Path) -> None:
+    content = json.loads(file.read_text())
+    for dropout in (0.0, 0.3):
+        content["model"]["dropout"] = dropout
+        (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+        if dropout:
+            with pytest.raises(ValueError, match=r"tokenizer\.json: model\.dropout is 0\.3: .*set it to null"):
+                load_tokenizer(tmp_path)
+        else:
+            assert load_tokenizer(tmp_path).encode([TEXT]) == load_tokenizer(file).encode([TEXT])
+
+
 def test_padding_and_truncation_of_the_file_are_off(file: Path, tmp_path: Path) -> None:
     backend = Backend.from_file(str(file))
     backend.enable_truncation(2)

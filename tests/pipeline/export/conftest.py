@@ -69,8 +69,8 @@ def project(params, tmp_path, monkeypatch) -> Path:
 def plain_text_tokenizer(project) -> None:
     """In place of the tokenizer, one without role tokens: every character is a token."""
     alphabet = sorted(set("".join(TEXTS)) | set("System:?"))
-    vocabulary = {name: index for index, name in enumerate(["<s>", "</s>", *alphabet])}
-    backend = Backend(models.BPE(vocabulary, []))
+    vocabulary = {name: index for index, name in enumerate(["<s>", "</s>", "<unk>", *alphabet])}
+    backend = Backend(models.BPE(vocabulary, [], unk_token="<unk>"))
     backend.decoder = decoders.Fuse()
     backend.save(str(MODEL / "tokenizer.json"))
 

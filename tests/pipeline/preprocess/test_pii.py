@@ -20,6 +20,7 @@ from pipeline.preprocess.pii import EMAIL, IPV4, IPV6, KINDS, PHONE, mask
         ("email", "<a_b@c.io>,d@e.fr", f"<{EMAIL}>,{EMAIL}"),
         ("ip", "8.8.8.8, (1.1.1.1:53) and 93.184.216.34.", f"{IPV4}, ({IPV4}:53) and {IPV4}."),
         ("ip", "[2a00:1450:4001:81b::200e]:443 2606:4700::1111", f"[{IPV6}]:443 {IPV6}"),
+        ("ip", "2a00:1450:4001:81b:200:0:1:: and 2a00:1450:4001:81b:200:0:1:2", f"{IPV6} and {IPV6}"),
         ("phone", "+44 20 7946 0958, +4930901820; (212) 736-5000", f"{PHONE}, {PHONE}; {PHONE}"),
         ("phone", "call 212-736-5000 or 1.212.736.5000.", f"call {PHONE} or {PHONE}."),
     ],

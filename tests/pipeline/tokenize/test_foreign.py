@@ -177,6 +177,24 @@ def test_a_known_file_needs_no_pattern_and_an_unknown_one_says_so(tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a", r"mine\.tiktoken: the special token 'a' is a token of the ranks too"),
+        ("EOT", r"the text 'EOT' encodes to the control token itself"),
+        ("###", r"the text '###' encodes to the control token itself"),
+    ],
+)
+def test_a_special_token_that_text_would_come_to_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    ranks = tiktoken_ranks(tmp_path / "in" / "mine.tiktoken")
+    assert not {b"EOT", b"###"} & ranks.keys()
+    specials = {"<|endoftext|>": len(ranks), name: len(ranks) + 1}
+    form = {"pattern": KNOWN["cl100k_base"].pattern, "special_tokens": specials}
+    (tmp_path / "in" / "encoding.json").write_text(json.dumps(form))
+    with pytest.raises(ValueError, match=message):
+        taken(tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.tiktoken", b"IQ== 0\nnonsense\n", r"a\.tiktoken:2: expected a token in base64"),
