@@ -10,12 +10,12 @@ import polars as pl
 from pipeline.params import EMBEDDED, PreprocessParams
 from pipeline.preprocess.annotate import Annotate
 from pipeline.preprocess.contamination.evaluation import Collect, choose, collect, file_ngrams, no_ngrams
+from pipeline.preprocess.contamination.lookup import write_lookup
 from pipeline.preprocess.contamination.scan import HITS, Scan, scan
 from pipeline.preprocess.ledger import CONTAMINATED, Ledger
 from pipeline.preprocess.splitting import TRAIN
 from pipeline.shards import Executor, Kept, run_shards
-from pipeline.shards.tables import write_table
-from pipeline.work import WorkFolder
+from pipeline.work import WorkFolder, remove
 
 
 def find_hits(
@@ -39,8 +39,9 @@ def find_hits(
     tables = [no_ngrams(), *found]
     if params.evaluation_sets != EMBEDDED:
         tables.append(file_ngrams(Path(params.evaluation_sets), shards[0].preparation, n))
-    evaluation = work.scratch / "evaluation.parquet"
-    write_table(pl.concat(tables).unique("hash", keep="first", maintain_order=True).sort("hash"), evaluation)
+    evaluation = work.scratch / "evaluation"
+    remove(evaluation)
+    write_lookup(pl.concat(tables), evaluation)
     scans = [Scan(shard.path, shard.kind, shard.preparation, rows, evaluation, n) for shard, rows in train]
     hit = run_shards(scan, scans, title="preprocess: decontaminate", executor=executor, kept=kept)
     starts = {shard.path: start for shard, start in zip(shards, ledger.starts, strict=True)}

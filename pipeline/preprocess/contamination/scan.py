@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.preprocess.contamination.evaluation import chosen
+from pipeline.preprocess.contamination.lookup import Lookup
 from pipeline.preprocess.ngrams import ngram_hashes
 from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
 from pipeline.preprocess.words import words
@@ -31,7 +32,7 @@ class Scan:
     preparation: Preparation
     rows: str
     evaluation: Path
-    """A table of `hash`, sorted, each once, and `evaluation`."""
+    """What `write_lookup` wrote."""
     n: int
     folder: None = None
 
@@ -43,21 +44,18 @@ class Scan:
 
 def scan(job: Scan) -> pl.DataFrame:
     """The hits of a shard, in the order of its records and of the evaluation records' ids."""
-    evaluation = pl.read_parquet(job.evaluation)
-    known = evaluation["hash"].to_numpy()
     table, _ = prepare(job.path, job.kind, job.preparation)
     rows = chosen(job.rows)
     table = table[rows]
     texts = whole_texts(table, job.kind)
     hashes, offsets = ngram_hashes(texts, job.n, whole=False)
-    places = np.minimum(np.searchsorted(known, hashes), max(len(known) - 1, 0))
-    hits = np.flatnonzero(known[places] == hashes) if len(known) else np.empty(0, dtype=np.int64)
+    hits, evaluations = Lookup(job.evaluation).find(hashes)
     owners = np.searchsorted(offsets, hits, side="right") - 1
     found = pl.DataFrame(
         {
             "row": rows[owners],
             "id": table["id"].gather(owners),
-            "evaluation": evaluation["evaluation"].gather(places[hits]),
+            "evaluation": evaluations,
             "place": hits - offsets[owners],
             "text": texts.gather(owners),
         }

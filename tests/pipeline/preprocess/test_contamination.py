@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from pipeline.preprocess.contamination.evaluation import Collect, choose, collect, file_ngrams
+from pipeline.preprocess.contamination.lookup import write_lookup
 from pipeline.preprocess.contamination.scan import Scan, scan
 from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
 from pipeline.shards.tables import columns, write_table
@@ -40,10 +41,8 @@ def test_hits_against_a_search_of_all(tmp_path: Path, seed: int) -> None:
         return choose(np.isin(np.arange(40), rows))
 
     collected = collect(Collect(tmp_path / "shard.parquet", "documents", AS_IS, chosen(held_out), N))
-    write_table(
-        collected.unique("hash", keep="first", maintain_order=True).sort("hash"), tmp_path / "evaluation.parquet"
-    )
-    hits = scan(Scan(tmp_path / "shard.parquet", "documents", AS_IS, chosen(train), tmp_path / "evaluation.parquet", N))
+    write_lookup(collected, tmp_path / "evaluation")
+    hits = scan(Scan(tmp_path / "shard.parquet", "documents", AS_IS, chosen(train), tmp_path / "evaluation", N))
     owner: dict[str, str] = {}
     for number in held_out:
         for gram in grams(texts[number]):
@@ -84,15 +83,14 @@ def test_text_that_preparing_changes_is_found_by_its_own_bytes(
         pl.DataFrame({"q": [text]}).write_parquet(file)
     else:
         file.write_bytes(text.encode() if suffix == ".txt" else json.dumps({"q": text}).encode())
-    evaluation = file_ngrams(file, preparation, N).unique("hash").sort("hash")
-    write_table(evaluation, tmp_path / "evaluation.parquet")
+    write_lookup(file_ngrams(file, preparation, N), tmp_path / "evaluation")
     hits = scan(
         Scan(
             tmp_path / "shard.parquet",
             kind,
             preparation,
             choose(np.ones(1, dtype=bool)),
-            tmp_path / "evaluation.parquet",
+            tmp_path / "evaluation",
             N,
         )
     )
@@ -115,8 +113,8 @@ def test_a_held_out_text_is_found_in_either_kind_of_record(tmp_path: Path, held_
         row = (name, "input", "g", None, SHORT_LINES if kind == "documents" else turns)
         write_table(pl.DataFrame([row], schema=columns(kind, split=True), orient="row"), tmp_path / f"{name}.parquet")
     collected = collect(Collect(tmp_path / "held_out.parquet", held_out, c4, every, n))
-    write_table(collected.unique("hash").sort("hash"), tmp_path / "evaluation.parquet")
-    (hit,) = scan(Scan(tmp_path / "training.parquet", training, c4, every, tmp_path / "evaluation.parquet", n)).rows()
+    write_lookup(collected, tmp_path / "evaluation")
+    (hit,) = scan(Scan(tmp_path / "training.parquet", training, c4, every, tmp_path / "evaluation", n)).rows()
     table, _ = prepare(tmp_path / "training.parquet", training, c4)
     words = whole_texts(table, training)[0].replace(".", " ").replace("[1]", " 1 ").split()
     in_common = len(words) - n + 1 - (training == "conversations" and held_out == "documents")  # the answer
