@@ -222,12 +222,12 @@ def _ids(backend: tokenizers.Tokenizer, text: str, file: Path) -> list[int]:
 def _keep_control_tokens_out_of_text(backend: tokenizers.Tokenizer, names: Iterable[str], file: Path) -> None:
     """Make `backend` read the names of control tokens as plain text, so that no text can forge a turn."""
     backend.encode_special_tokens = True
+    added = backend.get_added_tokens_decoder()
     for name in dict.fromkeys(names):
         token_id = backend.token_to_id(name)
         if token_id is None:
             continue
-        known = backend.get_added_tokens_decoder().get(token_id)
-        if known is None or not known.special:
+        if token_id not in added or not added[token_id].special:
             backend.add_special_tokens([tokenizers.AddedToken(name, special=True, normalized=False)])
         if any(token_id in _ids(backend, text, file) for text in (name, f"a {name} b")):
             raise ValueError(
