@@ -70,7 +70,7 @@ def our_documents(out: Path) -> tuple[Counter[bytes], int]:
     """The ids of each document, as bytes, and the tokens in all."""
     documents: Counter[bytes] = Counter()
     tokens = 0
-    for folder in sorted((out / "scratch" / "encoded" / "train").iterdir()):
+    for folder in sorted((out / "scratch" / "encoded").glob("*/train")):
         ids, lengths = np.load(folder / "ids.npy").astype(np.uint16), np.load(folder / "lengths.npy")
         tokens += len(ids)
         stops = np.cumsum(lengths).tolist()
