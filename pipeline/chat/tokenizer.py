@@ -132,6 +132,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise ValueError(f"{file}: not a valid {TOKENIZER_FILE}: {error}") from None
     backend.no_truncation()
     backend.no_padding()
+    _refuse_dropout(backend, file)
     config = _read_config(configs[0]) if configs else {}
     eos = _named(backend, config, "eos_token", file) or _first_known(backend, _EOS_NAMES)
     if eos is None:
@@ -196,12 +197,16 @@ def _first_known(backend: tokenizers.Tokenizer, names: Iterable[str]) -> str | N
     return next((name for name in names if backend.token_to_id(name) is not None), None)
 
 
-def _of_the_unknown(backend: tokenizers.Tokenizer, file: Path) -> set[int]:
-    """The ids of characters that the vocabulary does not have: of their bytes, or of the token that stands for them."""
+def _refuse_dropout(backend: tokenizers.Tokenizer, file: Path) -> None:
+    """Of a BPE, which leaves merges out at random."""
     if getattr(backend.model, "dropout", None):
         raise ValueError(
             f"{file}: model.dropout is {backend.model.dropout:g}: each call cuts a text another way; set it to null"
         )
+
+
+def _of_the_unknown(backend: tokenizers.Tokenizer, file: Path) -> set[int]:
+    """The ids of characters that the vocabulary does not have: of their bytes, or of the token that stands for them."""
     found = {letter: _ids(backend, letter, file) for letter in _UNHEARD_OF}
     lost = [letter for letter, ids in found.items() if not ids]
     if lost:

@@ -32,7 +32,8 @@ class EncodeJob:
     """One shard: each of its Parquet files becomes arrays in a directory of its split below `folder`."""
 
     sources: tuple[tuple[str, Path], ...]
-    """(split, file): most shards have few held-out records, which would not be worth jobs of their own."""
+    """(split, file): most shards have few held-out records, which would not be worth jobs of their own. The split names
+    a directory of the result, so it is told beside the file, of which only the content counts in the job's key."""
     folder: Path
     tokenizer: Path
     """The directory of the tokenizer."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,18 +29,16 @@ def write_lookup(found: pl.DataFrame, folder: Path) -> None:
     write_table(records.select("evaluation"), folder / RECORDS)
 
 
-@dataclass(frozen=True)
-class Lookup:
-    """What `write_lookup` wrote into `folder`, as memory maps."""
+def look_up(folder: Path, hashes: np.ndarray) -> tuple[Ints, pl.Series]:
+    """Which of `hashes` (n,) uint64 are in what `write_lookup` wrote into `folder`.
 
-    folder: Path
-
-    def find(self, hashes: np.ndarray) -> tuple[Ints, pl.Series]:
-        """Which of `hashes` (n,) uint64 are there: their places (hits,), and the id of each one's evaluation record."""
-        known = np.load(self.folder / HASHES, mmap_mode="r")
-        places = np.minimum(np.searchsorted(known, hashes), max(len(known) - 1, 0))
-        hits = np.flatnonzero(known[places] == hashes) if len(known) else np.empty(0, dtype=np.int64)
-        if not len(hits):
-            return hits, pl.Series([], dtype=pl.String)
-        owners = np.load(self.folder / OWNERS, mmap_mode="r")[places[hits]]
-        return hits, pl.read_parquet(self.folder / RECORDS)["evaluation"].gather(owners)
+    Returns:
+        Their places in `hashes`, (hits,), and of each the id of the evaluation record.
+    """
+    known = np.load(folder / HASHES, mmap_mode="r")
+    places = np.minimum(np.searchsorted(known, hashes), max(len(known) - 1, 0))
+    hits = np.flatnonzero(known[places] == hashes) if len(known) else np.empty(0, dtype=np.int64)
+    if not len(hits):
+        return hits, pl.Series([], dtype=pl.String)
+    owners = np.load(folder / OWNERS, mmap_mode="r")[places[hits]]
+    return hits, pl.read_parquet(folder / RECORDS)["evaluation"].gather(owners)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.preprocess.contamination.evaluation import chosen
-from pipeline.preprocess.contamination.lookup import Lookup
+from pipeline.preprocess.contamination.lookup import look_up
 from pipeline.preprocess.ngrams import ngram_hashes
 from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
 from pipeline.preprocess.words import words
@@ -49,7 +49,7 @@ def scan(job: Scan) -> pl.DataFrame:
     table = table[rows]
     texts = whole_texts(table, job.kind)
     hashes, offsets = ngram_hashes(texts, job.n, whole=False)
-    hits, evaluations = Lookup(job.evaluation).find(hashes)
+    hits, evaluations = look_up(job.evaluation, hashes)
     owners = np.searchsorted(offsets, hits, side="right") - 1
     found = pl.DataFrame(
         {
