@@ -41,12 +41,13 @@ CONSTANTS = {
 KERNELS = [
     Kernel(
         kernel,
-        PLAN.dots | constants,
+        PLAN.dots | {"HOPPER": False} | constants,
         TYPES,
         options={"num_stages": PLAN.dots["num_stages"], "num_warps": PLAN.warps}
-        | (PLAN.along if kernel in (parts_kernel, states_kernel) else {})
-        | (PLAN.prefetch if kernel is intra_gradients_kernel else {}),
+        | (PLAN.along if kernel is states_kernel else {})
+        | (PLAN.prefetch if kernel in (parts_kernel, intra_gradients_kernel) else {}),
         spilled=SPILLED,
+        hopper={"HOPPER": True},
     )
     for kernel, constants in CONSTANTS.items()
 ]
