@@ -11,7 +11,7 @@ import triton.language as tl
 from triton import knobs
 
 from model.ops import _launch
-from model.ops._launch import ALIGNMENT, MOST, Launched, aligned
+from model.ops._launch import ALIGNMENT, LINE, MOST, Launched, Launches, aligned
 
 
 @triton.jit
@@ -100,6 +100,38 @@ def test_a_launch_that_is_kept_takes_other_tensors() -> None:
     launch(*tensors[2:])
     assert compiler.asked == [((2, 3, 1), 7, tensors[0], 16, tensors[1], 4)]
     assert compiler.launched == [((2, 3, 1), "current", 7, tensors[2].data_ptr(), 16, tensors[3].data_ptr())]
+
+
+def test_launches_share_their_tensors_and_a_buffer() -> None:
+    compiler, other = Compiler(), Compiler()
+    other.arg_names = ("y", "x", "n")
+    launches = Launches(("a", "b"), {"x": ((5,), torch.bfloat16), "c": ((2, 3), torch.float32)})
+    launches.add(Launched(compiler), (2,), n=7, BLOCK=16, OFFSET=0, num_warps=4)
+    launches.add(Launched(other), (3, 4), {"y": "b", "x": "c"}, n=8)
+    tensors = [torch.zeros(64) for _ in range(4)]
+    buffer = launches(*tensors[:2])
+    ((_, x, *_), (_, b, c, n)) = compiler.asked + other.asked
+    assert (x.data_ptr(), x.dtype, x.shape) == (buffer.data_ptr(), torch.bfloat16, (5,))
+    assert (c.data_ptr(), c.dtype, c.shape) == (buffer.data_ptr() + LINE, torch.float32, (2, 3))
+    assert (b.data_ptr(), n) == (tensors[1].data_ptr(), 8)
+    buffer = launches(*tensors[2:])
+    assert compiler.launched == [((2, 1, 1), "current", buffer.data_ptr(), 7, 16, 0)]
+    assert other.launched == [((3, 4, 1), "current", tensors[3].data_ptr(), buffer.data_ptr() + LINE, 8)]
+    assert len(compiler.asked) == len(other.asked) == 1
+
+
+def test_tensors_of_a_buffer_are_one_stacked() -> None:
+    names = ("a", "b", "c")
+    launches = Launches(("first",), dict.fromkeys(("x", *names, "y"), ((3, 5), torch.float32)))
+    kernel = Compiler()
+    kernel.arg_names = names
+    launches.add(Launched(kernel), (1,))
+    buffer = launches(torch.empty(0))
+    stacked = buffer.as_strided(*launches.stacked(*names))
+    assert stacked.shape == (3, 3, 5)
+    for name, tensor, of_stack in zip(names, kernel.asked[0][1:], stacked, strict=True):
+        tensor.fill_(ord(name))
+        assert torch.equal(of_stack, tensor)
 
 
 @pytest.mark.parametrize("name", ["launch_enter_hook", "launch_exit_hook"])
