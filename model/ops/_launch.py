@@ -133,8 +133,8 @@ class Launch:
 class Launches:
     """Kernels one after another on the same tensors: `launches(*tensors)`, in the order of `names`.
 
-    Tensors that nobody else wants lie in one buffer of fp32, which a call makes and returns: `scratch` has their shapes
-    and dtypes by name. What a Launch says of its tensors holds for all.
+    Those that nobody else wants are parts of one buffer, which a call makes: `scratch` has their shapes and dtypes by
+    name. What a Launch says of its tensors holds for all.
     """
 
     def __init__(self, names: Iterable[str], scratch: dict[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
@@ -147,8 +147,8 @@ class Launches:
         """Launch this, too; `given` and `named` as a Launch has them."""
         self._launches.append(Launch(kernel.jit, grid, given, self._names, named or {}))
 
-    def __call__(self, *tensors: Tensor) -> Tensor:
-        buffer = tensors[0].new_empty(self._size // 4, dtype=torch.float32)
+    def __call__(self, *tensors: Tensor) -> None:
+        buffer = tensors[0].new_empty(self._size, dtype=torch.uint8)
         if all(map(Launch.is_known, self._launches)) and not _watched():
             first, stream = buffer.data_ptr(), driver.active.get_current_stream(tensors[0].get_device())
             pointers = [*map(Tensor.data_ptr, tensors), *[first + start for start in self._starts]]
@@ -156,17 +156,9 @@ class Launches:
                 launch.start(stream, pointers)
         else:
             parts = zip(self._starts, self._scratch.values(), strict=True)
-            views = [buffer[start // 4 :].view(dtype)[: prod(shape)].view(shape) for start, (shape, dtype) in parts]
+            views = [buffer[start:].view(dtype)[: prod(shape)].view(shape) for start, (shape, dtype) in parts]
             for launch in self._launches:
                 launch.look_up((*tensors, *views))
-        return buffer
-
-    def stacked(self, *names: str) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-        """`buffer.as_strided(*stacked)` is these: in fp32, of one shape, one after another in `scratch`."""
-        starts = dict(zip(self._scratch, self._starts, strict=True))
-        shape, _ = self._scratch[names[0]]
-        steps = [prod(shape[i:]) for i in range(1, len(shape) + 1)]
-        return (len(names), *shape), ((starts[names[1]] - starts[names[0]]) // 4, *steps), starts[names[0]] // 4
 
 
 def _watched() -> bool:

@@ -109,29 +109,17 @@ def test_launches_share_their_tensors_and_a_buffer() -> None:
     launches.add(Launched(compiler), (2,), n=7, BLOCK=16, OFFSET=0, num_warps=4)
     launches.add(Launched(other), (3, 4), {"y": "b", "x": "c"}, n=8)
     tensors = [torch.zeros(64) for _ in range(4)]
-    buffer = launches(*tensors[:2])
+    launches(*tensors[:2])
     ((_, x, *_), (_, b, c, n)) = compiler.asked + other.asked
-    assert (x.data_ptr(), x.dtype, x.shape) == (buffer.data_ptr(), torch.bfloat16, (5,))
-    assert (c.data_ptr(), c.dtype, c.shape) == (buffer.data_ptr() + LINE, torch.float32, (2, 3))
+    assert (x.dtype, x.shape, c.dtype, c.shape) == (torch.bfloat16, (5,), torch.float32, (2, 3))
+    assert x.data_ptr() % ALIGNMENT == 0
+    assert c.data_ptr() == x.data_ptr() + LINE
     assert (b.data_ptr(), n) == (tensors[1].data_ptr(), 8)
-    buffer = launches(*tensors[2:])
-    assert compiler.launched == [((2, 1, 1), "current", buffer.data_ptr(), 7, 16, 0)]
-    assert other.launched == [((3, 4, 1), "current", tensors[3].data_ptr(), buffer.data_ptr() + LINE, 8)]
+    launches(*tensors[2:])
+    ((grid, _, start, *numbers),) = compiler.launched
+    assert (grid, *numbers) == ((2, 1, 1), 7, 16, 0)
+    assert other.launched == [((3, 4, 1), "current", tensors[3].data_ptr(), start + LINE, 8)]
     assert len(compiler.asked) == len(other.asked) == 1
-
-
-def test_tensors_of_a_buffer_are_one_stacked() -> None:
-    names = ("a", "b", "c")
-    launches = Launches(("first",), dict.fromkeys(("x", *names, "y"), ((3, 5), torch.float32)))
-    kernel = Compiler()
-    kernel.arg_names = names
-    launches.add(Launched(kernel), (1,))
-    buffer = launches(torch.empty(0))
-    stacked = buffer.as_strided(*launches.stacked(*names))
-    assert stacked.shape == (3, 3, 5)
-    for name, tensor, of_stack in zip(names, kernel.asked[0][1:], stacked, strict=True):
-        tensor.fill_(ord(name))
-        assert torch.equal(of_stack, tensor)
 
 
 @pytest.mark.parametrize("name", ["launch_enter_hook", "launch_exit_hook"])

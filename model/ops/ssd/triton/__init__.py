@@ -102,21 +102,13 @@ def backward(
     given = aligned(dy, d_final, x, dt, A, B, C, *others, starts, decays)
     call = (x.shape, B.shape, *map(DTYPE, given), *map(DEVICE, given), *flags, *dt_limit, slice_bytes)
     known = _BACKWARDS.get(call) or _BACKWARDS.add(call, Backward(Plan(x, B, slice_bytes), dt_limit, *flags))
-    dx, ddt, dB, dC = map(torch.empty_like, (x, dt, B, C))
+    dx, ddt, dA, dB, dC = map(torch.empty_like, (x, dt, A, B, C))
+    dD = torch.empty_like(A if D is None else D)
+    d_bias = x.new_empty(A.shape, dtype=torch.float32 if dt_bias is None else dt_bias.dtype)
     d_start = torch.empty_like(d_final, dtype=torch.float32)
     with torch.cuda.device_of(x):
-        buffer = known.launches(*given, dx, ddt, dB, dC, d_start)
-        dA, dD, d_bias = (tensor.sum((0, 1)) for tensor in buffer.as_strided(*known.sums))
-    return (
-        dx,
-        ddt,
-        dA.to(A.dtype),
-        dB.to(of_B),
-        dC.to(of_C),
-        A.new_zeros(A.shape) if D is None else dD.to(D.dtype),
-        dA.new_zeros(A.shape) if dt_bias is None else d_bias.to(dt_bias.dtype),
-        d_start,
-    )
+        known.launches(*given, dx, ddt, dA, dB, dC, dD, d_bias, d_start)
+    return dx, ddt, dA, dB.to(of_B), dC.to(of_C), dD, d_bias, d_start
 
 
 def _laid_out(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, ...]:

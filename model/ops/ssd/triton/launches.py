@@ -5,14 +5,17 @@ from typing import Any
 import torch
 
 from model.ops._launch import Launches
-from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel
+from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel, totals_kernel
 from model.ops.ssd.triton.gradients import inter_gradients_kernel, intra_gradients_kernel, sum_splits_kernel
 from model.ops.ssd.triton.plan import Plan
 from model.ops.ssd.triton.scan import scan_kernel
 from model.ops.ssd.triton.states import parts_kernel, states_kernel
 
 HEADS = 16
-"""That one program makes decays for."""
+"""That one program makes decays for, or totals."""
+
+TOTAL_TILE = 64
+"""Chunks that are added to a total at once."""
 
 SUM_TILE = 1024
 """Elements of dB or dC that one program sums over splits."""
@@ -48,29 +51,32 @@ class Forward:
 
 
 class Backward:
-    """`launches(dy, d_final, x, dt, A, B, C, dt_bias, D, seq_idx, starts, decays, dx, ddt, dB, dC, d_start)`, the last
-    five of which get the gradients; those of A, D and dt_bias are sums over what `sums` of the buffer is, (3, b, c, h).
+    """`launches(dy, d_final, x, dt, A, B, C, dt_bias, D, seq_idx, starts, decays, dx, ddt, dA, dB, dC, dD, d_bias,
+    d_start)`.
     """
 
     def __init__(self, plan: Plan, dt_limit: tuple[float, float], *flags: bool) -> None:
         softplus, bias, skip, documents = flags
         inputs = ("dy", "d_final", "x", "dt", "A", "B", "C", "dt_bias", "D", "seq_idx", "starts", "decays")
-        self.plan = plan
-        self.launches = Launches((*inputs, "dx", "ddt", "dB", "dC", "d_start"), _of_backward(plan))
-        self.sums = self.launches.stacked("dA", "dD", "d_bias")
+        outputs = ("dx", "ddt", "total_dA", "dB", "dC", "total_dD", "total_d_bias", "d_start")
+        self.launches = Launches((*inputs, *outputs), _of_backward(plan))
         sizes: dict[str, Any] = {"seqlen": plan.seqlen, "nheads": plan.nheads, "nchunks": plan.nchunks}
         options = plan.dots | {"ngroups": plan.ngroups, "plane": plan.plane}
         options |= {"DOCUMENTS": documents, "num_warps": plan.warps}
         for i in reversed(range(plan.nslices)):
-            self._add_slice(i, skip, sizes, options)
+            self._add_slice(plan, i, skip, sizes, options)
         self.launches.add(
             step_gradients_kernel, (plan.nchunks, -(-plan.nheads // HEADS), plan.batch),
             **sizes, dt_min=dt_limit[0], dt_max=dt_limit[1], Q=plan.Q, H=HEADS, SOFTPLUS=softplus, BIAS=bias,
         )  # fmt: skip
+        self.launches.add(
+            totals_kernel, (-(-plan.nheads // HEADS), 3),
+            rows=plan.batch * plan.nchunks, nheads=plan.nheads, R=TOTAL_TILE, H=HEADS, SKIP=skip, BIAS=bias,
+        )  # fmt: skip
 
-    def _add_slice(self, i: int, skip: bool, sizes: dict[str, Any], options: dict[str, Any]) -> None:
+    def _add_slice(self, plan: Plan, i: int, skip: bool, sizes: dict[str, Any], options: dict[str, Any]) -> None:
         """Of slice i. The gradient of the state before it is that of the one after the slice before."""
-        plan, first = self.plan, i * self.plan.chunks_of_slice
+        first = i * plan.chunks_of_slice
         nsegments, parts, chunks_of_part = plan.backward_cut
         sizes = sizes | {"first_chunk": first}
         cut: dict[str, Any] = {"nsegments": nsegments, "parts": parts, "chunks_of_part": chunks_of_part}
