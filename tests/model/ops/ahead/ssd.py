@@ -2,9 +2,10 @@
 
 import torch
 
-from model.ops.ssd.triton import HEADS, SUM_TILE, Plan
-from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel
+from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel, totals_kernel
 from model.ops.ssd.triton.gradients import inter_gradients_kernel, intra_gradients_kernel, sum_splits_kernel
+from model.ops.ssd.triton.launches import HEADS, SUM_TILE, TOTAL_TILE
+from model.ops.ssd.triton.plan import Plan
 from model.ops.ssd.triton.scan import scan_kernel
 from model.ops.ssd.triton.states import parts_kernel, states_kernel
 from tests.model.ops.ahead.compiling import Kernel
@@ -37,6 +38,7 @@ CONSTANTS = {
     inter_gradients_kernel: {"DOCUMENTS": True},
     sum_splits_kernel: {"width": DSTATE, "T": SUM_TILE},
     step_gradients_kernel: {"H": HEADS, "SOFTPLUS": True, "BIAS": True},
+    totals_kernel: {"R": TOTAL_TILE, "H": HEADS, "SKIP": True, "BIAS": True},
 }
 KERNELS = [
     Kernel(
