@@ -41,7 +41,7 @@ class Forward:
         if nsegments > 1:
             self.launches.add(
                 parts_kernel, (plan.nheads, plan.batch * (nsegments - 1) * parts),
-                **sizes, **cut, first_chunk=0, REVERSE=False, **options | plan.along,
+                **sizes, **cut, first_chunk=0, REVERSE=False, **options | plan.prefetch,
             )  # fmt: skip
         self.launches.add(
             scan_kernel, (plan.nheads, plan.batch * nsegments),
@@ -83,7 +83,7 @@ class Backward:
         if nsegments > 1:
             self.launches.add(
                 parts_kernel, (plan.nheads, plan.batch * (nsegments - 1) * parts), {"x": "dy", "B": "C"},
-                **sizes, **cut, REVERSE=True, **options | plan.along,
+                **sizes, **cut, REVERSE=True, **options | plan.prefetch,
             )  # fmt: skip
         d_before, d_after = ("d_start", "d_between")[:: 1 if i % 2 == 0 else -1]
         self.launches.add(
@@ -95,13 +95,14 @@ class Backward:
         chunks = (count, plan.ngroups * plan.nsplits, plan.batch)
         sizes["nsplits"] = plan.nsplits
         self.launches.add(intra_gradients_kernel, chunks, **sizes, SKIP=skip, **options | plan.prefetch)
+        early = options | {"launch_pdl": plan.hopper}
         if plan.nsplits == 1:
-            self.launches.add(inter_gradients_kernel, chunks, **sizes, out_rows=plan.seqlen, out_chunk=0, **options)
+            self.launches.add(inter_gradients_kernel, chunks, **sizes, out_rows=plan.seqlen, out_chunk=0, **early)
             return
         rows, length = plan.chunks_of_slice * plan.Q, min(count * plan.Q, plan.seqlen - first * plan.Q)
         self.launches.add(
             inter_gradients_kernel, chunks, {"dB": "split_dB", "dC": "split_dC"},
-            **sizes, out_rows=rows, out_chunk=first, **options,
+            **sizes, out_rows=rows, out_chunk=first, **early,
         )  # fmt: skip
         width = plan.ngroups * plan.dstate
         self.launches.add(

@@ -7,6 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from model.ops._launch import power_of_2
+from model.ops.ssd.triton.parts import INTERPRETED
 
 PROGRAMS = 264
 """That a launch should have at most for the sake of parallelism: two for each multiprocessor of an H100, as many as fit
@@ -48,6 +49,7 @@ class Plan:
         small = x.dtype is torch.bfloat16 and self.P * self.N <= 8192
         self.prefetch = {"num_stages": MORE_STAGES} if small else {}
         self.along = self.prefetch | {"num_warps": 8}
+        self.hopper = _is_hopper(x)
         self.plane = self.batch * self.nheads * self.nchunks * self.Q
         self.dots: dict[str, Any] = {
             "headdim": self.headdim,
@@ -57,6 +59,7 @@ class Plan:
             "N": self.N,
             "DOT": tl.bfloat16 if x.dtype is torch.bfloat16 else tl.float32,
             "PRECISION": "tf32" if x.dtype is torch.float16 else "ieee",
+            "HOPPER": self.hopper,
             "num_stages": STAGES if x.dtype is torch.bfloat16 else 1,
         }
 
@@ -81,3 +84,10 @@ class Plan:
         self.chunks_of_slice = min(self.nchunks, self.segments_of_slice * self.chunks_of_segment)
         self.nslices = -(-self.nchunks // self.chunks_of_slice)
         self.nstarts = self.nslices * self.segments_of_slice
+
+
+def _is_hopper(x: Tensor) -> bool:
+    """Whether kernels use what was measured on Hopper only, and in part is nowhere else. No result depends on it."""
+    if not x.is_cuda or not torch.cuda.is_available() or INTERPRETED.value:
+        return False
+    return torch.cuda.get_device_capability(x.device)[0] == 9

@@ -43,7 +43,7 @@ CONSTANTS = {
 KERNELS = [
     Kernel(
         kernel,
-        PLAN.dots | {"HOPPER": False} | constants,
+        PLAN.dots | constants,
         TYPES,
         options={"num_stages": PLAN.dots["num_stages"], "num_warps": PLAN.warps}
         | (PLAN.along if kernel is states_kernel else {})
