@@ -7,15 +7,21 @@ handed to Triton's launcher, on the current stream, without a look at the hooks 
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import accumulate
+from math import prod
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 from triton import knobs
 from triton.runtime import driver
 
 ALIGNMENT = 16
 """Bytes. Triton compiles apart for what starts elsewhere."""
+
+LINE = 128
+"""Bytes: of a cache, and a multiple of ALIGNMENT."""
 
 MOST = 1024
 """Calls that are remembered: the lengths of texts are among their numbers."""
@@ -52,7 +58,7 @@ class Launched:
 
     def of(self, grid: tuple[int, ...], **given: Any) -> "Launch":
         """A launch for tensors that are yet to come: what is no tensor is given by name."""
-        return Launch(self.jit, grid, given)
+        return Launch(self.jit, grid, given, [name for name in self.jit.arg_names if name not in given], {})
 
     def _launch(self, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
         key: list[Any] = [grid, *constants, *constants.values()]
@@ -81,31 +87,78 @@ class Launched:
 
 
 class Launch:
-    """A kernel with its grid, its numbers and its constants: `launch(*tensors)`, these in the signature's order.
+    """A kernel with its grid, its numbers and its constants: `launch(*tensors)`, these in the order of `tensors`.
 
     Tensors have the same dtypes each time, are on one device, the current one, and start at multiples of ALIGNMENT:
     nobody looks.
     """
 
-    def __init__(self, jit: Any, grid: tuple[int, ...], given: dict[str, Any]) -> None:
+    def __init__(
+        self, jit: Any, grid: tuple[int, ...], given: dict[str, Any], tensors: Sequence[str], named: dict[str, str]
+    ) -> None:
+        """`given` is by name what is no tensor; `named` says which arguments are called otherwise in `tensors`."""
         self._jit, self._grid = jit, (*grid, 1, 1)[:3]
-        places = sorted(jit.arg_names, key=given.__contains__)  # the tensors first
-        self._given = tuple(given[name] for name in places if name in given)
-        self._options = {name: value for name, value in given.items() if name not in places}
-        self._in_order = itemgetter(*map(places.index, jit.arg_names))
+        numbers = [name for name in jit.arg_names if name in given]
+        self._given = tuple(given[name] for name in numbers)
+        self._options = {name: value for name, value in given.items() if name not in numbers}
+        places = [*tensors, *numbers]
+        self._in_order = itemgetter(*(places.index(named.get(name, name)) for name in jit.arg_names))
         self._compiled: Any = None
 
     def __call__(self, *tensors: Tensor) -> None:
         self._run(tensors, map(Tensor.data_ptr, tensors))
 
     def _run(self, tensors: Sequence[Tensor], pointers: Iterable[int]) -> None:
-        if self._compiled is None or _watched():
-            arguments = self._in_order((*tensors, *self._given))
-            self._compiled = self._jit[self._grid](*arguments, **self._options)  # None from the interpreter
-            return
-        compiled, stream = self._compiled, driver.active.get_current_stream(tensors[0].get_device())
+        if self.is_known() and not _watched():
+            self.start(driver.active.get_current_stream(tensors[0].get_device()), pointers)
+        else:
+            self.look_up(tensors)
+
+    def is_known(self) -> bool:
+        """Whether its compiled kernel is: the interpreter has none."""
+        return self._compiled is not None
+
+    def look_up(self, tensors: Iterable[Tensor]) -> None:
+        """Launch it as Triton does, and keep what that compiles."""
+        arguments = self._in_order((*tensors, *self._given))
+        self._compiled = self._jit[self._grid](*arguments, **self._options)
+
+    def start(self, stream: int, pointers: Iterable[int]) -> None:
+        """Launch what is known."""
+        compiled = self._compiled
         handles = (stream, compiled.function, compiled.packed_metadata)
         compiled.run(*self._grid, *handles, None, None, None, *self._in_order((*pointers, *self._given)))
+
+
+class Launches:
+    """Kernels one after another on the same tensors: `launches(*tensors)`, in the order of `names`.
+
+    Those that nobody else wants are parts of one buffer, which a call makes: `scratch` has their shapes and dtypes by
+    name. What a Launch says of its tensors holds for all.
+    """
+
+    def __init__(self, names: Iterable[str], scratch: dict[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
+        self._names, self._scratch = (*names, *scratch), scratch
+        sizes = [-(-prod(shape) * dtype.itemsize // LINE) * LINE for shape, dtype in scratch.values()]
+        *self._starts, self._size = accumulate(sizes, initial=0)
+        self._launches: list[Launch] = []
+
+    def add(self, kernel: Launched, grid: tuple[int, ...], named: dict[str, str] | None = None, **given: Any) -> None:
+        """Launch this, too; `given` and `named` as a Launch has them."""
+        self._launches.append(Launch(kernel.jit, grid, given, self._names, named or {}))
+
+    def __call__(self, *tensors: Tensor) -> None:
+        buffer = tensors[0].new_empty(self._size, dtype=torch.uint8)
+        if all(map(Launch.is_known, self._launches)) and not _watched():
+            first, stream = buffer.data_ptr(), driver.active.get_current_stream(tensors[0].get_device())
+            pointers = [*map(Tensor.data_ptr, tensors), *[first + start for start in self._starts]]
+            for launch in self._launches:
+                launch.start(stream, pointers)
+        else:
+            parts = zip(self._starts, self._scratch.values(), strict=True)
+            views = [buffer[start:].view(dtype)[: prod(shape)].view(shape) for start, (shape, dtype) in parts]
+            for launch in self._launches:
+                launch.look_up((*tensors, *views))
 
 
 def _watched() -> bool:

@@ -90,15 +90,24 @@ def test_operator(device: torch.device) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_keeps_the_softmax_in_fp32(device: torch.device, dtype: torch.dtype) -> None:
+    """On multiples of 1/2 below 128, which both dtypes hold, so that logits written in them are exact.
+
+    Of others, up to s, rounding is worth s eps / 2 of a probability: more than the rest together.
+    """
     hidden, weight, targets = (tensor.detach() for tensor in make_inputs(device, torch.float32))
-    inputs = [(hidden * 5).to(dtype).requires_grad_(), weight.to(dtype).requires_grad_()]
+    inputs = [tensor.to(dtype).requires_grad_() for tensor in ((hidden * 5).round(), (weight * 2).round() / 2)]
     exact = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    logits = exact[0] @ exact[1].t()
+    assert torch.equal(logits.to(dtype).double(), logits)
     ours, truth = (
         outputs_and_gradients(lambda tensors=tensors: linear_cross_entropy(*tensors, targets), tensors)
         for tensors in (inputs, exact)
     )
     assert ours[0].dtype == torch.float32
-    assert_agree(ours, truth, 2 * torch.finfo(dtype).eps)
+    assert_agree(ours[:1], truth[:1], 1e-6)
+    # The gradients of logits, then their products, are rounded once; those that cancel in a product add up to about
+    # as much as is left
+    assert_agree(ours[1:], truth[1:], 2 * torch.finfo(dtype).eps)
 
 
 def test_a_target_that_is_very_unlikely_has_a_finite_loss(device: torch.device) -> None:

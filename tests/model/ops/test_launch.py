@@ -11,7 +11,7 @@ import triton.language as tl
 from triton import knobs
 
 from model.ops import _launch
-from model.ops._launch import ALIGNMENT, MOST, Launched, aligned
+from model.ops._launch import ALIGNMENT, LINE, MOST, Launched, Launches, aligned
 
 
 @triton.jit
@@ -100,6 +100,26 @@ def test_a_launch_that_is_kept_takes_other_tensors() -> None:
     launch(*tensors[2:])
     assert compiler.asked == [((2, 3, 1), 7, tensors[0], 16, tensors[1], 4)]
     assert compiler.launched == [((2, 3, 1), "current", 7, tensors[2].data_ptr(), 16, tensors[3].data_ptr())]
+
+
+def test_launches_share_their_tensors_and_a_buffer() -> None:
+    compiler, other = Compiler(), Compiler()
+    other.arg_names = ("y", "x", "n")
+    launches = Launches(("a", "b"), {"x": ((5,), torch.bfloat16), "c": ((2, 3), torch.float32)})
+    launches.add(Launched(compiler), (2,), n=7, BLOCK=16, OFFSET=0, num_warps=4)
+    launches.add(Launched(other), (3, 4), {"y": "b", "x": "c"}, n=8)
+    tensors = [torch.zeros(64) for _ in range(4)]
+    launches(*tensors[:2])
+    ((_, x, *_), (_, b, c, n)) = compiler.asked + other.asked
+    assert (x.dtype, x.shape, c.dtype, c.shape) == (torch.bfloat16, (5,), torch.float32, (2, 3))
+    assert x.data_ptr() % ALIGNMENT == 0
+    assert c.data_ptr() == x.data_ptr() + LINE
+    assert (b.data_ptr(), n) == (tensors[1].data_ptr(), 8)
+    launches(*tensors[2:])
+    ((grid, _, start, *numbers),) = compiler.launched
+    assert (grid, *numbers) == ((2, 1, 1), 7, 16, 0)
+    assert other.launched == [((3, 4, 1), "current", tensors[3].data_ptr(), start + LINE, 8)]
+    assert len(compiler.asked) == len(other.asked) == 1
 
 
 @pytest.mark.parametrize("name", ["launch_enter_hook", "launch_exit_hook"])

@@ -154,10 +154,12 @@ def test_a_backward_in_slices(
 ) -> None:
     """The forward's one segment saves the state at each slice's start; or segments are slices, and heads are split."""
     from model.ops.ssd import triton
+    from model.ops.ssd.triton import plan as sizes
 
-    monkeypatch.setattr(triton, "SLICE", 1)
-    monkeypatch.setattr(triton, "PROGRAMS", programs)
-    monkeypatch.setattr(triton, "_FORWARDS", triton.Remembered())
+    monkeypatch.setattr(sizes, "SLICE", 1)
+    monkeypatch.setattr(sizes, "PROGRAMS", programs)
+    for remembered in ("_FORWARDS", "_BACKWARDS"):
+        monkeypatch.setattr(triton, remembered, triton.Remembered())
     case = {"dtype": dtype, "length": "segments", "groups": 1, "dstate": 16, "headdim": 32} | {
         "packed": True,
         "options": "all",

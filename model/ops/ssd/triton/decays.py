@@ -95,3 +95,30 @@ def step_gradients_kernel(
     tl.store(dA + chunk, tl.sum(d_a * step, 0), mask=there)
     if BIAS:
         tl.store(d_bias + chunk, tl.sum(d_raw, 0), mask=there)
+
+
+@Launched
+@triton.jit
+def totals_kernel(
+    dA, dD, d_bias, total_dA, total_dD, total_d_bias, rows, nheads,
+    R: tl.constexpr, H: tl.constexpr, SKIP: tl.constexpr, BIAS: tl.constexpr,
+):  # fmt: skip
+    """Sums over the chunks of all rows of the batch, (rows, h), of one of the three; zeros for what is not there."""
+    heads, which = tl.program_id(0) * H + tl.arange(0, H), tl.program_id(1)
+    if which == 0:
+        _total(dA, total_dA, rows, nheads, heads, R, H, True)
+    elif which == 1:
+        _total(dD, total_dD, rows, nheads, heads, R, H, SKIP)
+    else:
+        _total(d_bias, total_d_bias, rows, nheads, heads, R, H, BIAS)
+
+
+@triton.jit
+def _total(of_chunks, total, rows, nheads, heads, R: tl.constexpr, H: tl.constexpr, THERE: tl.constexpr):
+    sums = tl.zeros((R, H), tl.float32)
+    if THERE:
+        for first in range(0, rows, R):
+            row = first + tl.arange(0, R)[:, None]
+            inside = (row < rows) & (heads[None, :] < nheads)
+            sums += tl.load(of_chunks + (row.to(tl.int64) * nheads + heads[None, :]), mask=inside, other=0.0)
+    tl.store(total + heads, tl.sum(sums, 0).to(total.dtype.element_ty), mask=heads < nheads)

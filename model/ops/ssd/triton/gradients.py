@@ -13,15 +13,17 @@ def intra_gradients_kernel(
     dy, x, decays, plane, B, C, D, seq_idx, d_states, dx, d_scores, shares, dD,
     seqlen, nheads, ngroups, nchunks, nsplits, first_chunk,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
-    SKIP: tl.constexpr, DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    SKIP: tl.constexpr, DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, HOPPER: tl.constexpr,
 ):  # fmt: skip
     """A chunk's dx, for some heads of a group. Matrices are (update m, output l).
 
     `d_scores` gets the gradient of B C^T, which all heads of a group share, summed over these heads. `shares` gets the
     shares of the loss of what outputs read of updates inside the chunk, by output less by update, and of what updates
     do to the chunk's end; and the gradient of each step size but for the decays. An output's own update has no decay
-    on its way: it is kept apart.
+    on its way: it is kept apart. On Hopper `inter_gradients` may begin where the last programs leave room.
     """
+    if HOPPER:
+        tl.extra.cuda.gdc_launch_dependents()
     here, b = tl.program_id(0), tl.program_id(2)
     c, count = first_chunk + here, tl.num_programs(0)
     g, split = tl.program_id(1) // nsplits, tl.program_id(1) % nsplits
@@ -92,13 +94,13 @@ def inter_gradients_kernel(
     dy, x, decays, plane, B, C, seq_idx, states, d_states, d_scores, dB, dC, shares, d_across,
     seqlen, nheads, ngroups, nchunks, nsplits, first_chunk, out_rows, out_chunk,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
-    DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, HOPPER: tl.constexpr,
 ):  # fmt: skip
     """A chunk's dB and dC, for some heads of a group: of `d_scores`, and through the states before and after the chunk.
 
     They go to `out_rows` rows for each split and row of the batch, of which the first is that of `out_chunk`. `shares`
     gets the share of the loss of what each output reads of the state, `d_across` that of what the state before the
-    chunk is after it.
+    chunk is after it. On Hopper it may begin before `intra_gradients` ends, of which it reads `d_scores` only.
     """
     here, b = tl.program_id(0), tl.program_id(2)
     c, count = first_chunk + here, tl.num_programs(0)
@@ -143,6 +145,8 @@ def inter_gradients_kernel(
         else:
             kept = state * d_state
         tl.store(d_across + chunk, tl.sum(kept) * across)
+    if HOPPER:
+        tl.extra.cuda.gdc_wait()
     Bs = load_tile(B, first, left, positions, ngroups * dstate, g * dstate, n, dstate).to(DOT)
     program = (b * count + here) * tl.num_programs(1) + tl.program_id(1)
     matrix = d_scores + program * tl.full((), Q * Q, tl.int64)

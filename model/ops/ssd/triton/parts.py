@@ -7,6 +7,9 @@ import triton.language as tl
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
+AHEAD = tl.constexpr(3)
+"""Chunks that L2 is told of before they are wanted: the pipelines of loads look one or two ahead."""
+
 
 @triton.jit
 def dot(a, b, PRECISION: tl.constexpr, acc=None):
@@ -32,6 +35,16 @@ def load_tile(tensor, first, left, positions, width, offset, columns, count: tl.
 def store_tile(tensor, values, first, left, positions, width, offset, columns, count: tl.constexpr):
     place, inside = _tile(tensor, first, left, positions, width, offset, columns, count)
     tl.store(place, values.to(tensor.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def hint_tile(tensor, first, left, positions, width, offset, count: tl.constexpr, COUNT: tl.constexpr):
+    """Tell L2 that a tile will be read: memory is slower than what the pipeline of loads looks ahead."""
+    STEP: tl.constexpr = 256 // tensor.dtype.element_ty.primitive_bitwidth  # of 32 bytes, a sector
+    rows, sectors = tl.minimum(positions, left - 1), tl.minimum(tl.arange(0, COUNT // STEP) * STEP, count - 1)
+    place = tensor + first * width + (rows[:, None] * width + offset + sectors[None, :])
+    hint: tl.constexpr = "prefetch.global.L2 [$1]; mov.u32 $0, 0;"
+    tl.inline_asm_elementwise(hint, "=r,l", [place.to(tl.int64)], dtype=tl.int32, is_pure=False, pack=1)
 
 
 @triton.jit

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from model.ops._launch import Launched
-from model.ops.ssd.triton.parts import documents, dot, load_tile, store_tile
+from model.ops.ssd.triton.parts import AHEAD, documents, dot, hint_tile, load_tile, store_tile
 
 
 @Launched
@@ -14,6 +14,7 @@ def scan_kernel(
     seqlen, nheads, ngroups, nsegments, parts, chunks_of_part, nchunks, chunks_of_start, nstarts,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     SKIP: tl.constexpr, DOCUMENTS: tl.constexpr, START: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    HOPPER: tl.constexpr,
 ):  # fmt: skip
     """A segment's outputs, every `chunks_of_start` a state for the backward, and from the last segment the final state.
 
@@ -58,6 +59,10 @@ def scan_kernel(
             ahead = tl.minimum(c + 1, nchunks - 1) * Q
             next_step, next_through = tl.load(own + ahead), tl.load(own + plane + ahead)
             next_weight, next_across = tl.load(own + 3 * plane + ahead), tl.load(ends + ahead)
+            if HOPPER:
+                far = tl.minimum(c + AHEAD, nchunks - 1) * Q
+                far_first, far_left = b.to(tl.int64) * seqlen + far, seqlen - far
+                hint_tile(x, far_first, far_left, positions, nheads * headdim, h * headdim, headdim, P)
             seen = rows <= columns
             if DOCUMENTS:
                 document, last, before = documents(seq_idx + b.to(tl.int64) * seqlen, c * Q, Q, seqlen)

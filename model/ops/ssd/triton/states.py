@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from model.ops._launch import Launched
-from model.ops.ssd.triton.parts import documents, dot, load_tile
+from model.ops.ssd.triton.parts import AHEAD, documents, dot, hint_tile, load_tile
 
 
 @Launched
@@ -14,6 +14,7 @@ def parts_kernel(
     seqlen, nheads, ngroups, nsegments, parts, chunks_of_part, first_chunk, nchunks,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     REVERSE: tl.constexpr, DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    HOPPER: tl.constexpr,
 ):  # fmt: skip
     """What a part of a segment adds to the state after it, and with REVERSE (of dy and C) to the gradient before it.
 
@@ -26,7 +27,7 @@ def parts_kernel(
     state = tl.zeros((P, N), tl.float32)
     state, kept = _along(
         x, decays, plane, B, seq_idx, state, state, b, h, first, first, chunks_of_part,
-        seqlen, nheads, ngroups, nchunks, headdim, dstate, Q, P, N, REVERSE, False, DOCUMENTS, DOT, PRECISION,
+        seqlen, nheads, ngroups, nchunks, headdim, dstate, Q, P, N, REVERSE, False, DOCUMENTS, DOT, PRECISION, HOPPER,
     )  # fmt: skip
     own = (b * every + k) * nheads + h
     size = tl.full((), headdim * dstate, tl.int64)
@@ -42,6 +43,7 @@ def states_kernel(
     seqlen, nheads, ngroups, nsegments, parts, chunks_of_part, first_chunk, nchunks, all_segments,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    HOPPER: tl.constexpr,
 ):  # fmt: skip
     """Along a segment of a slice, the state before each chunk, or the gradient of the state after it.
 
@@ -60,7 +62,7 @@ def states_kernel(
         state = tl.load(starts + (segment * nheads + h) * size + square, mask=inside, other=0.0)
         _along(
             x, decays, plane, B, seq_idx, state, states + own, b, h, first, first_chunk, chunks,
-            seqlen, nheads, ngroups, nchunks, headdim, dstate, Q, P, N, False, True, DOCUMENTS, DOT, PRECISION,
+            seqlen, nheads, ngroups, nchunks, headdim, dstate, Q, P, N, False, True, DOCUMENTS, DOT, PRECISION, HOPPER,
         )  # fmt: skip
     else:
         state = tl.load(final + (b * nheads + h) * size + square, mask=inside, other=0.0).to(tl.float32)
@@ -70,7 +72,7 @@ def states_kernel(
             state = state * tl.load(decay + other) + tl.load(local + other * size + square, mask=inside, other=0.0)
         state, _ = _along(
             dy, decays, plane, C, seq_idx, state, d_states + own, b, h, first, first_chunk, chunks,
-            seqlen, nheads, ngroups, nchunks, headdim, dstate, Q, P, N, True, True, DOCUMENTS, DOT, PRECISION,
+            seqlen, nheads, ngroups, nchunks, headdim, dstate, Q, P, N, True, True, DOCUMENTS, DOT, PRECISION, HOPPER,
         )  # fmt: skip
         if k == 0:
             tl.store(d_start + (b * nheads + h) * size + square, state, mask=inside)
@@ -89,6 +91,7 @@ def _along(
     seqlen, nheads, ngroups, nchunks,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     REVERSE: tl.constexpr, STORE: tl.constexpr, DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    HOPPER: tl.constexpr,
 ):  # fmt: skip
     """The state after at most `most` chunks, and what is left of the one before them.
 
@@ -118,6 +121,10 @@ def _along(
             document, last, before = documents(seq_idx + b.to(tl.int64) * seqlen, c * Q, Q, seqlen)
             weight = tl.where(document == (before if REVERSE else last), weight, 0.0)
             across = tl.where(last == before, across, 0.0)
+        if STORE and HOPPER:
+            far = (tl.maximum(c - AHEAD, 0) if REVERSE else tl.minimum(c + AHEAD, nchunks - 1)) * Q
+            far_first, far_left = b.to(tl.int64) * seqlen + far, seqlen - far
+            hint_tile(x, far_first, far_left, positions, nheads * headdim, h * headdim, headdim, P)
         if STORE:
             tl.store(states + (c - origin) * nheads * size, state.to(states.dtype.element_ty), mask=inside)
         xs = load_tile(x, first, left, positions, nheads * headdim, h * headdim, p, headdim)

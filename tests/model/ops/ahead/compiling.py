@@ -28,6 +28,7 @@ class Kernel:
     Attributes:
         function: the kernel.
         constants: its constexpr arguments; of others, which it does not have, nothing is made.
+        hopper: constants that are others on sm_90.
         types: Triton's names for the types of its other arguments ("*bf16", "i32"); those not named are `tensors`.
         tensors: the type of the arguments that `types` does not name.
         options: of the launch: num_warps, num_stages.
@@ -43,13 +44,15 @@ class Kernel:
     options: dict[str, int] = field(default_factory=dict)
     divisible: tuple[str, ...] = ()
     spilled: dict[int, int] = field(default_factory=NOTHING.copy)
+    hopper: dict[str, Any] = field(default_factory=dict)
     label: str = ""
 
 
 def within_limits(kernel: Kernel, architecture: int) -> bool:
     """Compile; print what it takes."""
     types = _signature(kernel)
-    constants = {name: value for name, value in kernel.constants.items() if name in types}
+    given = kernel.constants | (kernel.hopper if architecture == 90 else {})
+    constants = {name: value for name, value in given.items() if name in types}
     aligned = {
         (i,): [["tt.divisibility", 16]]
         for i, (name, kind) in enumerate(types.items())

@@ -2,9 +2,10 @@
 
 import torch
 
-from model.ops.ssd.triton import HEADS, SUM_TILE, Plan
-from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel
+from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel, totals_kernel
 from model.ops.ssd.triton.gradients import inter_gradients_kernel, intra_gradients_kernel, sum_splits_kernel
+from model.ops.ssd.triton.launches import HEADS, SUM_TILE, TOTAL_TILE
+from model.ops.ssd.triton.plan import Plan
 from model.ops.ssd.triton.scan import scan_kernel
 from model.ops.ssd.triton.states import parts_kernel, states_kernel
 from tests.model.ops.ahead.compiling import Kernel
@@ -37,6 +38,7 @@ CONSTANTS = {
     inter_gradients_kernel: {"DOCUMENTS": True},
     sum_splits_kernel: {"width": DSTATE, "T": SUM_TILE},
     step_gradients_kernel: {"H": HEADS, "SOFTPLUS": True, "BIAS": True},
+    totals_kernel: {"R": TOTAL_TILE, "H": HEADS, "SKIP": True, "BIAS": True},
 }
 KERNELS = [
     Kernel(
@@ -44,9 +46,10 @@ KERNELS = [
         PLAN.dots | constants,
         TYPES,
         options={"num_stages": PLAN.dots["num_stages"], "num_warps": PLAN.warps}
-        | (PLAN.along if kernel in (parts_kernel, states_kernel) else {})
-        | (PLAN.prefetch if kernel is intra_gradients_kernel else {}),
+        | (PLAN.along if kernel is states_kernel else {})
+        | (PLAN.prefetch if kernel in (parts_kernel, intra_gradients_kernel) else {}),
         spilled=SPILLED,
+        hopper={"HOPPER": True},
     )
     for kernel, constants in CONSTANTS.items()
 ]
