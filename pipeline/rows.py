@@ -1,4 +1,4 @@
-"""The packed-row format: fixed-length rows of token sequences, written as a stream, read as memory maps.
+"""The packed-row format: fixed-length rows of token sequences, written some at a time, read as memory maps.
 
 A directory of rows holds three arrays of shape (rows, seqlen):
 
@@ -13,12 +13,11 @@ its own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -114,64 +113,57 @@ def _open(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: not a readable .npy file ({error}); run tokenize again") from None
 
 
-class RowWriter:
-    """Writes rows, some at a time, into `directory`; a context manager, the files are whole when it ends well.
+@dataclass(frozen=True)
+class RowFiles:
+    """The files in `directory`, written at their places, some rows at a time, by any processes of this machine."""
 
-    `rows`, `sequences`, `tokens` (padding left out) and `responses` count what was added.
-    """
+    directory: Path
+    seqlen: int
+    vocab_size: int
+    pad_id: int
 
-    def __init__(self, directory: Path, *, seqlen: int, vocab_size: int, pad_id: int) -> None:
-        self.rows = self.sequences = self.tokens = self.responses = 0
-        self.seqlen = seqlen
-        self.pad_id = pad_id
-        self._directory = directory
-        self._stack = ExitStack()
-        self._dtypes = {
-            INPUT_IDS: smallest_uint(vocab_size),
-            LOSS_MASK: np.dtype(np.uint8),
-            SEQ_IDX: smallest_uint(seqlen),
-        }
-        self._files: dict[str, BinaryIO] = {}
+    def create(self, rows: int) -> None:
+        """Make the directory and the files for so many rows; what is in them is zeros until it is written."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for name, dtype in self._dtypes.items():
+            with (self.directory / name).open("wb") as file:
+                header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, self.seqlen)}
+                np.lib.format.write_array_header_1_0(file, header)
+                file.truncate(file.tell() + rows * self.seqlen * dtype.itemsize)
 
-    def __enter__(self) -> Self:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        for name in self._dtypes:
-            self._files[name] = self._stack.enter_context(open(self._directory / name, "wb"))
-            self._write_header(name)
-        return self
-
-    def add(self, sequences: Sequences, counts: np.ndarray) -> None:
-        """Write rows: row r is the next `counts[r]`, of (rows,) int64, of `sequences`; padding closes it."""
+    def write(self, first: int, sequences: Sequences, counts: np.ndarray) -> None:
+        """Write rows from number `first` on: each is the next `counts[r]`, of (rows,) int64, of `sequences`, padded."""
         row_of = np.repeat(np.arange(len(counts)), counts)
         used = np.bincount(row_of, sequences.lengths, len(counts)).astype(np.int64)
         assert used.max() <= self.seqlen, f"{used.max()} tokens for a row of {self.seqlen}"
-        filled = np.arange(self.seqlen) < used[:, None]
+        filled = None  # as rows of documents that are cut are, but for the last
+        if used.min() < self.seqlen:
+            filled = np.arange(self.seqlen) < used[:, None]
         index = (np.arange(len(row_of)) - (np.cumsum(counts) - counts)[row_of]).astype(self._dtypes[SEQ_IDX])
-        self._write(INPUT_IDS, filled, sequences.ids, self.pad_id)
-        self._write(LOSS_MASK, filled, sequences.mask, NEVER)
-        self._write(SEQ_IDX, filled, np.repeat(index, sequences.lengths), counts[:, None])
-        self.rows += len(counts)
-        self.sequences += len(row_of)
-        self.tokens += len(sequences.ids)
-        self.responses += int(np.count_nonzero(sequences.mask == RESPONSE))
+        self._write(INPUT_IDS, first, filled, sequences.ids, self.pad_id)
+        self._write(LOSS_MASK, first, filled, sequences.mask, NEVER)
+        self._write(SEQ_IDX, first, filled, np.repeat(index, sequences.lengths), counts[:, None])
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    @property
+    def _dtypes(self) -> dict[str, np.dtype]:
+        return {
+            INPUT_IDS: smallest_uint(self.vocab_size),
+            LOSS_MASK: np.dtype(np.uint8),
+            SEQ_IDX: smallest_uint(self.seqlen),
+        }
+
+    def _write(
+        self, name: str, first: int, filled: np.ndarray | None, tokens: np.ndarray, padding: np.ndarray | int
     ) -> None:
-        with self._stack:
-            for name in self._files:
-                self._write_header(name)
-
-    def _write(self, name: str, filled: np.ndarray, tokens: np.ndarray, padding: np.ndarray | int) -> None:
-        rows = tokens.astype(self._dtypes[name], copy=False)
-        if not filled.all():  # as rows of documents that are cut are, but for the last
-            rows = np.empty(filled.shape, dtype=self._dtypes[name])
+        """`filled`: (rows, seqlen) bool, where tokens stand; None where all rows are full."""
+        dtype = self._dtypes[name]
+        rows = tokens.astype(dtype, copy=False)
+        if filled is not None:
+            rows = np.empty(filled.shape, dtype=dtype)
             rows[:] = padding
             rows[filled] = tokens
-        rows.tofile(self._files[name])
-
-    def _write_header(self, name: str) -> None:
-        """The .npy header for the rows so far; numpy pads it, so that the first axis can grow in place."""
-        self._files[name].seek(0)
-        header = {"descr": self._dtypes[name].str, "fortran_order": False, "shape": (self.rows, self.seqlen)}
-        np.lib.format.write_array_header_1_0(self._files[name], header)
+        with (self.directory / name).open("r+b", buffering=0) as file:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            file.seek(first * self.seqlen * dtype.itemsize, os.SEEK_CUR)
+            rows.tofile(file)

@@ -22,7 +22,7 @@ import torch
 from benchmarks.machine import machine
 from model import HybridLM
 from pipeline.params import load_params
-from pipeline.rows import NEVER, RESPONSE, RowWriter, Sequences, open_rows
+from pipeline.rows import NEVER, RESPONSE, RowFiles, Sequences, open_rows
 from pipeline.training.loader import Batch
 from pipeline.training.optimizer import build_optimizer
 from pipeline.training.order import batch_of_step, micro_batches
@@ -35,13 +35,14 @@ PER_ROW = 4
 def write_rows(directory: Path, rows: int, seqlen: int, vocab_size: int) -> None:
     """Rows of random tokens."""
     rng = np.random.default_rng(0)
-    with RowWriter(directory, seqlen=seqlen, vocab_size=vocab_size, pad_id=0) as writer:
-        for first in range(0, rows, 1000):
-            counts = np.full(min(1000, rows - first), PER_ROW)
-            lengths = np.full(counts.sum(), seqlen // PER_ROW)
-            mask = np.full(lengths.sum(), RESPONSE)
-            mask[np.cumsum(lengths) - lengths] = NEVER
-            writer.add(Sequences(rng.integers(0, vocab_size, lengths.sum()), mask, lengths), counts)
+    files = RowFiles(directory, seqlen=seqlen, vocab_size=vocab_size, pad_id=0)
+    files.create(rows)
+    for first in range(0, rows, 1000):
+        counts = np.full(min(1000, rows - first), PER_ROW)
+        lengths = np.full(counts.sum(), seqlen // PER_ROW)
+        mask = np.full(lengths.sum(), RESPONSE)
+        mask[np.cumsum(lengths) - lengths] = NEVER
+        files.write(first, Sequences(rng.integers(0, vocab_size, lengths.sum()), mask, lengths), counts)
 
 
 def measure(directory: Path, steps: int, rank: int, world_size: int, results: multiprocessing.SimpleQueue) -> None:

@@ -20,7 +20,8 @@ import numpy as np
 from benchmarks.machine import machine
 from pipeline.params import TOKEN_FORMATS, LongConversations, LongDocuments
 from pipeline.rows import NEVER, RESPONSE
-from pipeline.tokenize.encoded import Encoded
+from pipeline.shards import Local
+from pipeline.tokenize.encoded import IDS, MASK, Encoded
 from pipeline.tokenize.pack import pack
 from pipeline.tokenize.packing import cut, fewest_rows, fit
 
@@ -59,12 +60,12 @@ def write_encoded(folder: Path, tokens: int, seqlen: int) -> Encoded:
     folder.mkdir()
     mask = np.full(lengths.sum(), RESPONSE, dtype=np.uint8)
     mask[np.cumsum(lengths) - lengths] = NEVER
-    np.save(folder / "ids.npy", rng.integers(0, 2048, lengths.sum()).astype(np.uint16))
-    np.save(folder / "mask.npy", mask)
+    rng.integers(0, 2048, lengths.sum()).astype(np.uint16).tofile(folder / IDS)
+    mask.tofile(folder / MASK)
     np.save(folder / "lengths.npy", lengths)
     np.save(folder / "first_response.npy", np.ones_like(lengths))
     np.save(folder / "text_bytes.npy", 4 * lengths)
-    return Encoded([folder], folder / "joined")
+    return Encoded([folder], 2048)
 
 
 def main() -> None:
@@ -96,6 +97,7 @@ def main() -> None:
                     long=long,
                     rng=np.random.default_rng(0),
                     formats=formats,
+                    executor=Local(1),
                 )
                 rates.append(packed.figures["tokens"] / (time.process_time() - start) / 1e6)
             print(f"{', '.join(formats):>24} " + " ".join(f"{rate:7.1f} Mtoken/s" for rate in rates), flush=True)

@@ -51,6 +51,7 @@ class Timed:
     def __init__(self, executor: Executor, seconds: Seconds) -> None:
         self.executor = executor
         self.seconds = seconds
+        self.is_here = executor.is_here
 
     def start(self, jobs: int, module: str) -> None:
         """See `Executor`."""
@@ -58,8 +59,8 @@ class Timed:
 
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
         """See `Executor`."""
-        called: Any = function
-        name = f"{called.args[0].__module__.split('.')[1]}: {called.args[0].__name__}"
+        called: Any = getattr(function, "args", [function])[0]  # of what is kept, what makes it
+        name = f"{called.__module__.split('.')[1]}: {called.__name__}"
         start = time.perf_counter()
         yield from self.executor.run(function, jobs)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

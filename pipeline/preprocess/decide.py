@@ -82,7 +82,7 @@ def decide(
     hits = find_hits(ledger, shards, work, params, executor)
     mixtures = mix_sources(ledger, sources, params)
     require_splits(ledger, params)
-    tables = _write_tables(ledger, shards, hits, work.scratch / "decisions", params)
+    tables = _write_tables(ledger, shards, hits, work.scratch / "decisions")
     return Decisions(ledger, sources, tables, clusters, hits, mixtures)
 
 
@@ -121,7 +121,10 @@ def _enter(
     folder: Path,
     params: PreprocessParams,
 ) -> Ledger:
-    """The ledger with what the annotations say of each record, and the drops for what it is itself."""
+    """The ledger with what the annotations say of each record, and the drops for what it is itself.
+
+    Their details go to files beside it: to make them again takes as long as all of this.
+    """
     ends = np.cumsum([shard.records for shard in annotated]).tolist()
     ledger = Ledger(folder, [0, *ends[:-1]], ends[-1])
     for run in runs_of_shards(shards, ledger):
@@ -132,20 +135,26 @@ def _enter(
         ledger["characters"][rows] = records["characters"].to_numpy()
         ledger["group_hash"][rows] = records["group_hash"].to_numpy()
         ledger["draw"][rows] = string_hashes(records["id"])
-        reasons = own_reasons(records, kind, params)["reason"]
+        verdicts = own_reasons(records, kind, params)
+        reasons = verdicts["reason"]
         for reason in reasons.drop_nulls().unique().sort():
             ledger.code(reason)
         ledger["reason"][rows] = _codes(reasons, ledger.reasons, null=0)
+        numbered = verdicts.with_columns(row=np.arange(rows.start, rows.stop))
+        write_table(numbered.filter(reasons.is_not_null()).select("row", own="detail"), _own_details(ledger, run))
     return ledger
+
+
+def _own_details(ledger: Ledger, run: range) -> Path:
+    """Of the records of a run that are dropped for what they are themselves: `row`, and the detail `own`."""
+    return ledger.folder / f"own-{run.start:05d}.parquet"
 
 
 def _codes(values: pl.Series, known: Sequence[str], null: int = 0) -> np.ndarray[Any, Any]:
     return values.cast(pl.Enum(known)).to_physical().fill_null(null).to_numpy()
 
 
-def _write_tables(
-    ledger: Ledger, shards: Sequence[Annotate], hits: pl.DataFrame, folder: Path, params: PreprocessParams
-) -> list[Path]:
+def _write_tables(ledger: Ledger, shards: Sequence[Annotate], hits: pl.DataFrame, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     found = (np.unique(ledger["cause"][rows]) for rows in ledger.blocks())
     causes = np.unique(np.concatenate([block[block >= 0] for block in found]))
@@ -154,7 +163,7 @@ def _write_tables(
     reasons, splits = pl.Series([None, *ledger.reasons[1:]], dtype=pl.String), pl.Series([*SPLIT_CODES, None])
     paths: list[Path] = []
     for run in runs_of_shards(shards, ledger):
-        kind, records, rows = shards[run.start].kind, read_records(shards, run), ledger.shards(run)
+        records, rows = read_records(shards, run, ["group", "source"]), ledger.shards(run)
         cause = np.asarray(ledger["cause"][rows])
         place = pl.Series(np.searchsorted(causes, cause)).scatter(np.flatnonzero(cause < 0), None)
         table = pl.DataFrame(
@@ -163,12 +172,13 @@ def _write_tables(
                 "copies": ledger["copies"][rows],
                 "reason": reasons.gather(ledger["reason"][rows]),
                 "split": splits.gather(ledger["split"][rows]),
-                "own": own_reasons(records, kind, params)["detail"],
                 "cause": ids.gather(place),
                 "group": records["group"],
                 "source": records["source"],
             }
-        ).join(evaluations, on="row", how="left", maintain_order="left")
+        )
+        for details in (pl.read_parquet(_own_details(ledger, run)), evaluations):
+            table = table.join(details, on="row", how="left", maintain_order="left")
         detail = (
             pl.when(pl.col("reason") == GROUP_OF_HELD_OUT)
             .then(pl.format("group {}", "group"))

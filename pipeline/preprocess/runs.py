@@ -28,6 +28,8 @@ ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<u4")])
 
 RANGE_BYTES = 256 * 2**20
 """Entries that a range has at most, if names are spread evenly; matching takes about three times that in memory."""
+SMALL_RANGE_BYTES, SMALL_RANGES = 32 * 2**20, 16
+"""Up to so many ranges have only as much, so that all workers have some."""
 
 PAIRS = "pairs.npy"
 LIST = "runs.jsonl"
@@ -78,8 +80,8 @@ def matches(runs: Sequence[Path], starts: Sequence[int], taking_part: Path, fold
         folder: the list of the runs is written here.
     """
     shared = _share(runs, starts, taking_part, folder)
-    entries = sum(len(np.load(run, mmap_mode="r")) for run in runs)
-    count = max(1, -(-entries * ENTRY.itemsize // RANGE_BYTES))
+    size = sum(len(np.load(run, mmap_mode="r")) for run in runs) * ENTRY.itemsize
+    count = max(1, -(-size // RANGE_BYTES), min(-(-size // SMALL_RANGE_BYTES), SMALL_RANGES))
     cuts = [index * 2**64 // count for index in range(count + 1)]
     return [Match(shared, low, high - 1, folder / f"{index:05d}") for index, (low, high) in enumerate(pairwise(cuts))]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.hashing import content_sha256, file_sha256, text_sha256
+from pipeline.shards.threads import map_threads
 
 NO_EFFECT = ("name", "folder")
 """Fields of a job that make no difference to its result: what an error calls it, and where the files go."""
@@ -45,6 +46,8 @@ def _content(value: Any) -> Any:
             return value.name
         case Path():
             return {"sha256": content_sha256(value) if value.is_dir() else file_sha256(value)}
+        case list() if value and all(isinstance(item, Path) for item in value):
+            return map_threads(_content, value)
         case list() | tuple():
             return [_content(item) for item in value]
         case set() | frozenset():

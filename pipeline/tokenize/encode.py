@@ -19,6 +19,7 @@ from pipeline.chat.schemas import Message
 from pipeline.chat.template import ChatTemplate, template_for
 from pipeline.chat.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from pipeline.rows import CONTEXT, NEVER, RESPONSE, smallest_uint
+from pipeline.tokenize.encoded import IDS, MASK
 from pipeline.tokenize.fast import sampled_text_that_differs
 
 RECORDS_AT_A_TIME = 256
@@ -78,8 +79,8 @@ def _encode(source: Path, folder: Path, tokenizer: Tokenizer) -> pl.Series:
         text_bytes = pl.col("messages").list.eval(content.str.len_bytes()).list.sum()
     ids, mask, lengths = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
     first_response = _first_responses(mask, lengths) if "messages" in table.columns else np.ones_like(lengths)
-    np.save(folder / "ids.npy", ids)
-    np.save(folder / "mask.npy", mask)
+    ids.tofile(folder / IDS)
+    mask.tofile(folder / MASK)
     np.save(folder / "lengths.npy", lengths)
     np.save(folder / "first_response.npy", first_response)
     np.save(folder / "text_bytes.npy", table.select(text_bytes.cast(pl.Int64)).to_series().to_numpy())

@@ -3,46 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.rows import NEVER, Sequences
-from pipeline.shards.threads import map_threads
+from pipeline.rows import NEVER, Sequences, smallest_uint
+
+IDS, MASK = "ids", "mask"
+"""The files of a shard's tokens, without a header: it takes four times as long to open one that has to be read."""
+
+MAPPED = 1 << 13
+"""Shards whose tokens stay mapped, from one job to the next; Linux gives a process 65,530 maps."""
 
 
 class Encoded:
-    """The records of encoded shards, numbered through in the order of the shards; the tokens are memory maps.
+    """The records of encoded shards, numbered through in the order of the shards; their tokens stay where they are.
 
     What is held in memory grows with the records (32 bytes for each), not with their tokens.
     """
 
-    def __init__(self, shards: Sequence[Path], scratch: Path) -> None:
-        """`scratch`: a new directory for the tokens of all shards in one file; a map of each would be too many."""
-        scratch.mkdir(parents=True)
-        self._ids, self._mask = map_threads(lambda name: _join(shards, name, scratch / name), ("ids", "mask"))
-        self.lengths = np.concatenate([np.load(shard / "lengths.npy") for shard in shards])
+    def __init__(self, shards: Sequence[Path], vocab_size: int) -> None:
+        self._shards = list(shards)
+        self._ids = smallest_uint(vocab_size)
+        lengths = [np.load(shard / "lengths.npy") for shard in shards]
+        self.lengths = np.concatenate(lengths)
         """(records,) int64: tokens of each record."""
         self.first_response = np.concatenate([np.load(shard / "first_response.npy") for shard in shards])
         """(records,) int64: where in each record the first token to learn stands."""
         self.text_bytes = np.concatenate([np.load(shard / "text_bytes.npy") for shard in shards])
         """(records,) int64: UTF-8 bytes of each record's text: of the document, or of all words of the conversation."""
-        self._begins = np.cumsum(self.lengths) - self.lengths
+        self._firsts = np.cumsum([0, *map(len, lengths)])[:-1]
+        self._begins = np.concatenate([np.cumsum(own) - own for own in lengths])
 
-    def sequences(self, records: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> Sequences:
-        """Tokens `starts` to `stops` of `records`, each (sequences,); the first token of each sequence is NEVER."""
-        begins = self._begins[records]
-        spans = list(zip((begins + starts).tolist(), (begins + stops).tolist(), strict=True))
-        lengths = stops - starts
-        mask = np.concatenate([self._mask[start:stop] for start, stop in spans])
-        mask[np.cumsum(lengths) - lengths] = NEVER
-        return Sequences(np.concatenate([self._ids[start:stop] for start, stop in spans]), mask, lengths)
+    def places(self, records: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> Places:
+        """Where tokens `starts` to `stops` of `records` are, each (sequences,)."""
+        shards, which = np.unique(np.searchsorted(self._firsts, records, side="right") - 1, return_inverse=True)
+        begins = self._begins[records] + starts
+        return Places([self._shards[shard] for shard in shards.tolist()], which, begins, stops - starts, self._ids)
 
 
-def _join(shards: Sequence[Path], name: str, target: Path) -> np.ndarray:
-    """The arrays `name` of all shards, one after another, as a memory map of the file `target`."""
-    with target.open("wb") as file:
-        for shard in shards:
-            array = np.load(shard / f"{name}.npy")
-            array.tofile(file)
-    return np.asarray(np.memmap(target, dtype=array.dtype, mode="r"))
+@dataclass(frozen=True)
+class Places:
+    """Where some sequences are among the tokens of encoded shards."""
+
+    shards: list[Path]
+    which: np.ndarray
+    """(sequences,) the shard of each, among these."""
+    begins: np.ndarray
+    """(sequences,) where it begins among the shard's tokens."""
+    lengths: np.ndarray
+    """(sequences,) int64: tokens of each."""
+    dtype: np.dtype
+    """Of the ids."""
+
+    def read(self) -> Sequences:
+        """The sequences, in this order; the first token of each is NEVER."""
+        stops = np.cumsum(self.lengths)
+        starts = stops - self.lengths
+        ids, mask = np.empty(int(self.lengths.sum()), self.dtype), np.empty(int(self.lengths.sum()), np.uint8)
+        to_ids, to_mask = ids.data, mask.data  # numpy takes twice as long for a slice
+        by_shard = np.argsort(self.which, kind="stable")
+        bounds = np.cumsum(np.bincount(self.which, minlength=len(self.shards)))
+        targets = _slices(starts[by_shard], stops[by_shard])
+        origins = _slices(self.begins[by_shard], (self.begins + self.lengths)[by_shard])
+        first = 0
+        for shard, end in zip(self.shards, bounds.tolist(), strict=True):
+            own_ids, own_mask = _tokens(shard, self.dtype, (shard / IDS).stat().st_ino)
+            for target, origin in zip(targets[first:end], origins[first:end], strict=True):
+                to_ids[target] = own_ids[origin]
+                to_mask[target] = own_mask[origin]
+            first = end
+        mask[starts] = NEVER
+        return Sequences(ids, mask, self.lengths)
+
+
+def _slices(starts: np.ndarray, stops: np.ndarray) -> list[slice]:
+    return list(map(slice, starts.tolist(), stops.tolist()))
+
+
+@lru_cache(maxsize=MAPPED)
+def _tokens(shard: Path, dtype: np.dtype, inode: int) -> tuple[memoryview, memoryview]:
+    """`inode` tells a shard from another of its name: no file gets that of one that is mapped."""
+    return np.memmap(shard / IDS, dtype, "r").data, np.memmap(shard / MASK, np.uint8, "r").data

@@ -20,6 +20,11 @@ def get_ready(sources: Sequence[Path], executor: Executor) -> None:
         executor.start(len({source.name for source in sources}), encode_shard.__module__)
 
 
+def packer(sources: Sequence[Path], executor: Executor) -> Executor:
+    """Where the rows are written: by processes that have encoded `sources`, if they are of this machine."""
+    return executor if executor.is_here and not _are_few(sources) else Local(1)
+
+
 def encoded_at(encoded: Path, source: Path) -> Path:
     """Where below `encoded` the arrays of one file of clean records are: by its shard, then by its split."""
     return encoded / source.name / source.parent.name

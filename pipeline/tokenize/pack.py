@@ -11,15 +11,19 @@ import numpy as np
 
 from pipeline.chat.tokenizer import Tokenizer
 from pipeline.params import LongConversations, LongDocuments
-from pipeline.rows import RowWriter, Sequences
+from pipeline.rows import RowFiles, Sequences
+from pipeline.shards import Executor
 from pipeline.tokenize.encoded import Encoded
 from pipeline.tokenize.formats import RECORD_FORMATS, ROW_FORMATS, Add, Format
-from pipeline.tokenize.packing import Cut, Fitted, cut, fewest_rows, fit
+from pipeline.tokenize.packing import Cut, Fitted, Pieces, cut, fewest_rows, fit
+from pipeline.tokenize.write_rows import WriteRows, write_rows
 
 LongRecords = LongDocuments | LongConversations
 
 TOKENS_AT_A_TIME = 1 << 20
-"""That are read and written; one record may have more."""
+"""That are read and written for another format than rows; one record may have more."""
+TOKENS_OF_A_JOB = 1 << 22
+"""At most, if a row is no longer: the more, the fewer jobs there are that open a shard."""
 
 
 class Packed(NamedTuple):
@@ -40,6 +44,7 @@ def pack(
     long: LongRecords,
     rng: np.random.Generator | None,
     formats: Sequence[str],
+    executor: Executor,
 ) -> Packed:
     """Write the rows of `encoded` into `directory` (no directory where every record is dropped).
 
@@ -47,24 +52,35 @@ def pack(
         long: what becomes of records that are longer than a row.
         rng: draws the order of the rows; None for the order of the records.
         formats: `tokenize.formats`, what is written beside the rows.
+        executor: where rows are written: on this machine.
     """
     drops = dropped(encoded, seqlen, long)
     kept = np.flatnonzero(~np.any([np.zeros(len(encoded.lengths), dtype=bool), *drops.values()], axis=0))
     whole = encoded.lengths[kept]
     lengths = whole if long is LongDocuments.split else np.minimum(whole, seqlen)
-    writer = RowWriter(directory, seqlen=seqlen, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
-    least = 0
+    rows = sequences = filled = supervised = least = 0
     if len(kept):
         plan, order = plan_rows(lengths, seqlen, long, rng)
-        least = fewest_rows(lengths, seqlen) if isinstance(plan, Fitted) else len(plan)
-        with writer, _writing(ROW_FORMATS, formats, directory, tokenizer) as others:
-            for sequences, counts in _rows(encoded, kept, plan, order, seqlen):
-                for add in (writer.add, *others):
-                    add(sequences, counts)
-        with _writing(RECORD_FORMATS, formats, directory, tokenizer) as others:
-            for sequences, text_bytes in _records(encoded, kept, lengths) if others else ():
+        rows = len(plan)
+        least = fewest_rows(lengths, seqlen) if isinstance(plan, Fitted) else rows
+        files = RowFiles(directory, seqlen, tokenizer.vocab_size, tokenizer.pad_id)
+        files.create(rows)
+        jobs = [
+            WriteRows(files, first, encoded.places(kept[pieces.records], pieces.starts, pieces.stops), pieces.counts)
+            for first, pieces in _pieces(plan, order, seqlen)
+        ]
+        sequences = sum(len(job.places.lengths) for job in jobs)
+        filled = sum(int(job.places.lengths.sum()) for job in jobs)
+        supervised = sum(found for _, found in executor.run(write_rows, jobs))
+        with _writing(ROW_FORMATS, formats, directory, tokenizer) as others:
+            for job in jobs if others else ():
+                found = job.places.read()
                 for add in others:
-                    add(sequences, text_bytes)
+                    add(found, job.counts)
+        with _writing(RECORD_FORMATS, formats, directory, tokenizer) as others:
+            for records, text_bytes in _records(encoded, kept, lengths) if others else ():
+                for add in others:
+                    add(records, text_bytes)
     lost = {reason: int(hit.sum()) for reason, hit in drops.items()}
     assert len(encoded.lengths) == len(kept) + sum(lost.values())
     tokens = np.zeros_like(encoded.lengths)
@@ -75,12 +91,12 @@ def pack(
         "dropped": lost,
         "truncated": int((whole > lengths).sum()),
         "bytes": int(encoded.text_bytes[kept].sum()),
-        "rows": writer.rows,
-        "sequences": writer.sequences,
-        "tokens": writer.tokens,
-        "supervised_tokens": writer.responses,
-        "efficiency": _efficiency(writer.tokens, writer.rows * seqlen),
-        "efficiency_bound": _efficiency(writer.tokens, least * seqlen),
+        "rows": rows,
+        "sequences": sequences,
+        "tokens": filled,
+        "supervised_tokens": supervised,
+        "efficiency": _efficiency(filled, rows * seqlen),
+        "efficiency_bound": _efficiency(filled, least * seqlen),
     }
     return Packed(figures, tokens)
 
@@ -120,18 +136,15 @@ def plan_rows(
     return fitted, np.arange(len(fitted)) if rng is None else rng.permutation(len(fitted))
 
 
-def _rows(
-    encoded: Encoded, kept: np.ndarray, plan: Fitted | Cut, order: np.ndarray, seqlen: int
-) -> Iterator[tuple[Sequences, np.ndarray]]:
-    """Some rows at a time: their sequences, and how many of these are each row's."""
-    size = max(1, TOKENS_AT_A_TIME // seqlen)
+def _pieces(plan: Fitted | Cut, order: np.ndarray, seqlen: int) -> Iterator[tuple[int, Pieces]]:
+    """What is in the rows, some at a time, with the number of their first one."""
+    size = max(1, TOKENS_OF_A_JOB // seqlen)
     for first in range(0, len(order), size):
-        records, starts, stops, counts = plan.pieces(order[first : first + size])
-        yield encoded.sequences(kept[records], starts, stops), counts
+        yield first, plan.pieces(order[first : first + size])
 
 
 def _records(encoded: Encoded, kept: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[Sequences, np.ndarray]]:
     """Some records at a time: the first `lengths` tokens of each, and the bytes of its text."""
     full = np.flatnonzero(np.diff(np.cumsum(lengths) // TOKENS_AT_A_TIME)) + 1
     for records, stops in zip(np.split(kept, full), np.split(lengths, full), strict=True):
-        yield encoded.sequences(records, np.zeros_like(stops), stops), encoded.text_bytes[records]
+        yield encoded.places(records, np.zeros_like(stops), stops).read(), encoded.text_bytes[records]

@@ -19,7 +19,7 @@ from pipeline.tokenize.bpe import BYTES_PER_TOKEN, sample_texts, train_bpe
 from pipeline.tokenize.choice import given_tokenizer
 from pipeline.tokenize.encode import load_encoder
 from pipeline.tokenize.encoded import Encoded
-from pipeline.tokenize.encoding import encode_shards, encoded_at, get_ready
+from pipeline.tokenize.encoding import encode_shards, encoded_at, get_ready, packer
 from pipeline.tokenize.foreign import PROOF_BYTES, take_tokenizer
 from pipeline.tokenize.formats import ROW_FILES
 from pipeline.tokenize.from_tiktoken import ENCODING_FILE
@@ -80,7 +80,7 @@ def tokenize(
     encode_shards(sources, encoded, provision.folder, fast=params.fast, executor=executor, kept=kept)
     with publish_directory(work.out) as building:
         link_tree(provision.folder, building / "tokenizer")
-        figures, table = _pack(encoded, clean, building, shards, tokenizer, params)
+        figures, table = _pack(encoded, clean, building, shards, tokenizer, params, packer(sources, executor))
         facts = {"tokenizer": _describe(template), **figures}
         records = _records(building, figures) | {SOURCES: table.height}
         (building / SOURCES).parent.mkdir()
@@ -137,14 +137,19 @@ def provide(job: Provision) -> None:
 
 
 def _pack(
-    encoded: Path, clean: Path, target: Path, shards: Shards, tokenizer: Tokenizer, params: TokenizeParams
+    encoded: Path,
+    clean: Path,
+    target: Path,
+    shards: Shards,
+    tokenizer: Tokenizer,
+    params: TokenizeParams,
+    executor: Executor,
 ) -> tuple[dict[str, dict[str, Any]], pl.DataFrame]:
     """The rows of every kind and split below `target`; their figures by kind and split, and what each source has."""
     figures: dict[str, dict[str, Any]] = {}
     sources = []
-    joined = target / "joined"
     for (kind, split), names in shards.items():
-        records = Encoded([encoded_at(encoded, clean / name) for name in names], scratch=joined / kind / split)
+        records = Encoded([encoded_at(encoded, clean / name) for name in names], tokenizer.vocab_size)
         found, tokens = pack(
             records,
             target / kind / split,
@@ -153,11 +158,11 @@ def _pack(
             long=params.long_documents if kind == DOCUMENTS else params.long_conversations,
             rng=np.random.default_rng(params.seed) if split == "train" else None,
             formats=params.formats,
+            executor=executor,
         )
         figures.setdefault(kind, {})[split] = found
         table = by_source([clean / name for name in names], tokens, records.text_bytes)
         sources.append(table.select(pl.lit(kind).alias("kind"), pl.lit(split).alias("split"), pl.all()))
-    shutil.rmtree(joined)
     for kind, splits in figures.items():
         for split, found in splits.items():
             if not found["rows"]:

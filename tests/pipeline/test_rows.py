@@ -7,29 +7,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.rows import CONTEXT, IGNORED, NEVER, RESPONSE, RowWriter, open_rows
+from pipeline.rows import CONTEXT, IGNORED, NEVER, RESPONSE, RowFiles, open_rows
 from tests.packed import Sequence, packed
 
 CONVERSATION = (np.array([0, 7, 8, 9]), np.array([NEVER, CONTEXT, RESPONSE, RESPONSE]))
 DOCUMENT = (np.array([0, 5, 6]), np.array([NEVER, RESPONSE, RESPONSE]))
 
 
-def write(directory: Path, rows: list[list[Sequence]], at_a_time: int = 2, **sizes: int) -> RowWriter:
-    with RowWriter(directory, **({"seqlen": 8, "vocab_size": 10, "pad_id": 0} | sizes)) as writer:
-        for first in range(0, len(rows), at_a_time):
-            writer.add(*packed(rows[first : first + at_a_time]))
-    return writer
+def write(directory: Path, rows: list[list[Sequence]], at_a_time: int = 2, **sizes: int) -> None:
+    files = RowFiles(directory, **({"seqlen": 8, "vocab_size": 10, "pad_id": 0} | sizes))
+    files.create(len(rows))
+    for first in reversed(range(0, len(rows), at_a_time)):  # the order makes no difference
+        files.write(first, *packed(rows[first : first + at_a_time]))
 
 
 def test_rows_come_back(tmp_path: Path) -> None:
-    writer = write(tmp_path, [[CONVERSATION, DOCUMENT], [DOCUMENT]])
+    write(tmp_path, [[CONVERSATION, DOCUMENT], [DOCUMENT]])
     rows = open_rows(tmp_path)
     assert (len(rows), rows.seqlen) == (2, 8)
     assert rows.input_ids.tolist() == [[0, 7, 8, 9, 0, 5, 6, 0], [0, 5, 6, 0, 0, 0, 0, 0]]
     assert rows.loss_mask.tolist() == [[0, 2, 1, 1, 0, 1, 1, 0], [0, 1, 1, 0, 0, 0, 0, 0]]
     assert rows.seq_idx.tolist() == [[0, 0, 0, 0, 1, 1, 1, 2], [0, 0, 0, 1, 1, 1, 1, 1]]
     assert all(isinstance(array, np.memmap) for array in (rows.input_ids, rows.loss_mask, rows.seq_idx))
-    assert (writer.rows, writer.sequences, writer.tokens, writer.responses) == (2, 3, 10, 6)
 
 
 def test_labels(tmp_path: Path) -> None:

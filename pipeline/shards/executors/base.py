@@ -29,6 +29,11 @@ R = TypeVar("R")
 class Executor(Protocol):
     """Calls functions on jobs, on some machines."""
 
+    @property
+    def is_here(self) -> bool:
+        """Whether all jobs run on this machine, so that they may write a file together."""
+        ...
+
     def start(self, jobs: int, module: str) -> None:
         """Get ready for a run of so many jobs, while the caller does something else.
 

@@ -19,6 +19,8 @@ class Local:
     `with`. A run that fails, or is closed before its end, ends them; the next one starts others.
     """
 
+    is_here = True
+
     def __init__(self, workers: int = 0) -> None:
         """`workers`: how many processes; 0 for one per core."""
         self._workers = workers or cores()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from pipeline.shards.executors.base import J, R
 from pipeline.shards.executors.cores import cores
@@ -35,6 +35,8 @@ class Ray:
     This directory must be on a file system that all machines share, under the same path. The connection, or the Ray
     that is started here, lasts until this process ends.
     """
+
+    is_here: ClassVar = False
 
     workers: int = 0
     """Tasks at a time; 0 for one per core: of this machine, or of the cluster as it grows and shrinks."""

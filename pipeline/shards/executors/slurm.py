@@ -25,7 +25,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pipeline.shards.executors.base import J, R
 from pipeline.work import remove, work_root
@@ -49,6 +49,8 @@ class Slurm:
 
     This directory and work/ must be on a file system that all machines share, under the same path.
     """
+
+    is_here: ClassVar = False
 
     workers: int = 0
     """Tasks of the array; 0 for one per shard, `MOST_TASKS` at most."""

@@ -142,11 +142,15 @@ class Striking:
     def start(self, jobs: int, module: str) -> None:
         self.executor.start(jobs, module)
 
+    @property
+    def is_here(self) -> bool:
+        return self.executor.is_here
+
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
-        assert isinstance(function, partial)  # of run_and_keep, as run_shards makes it
-        (work,) = function.args
+        is_kept = isinstance(function, partial)  # of run_and_keep, as run_shards makes it
+        work = function.args[0] if is_kept else function
         striking = partial(strike, work, self.marks, self.node, os.getpid())
-        yield from self.executor.run(partial(function.func, striking), jobs)
+        yield from self.executor.run(partial(function.func, striking) if is_kept else striking, jobs)
 
 
 def strike(work: Callable[[J], R], marks: Path, node: str, caller: int, job: J) -> R:

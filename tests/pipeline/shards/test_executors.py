@@ -133,11 +133,14 @@ def test_the_shard_of_a_worker_that_died_is_done_again(tmp_path: Path, capfd: py
     assert "a worker process died" in capfd.readouterr().err
 
 
-def test_the_stages_make_the_same_bytes_though_workers_die(tmp_path: Path) -> None:
+def test_the_stages_make_the_same_bytes_though_workers_die(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.tokenize.encoding.ENCODED_MEANWHILE", 0)
+    monkeypatch.setattr("pipeline.tokenize.pack.TOKENS_OF_A_JOB", 1 << 10)
     (tmp_path / "died").mkdir()
     with Local(2) as local:
         made = run_stages(write_inputs(tmp_path / "two"), jobs.Striking(local, tmp_path / "died"))
-    assert {step.name for step in (tmp_path / "died").iterdir()} >= {"annotate", "write_shard", "encode_shard"}
+    steps = {"annotate", "write_shard", "encode_shard", "write_rows"}
+    assert {step.name for step in (tmp_path / "died").iterdir()} >= steps
     assert made == run_stages(write_inputs(tmp_path / "one"), Local(1))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.evaluate.report import histograms
 from pipeline.evaluate.report.histograms import evenly_spaced, survey_records, survey_rows
-from pipeline.rows import CONTEXT, NEVER, RESPONSE, RowWriter, open_rows
+from pipeline.rows import CONTEXT, NEVER, RESPONSE, RowFiles, open_rows
 from tests.packed import packed
 
 SEQLEN = 64
@@ -22,8 +22,9 @@ def sequence(ids: list[int], mark: int = RESPONSE) -> tuple[np.ndarray, np.ndarr
 
 
 def write_rows(directory: Path, rows: list[list[tuple[np.ndarray, np.ndarray]]]) -> Path:
-    with RowWriter(directory, seqlen=SEQLEN, vocab_size=300, pad_id=PAD) as writer:
-        writer.add(*packed(rows))
+    files = RowFiles(directory, seqlen=SEQLEN, vocab_size=300, pad_id=PAD)
+    files.create(len(rows))
+    files.write(0, *packed(rows))
     return directory
 
 
