@@ -26,6 +26,9 @@ QUARANTINE_COLUMNS = pl.Schema(
 )
 TABLES = (*KINDS, QUARANTINE)
 
+MOST_ROWS = 100_000
+"""Of a table: a row without text, of which a small file may have millions, takes some 350 bytes while it is held."""
+
 
 @dataclass(frozen=True)
 class ShardJob:
@@ -74,7 +77,9 @@ def write_shards(job: ShardJob) -> ShardReport:
 
 
 class _Writer:
-    """Holds the rows of one shard; no table of it has more than `shard_bytes` of text, but for a single record's."""
+    """Holds the rows of one shard; no table of it has more than MOST_ROWS, nor more than `shard_bytes` of text, but for
+    a single record's.
+    """
 
     def __init__(self, job: ShardJob) -> None:
         self.report = ShardReport()
@@ -113,7 +118,8 @@ class _Writer:
         self._start()
 
     def _append(self, name: str, row: Record | tuple[object, ...], size: int) -> None:
-        if self._rows[name] and self._sizes[name] + size > self._job.shard_bytes:
+        rows = len(self._rows[name])
+        if rows == MOST_ROWS or (rows and self._sizes[name] + size > self._job.shard_bytes):
             self.close_shard()
         self._rows[name].append(row)
         self._sizes[name] += size

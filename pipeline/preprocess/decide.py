@@ -177,7 +177,7 @@ def _write_tables(ledger: Ledger, shards: Sequence[Annotate], hits: pl.DataFrame
                 "source": records["source"],
             }
         )
-        for details in (pl.read_parquet(_own_details(ledger, run)), evaluations):
+        for details in (pl.read_parquet(_own_details(ledger, run), glob=False), evaluations):
             table = table.join(details, on="row", how="left", maintain_order="left")
         detail = (
             pl.when(pl.col("reason") == GROUP_OF_HELD_OUT)

@@ -26,7 +26,7 @@ class Preparation:
 
 def prepare(path: Path, kind: str, preparation: Preparation) -> tuple[pl.DataFrame, dict[str, int]]:
     """`prepare_table` of a shard."""
-    return prepare_table(pl.read_parquet(path), kind, preparation)
+    return prepare_table(pl.read_parquet(path, glob=False), kind, preparation)
 
 
 def prepare_table(table: pl.DataFrame, kind: str, preparation: Preparation) -> tuple[pl.DataFrame, dict[str, int]]:

@@ -31,7 +31,7 @@ def runs_of_shards(shards: Sequence[Annotate], ledger: Ledger) -> Iterator[range
 
 def read_records(shards: Sequence[Annotate], run: range, columns: list[str] | None = None) -> pl.DataFrame:
     """What annotate wrote of the records of a run of shards, one shard after the other."""
-    return pl.read_parquet([_path(shards[index]) for index in run], columns=columns)
+    return pl.read_parquet([_path(shards[index]) for index in run], columns=columns, glob=False)
 
 
 def _path(shard: Annotate) -> Path:

@@ -43,7 +43,7 @@ class FileFigures(NamedTuple):
 def write_shard(job: Write) -> dict[str, FileFigures]:
     """Write a file for each split that has records of the shard, and `dropped.parquet`: the figures of each split."""
     table, _ = prepare(job.path, job.kind, job.preparation)
-    decided = table.drop("split").hstack(pl.read_parquet(job.decisions))
+    decided = table.drop("split").hstack(pl.read_parquet(job.decisions, glob=False))
     _write_dropped(decided.filter(pl.col("reason").is_not_null()), job)
     files = {}
     written = [column for column in table.columns if column != "split"]

@@ -91,7 +91,7 @@ def sample_texts(shards: Sequence[Path], sample_bytes: int) -> Iterator[str]:
 
     def sample(place: tuple[Path, int]) -> pl.Series:
         shard, offset = place
-        return _texts(pl.read_parquet(shard).gather_every(stride, -offset % stride))
+        return _texts(pl.read_parquet(shard, glob=False).gather_every(stride, -offset % stride))
 
     for texts in map_ahead(sample, zip(shards, offsets, strict=False)):
         yield from texts
@@ -104,7 +104,7 @@ def _size(shard: Path) -> tuple[int, int]:
     columns = [group.column(place) for group in groups for place in range(group.num_columns)]
     texts = [column for column in columns if column.path_in_schema in _TEXTS]
     if any(column.has_dictionary_page for column in texts):
-        size = int(_texts(pl.read_parquet(shard)).str.len_bytes().sum())
+        size = int(_texts(pl.read_parquet(shard, glob=False)).str.len_bytes().sum())
     else:
         size = sum(column.total_uncompressed_size - _LENGTH_BYTES * column.num_values for column in texts)
     return footer.num_rows, size

@@ -65,7 +65,7 @@ def encode_shard(job: EncodeJob) -> str | None:
 def _encode(source: Path, folder: Path, tokenizer: Tokenizer) -> pl.Series:
     """Write the arrays of one file into the new directory `folder`; returns its texts."""
     folder.mkdir(parents=True)
-    table = pl.read_parquet(source)
+    table = pl.read_parquet(source, glob=False)
     dtype = smallest_uint(tokenizer.vocab_size)
     if "text" in table.columns:
         batches = [_documents(part["text"].to_list(), tokenizer, dtype) for part in _parts(table)]

@@ -21,7 +21,8 @@ MAPPED = 1 << 13
 class Encoded:
     """The records of encoded shards, numbered through in the order of the shards; their tokens stay where they are.
 
-    What is held in memory grows with the records (32 bytes for each), not with their tokens.
+    What is held in memory grows with the records (32 bytes for each, and 24 for each
+    sequence of a plan of rows), not with their tokens.
     """
 
     def __init__(self, shards: Sequence[Path], vocab_size: int) -> None:

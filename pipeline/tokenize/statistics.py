@@ -29,7 +29,9 @@ def by_source(shards: Sequence[Path], tokens: np.ndarray, text_bytes: np.ndarray
     parts = []
     at = 0
     for first in range(0, len(shards), SHARDS_AT_A_TIME):
-        source = pl.read_parquet(list(shards[first : first + SHARDS_AT_A_TIME]), columns=["source"])["source"]
+        source = pl.read_parquet(list(shards[first : first + SHARDS_AT_A_TIME]), columns=["source"], glob=False)[
+            "source"
+        ]
         here = slice(at, at + len(source))
         parts.append(
             pl.DataFrame({"source": source, "bytes": text_bytes[here], "tokens": tokens[here]})

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from pipeline.work.root import work_root
 
-FULL = re.compile(r"No space left on device|\d+ requested and \d+ written|inline_container.*unexpected pos")
-"""How libraries word it: the system's own words; NumPy; torch.save."""
+FULL = re.compile(
+    r"No space left on device|Disk quota exceeded|\d+ requested and \d+ written|inline_container.*unexpected pos"
+    r"|Invalid thrift: transport error"
+)
+"""How libraries word it: the system's own words; NumPy; torch.save; Polars at the end of a Parquet file."""
 
 
 def disk_trouble(error: Exception, *places: Path) -> str | None:

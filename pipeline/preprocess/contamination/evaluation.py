@@ -40,7 +40,7 @@ class Collect:
 
 def collect(job: Collect) -> pl.DataFrame:
     """`hash` of each n-gram, `evaluation`: the id of its record."""
-    return _of_both_forms(pl.read_parquet(job.path)[chosen(job.rows)], job.kind, job.preparation, job.n)
+    return _of_both_forms(pl.read_parquet(job.path, glob=False)[chosen(job.rows)], job.kind, job.preparation, job.n)
 
 
 def choose(is_chosen: np.ndarray[Any, Any]) -> str:

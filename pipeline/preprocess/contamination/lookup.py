@@ -41,4 +41,4 @@ def look_up(folder: Path, hashes: np.ndarray) -> tuple[Ints, pl.Series]:
     if not len(hits):
         return hits, pl.Series([], dtype=pl.String)
     owners = np.load(folder / OWNERS, mmap_mode="r")[places[hits]]
-    return hits, pl.read_parquet(folder / RECORDS)["evaluation"].gather(owners)
+    return hits, pl.read_parquet(folder / RECORDS, glob=False)["evaluation"].gather(owners)

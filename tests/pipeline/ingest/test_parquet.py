@@ -218,6 +218,14 @@ NUMBERS: dict[str, pa.Array] = {
 }
 
 
+def test_rows_without_text_fill_a_shard_too(tmp_path: Path) -> None:
+    """A file of some hundred bytes may have millions of them, which take memory while they are held."""
+    pq.write_table(pa.table({"text": [""] * 250_000}), tmp_path / "empty.parquet")
+    ingest(tmp_path / "out", params(tmp_path / "empty.parquet"))
+    files = sorted((tmp_path / "out").glob("documents-*.parquet"))
+    assert [pq.read_metadata(file).num_rows for file in files] == [100_000, 100_000, 50_000]
+
+
 @pytest.mark.parametrize("name", NUMBERS)
 def test_conversations_may_have_numbers_in_their_turns(tmp_path: Path, name: str) -> None:
     texts = pa.array([f"text {number}" for number in range(TURNS)])

@@ -30,6 +30,23 @@ def test_components_against_networkx_in_any_order(monkeypatch: pytest.MonkeyPatc
         assert parent.tolist() == [expected[number] for number in range(size)]
 
 
+def test_a_long_chain_is_climbed_in_few_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As overlapping windows of one text are linked; link by link it takes 32768 passes over all of it."""
+    passes, array_equal = [], np.array_equal
+
+    def counted(*arrays: np.ndarray) -> bool:
+        passes.append(len(arrays[0]))
+        return array_equal(*arrays)
+
+    monkeypatch.setattr(components.np, "array_equal", counted)
+    links = np.arange(2**15)
+    parent = np.arange(len(links) + 1)
+    unite(parent, np.stack([links, links + 1], axis=1))
+    flatten(parent)
+    assert not parent.any()
+    assert len(passes) < 100
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_matches_against_all_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     rng = random.Random(seed)

@@ -202,3 +202,12 @@ def test_a_changed_threshold_annotates_nothing_anew(
     clean = WorkFolder(tmp_path / "clean")
     preprocess(place / "in", clean, params(**{**vars(PARAMS), **changes}), executor=Local(1))
     assert (work.out / "manifest.json").read_bytes() == (clean.out / "manifest.json").read_bytes()
+
+
+def test_a_folder_may_be_named_like_a_pattern(tmp_path: Path) -> None:
+    """Near duplicates, decontamination and decisions read their own files below it."""
+    write_ingested(tmp_path / "ingested")
+    for name in ("work", "work[1]*"):
+        preprocess(tmp_path / "ingested", WorkFolder(tmp_path / name), PARAMS, executor=Local(1))
+    plain, odd = (verify_manifest(WorkFolder(tmp_path / name).out) for name in ("work", "work[1]*"))
+    assert plain == odd

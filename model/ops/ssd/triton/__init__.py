@@ -15,6 +15,7 @@ precision. The backward goes through slices of the sequence, the last first, and
               inter_gradients  of B and C: of that sum, and through the states, the heads of a group in turn
               sum_splits       of those, where few chunks leave the GPU idle and a group's heads are split
     and then  step_gradients   of the step sizes, from what the others say of the decays
+              totals           of A, D and dt_bias, over the chunks
 
 Shapes: b batch, c chunks, s segments, k parts of segments, g groups, h heads, p headdim, n dstate; Q positions of a
 chunk. Decays are sums of a = dt A, in fp32: of a chunk only, and with a at least -20 (e^-20 is less than fp32
