@@ -31,7 +31,7 @@ MORE_STAGES = 3
 
 class Plan:
     """Sizes of a call: a function of shapes and dtypes alone, so that results are; but for `slice_bytes`, with which a
-    small input goes through all that a large one does.
+    small input goes through all that a large one does. What `hopper` says of the device changes no result.
     """
 
     def __init__(self, x: Tensor, B: Tensor, slice_bytes: int | None = None) -> None:
