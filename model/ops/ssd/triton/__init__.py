@@ -11,11 +11,11 @@ precision. The backward goes through slices of the sequence, the last first, and
     backward, slice by slice
               parts   what each part of a segment contributes to the gradient of the state before it
               states  the state before each chunk, the gradient of the state after it
-              intra_gradients  of x, and of C B^T summed over the heads of a group, chunk by chunk
-              inter_gradients  of B and C: of that sum, and through the states, the heads of a group in turn
-              sum_splits       of those, where few chunks leave the GPU idle and a group's heads are split
-    and then  step_gradients   of the step sizes, from what the others say of the decays
-              totals           of A, D and dt_bias, over the chunks
+              gradients       of x, B and C, chunk by chunk, the heads of a group in turn: by two programs, one that
+                              goes `through` the states and one that stays `inside` the chunk
+              sum_splits      of B and C, where few chunks leave the GPU idle and a group's heads are split
+    and then  step_gradients  of the step sizes, from what the others say of the decays
+              totals          of A, D and dt_bias, over the chunks
 
 Shapes: b batch, c chunks, s segments, k parts of segments, g groups, h heads, p headdim, n dstate; Q positions of a
 chunk. Decays are sums of a = dt A, in fp32: of a chunk only, and with a at least -20 (e^-20 is less than fp32

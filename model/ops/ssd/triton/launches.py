@@ -1,12 +1,13 @@
 """The launches of a forward and of a backward, all but their tensors known: what depends on the plan is done once."""
 
+from math import prod
 from typing import Any
 
 import torch
 
 from model.ops._launch import Launches
 from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel, totals_kernel
-from model.ops.ssd.triton.gradients import inter_gradients_kernel, intra_gradients_kernel, sum_splits_kernel
+from model.ops.ssd.triton.gradients import gradients_kernel, sum_splits_kernel
 from model.ops.ssd.triton.plan import Plan
 from model.ops.ssd.triton.scan import scan_kernel
 from model.ops.ssd.triton.states import parts_kernel, states_kernel
@@ -33,7 +34,7 @@ class Forward:
         sizes: dict[str, Any] = {"seqlen": plan.seqlen, "nheads": plan.nheads, "nchunks": plan.nchunks}
         cut: dict[str, Any] = {"nsegments": nsegments, "parts": parts, "chunks_of_part": chunks_of_part}
         options = plan.dots | {"ngroups": plan.ngroups, "plane": plan.plane}
-        options |= {"DOCUMENTS": documents, "num_warps": plan.warps}
+        options |= {"DOCUMENTS": documents, "HOPPER": plan.hopper, "num_warps": plan.warps}
         self.launches.add(
             decays_kernel, (plan.nchunks, -(-plan.nheads // HEADS), plan.batch),
             **sizes, dt_min=dt_limit[0], dt_max=dt_limit[1], Q=plan.Q, H=HEADS, SOFTPLUS=softplus, BIAS=bias,
@@ -78,31 +79,30 @@ class Backward:
         """Of slice i. The gradient of the state before it is that of the one after the slice before."""
         first = i * plan.chunks_of_slice
         nsegments, parts, chunks_of_part = plan.backward_cut
+        count = min(plan.chunks_of_slice, plan.nchunks - first)
+        grid = (2 * count, plan.ngroups * plan.nsplits, plan.batch)
         sizes = sizes | {"first_chunk": first}
+        along = options | {"HOPPER": plan.hopper}
         cut: dict[str, Any] = {"nsegments": nsegments, "parts": parts, "chunks_of_part": chunks_of_part}
         if nsegments > 1:
             self.launches.add(
                 parts_kernel, (plan.nheads, plan.batch * (nsegments - 1) * parts), {"x": "dy", "B": "C"},
-                **sizes, **cut, REVERSE=True, **options | plan.prefetch,
+                **sizes, **cut, REVERSE=True, **along | plan.prefetch,
             )  # fmt: skip
         d_before, d_after = ("d_start", "d_between")[:: 1 if i % 2 == 0 else -1]
         self.launches.add(
             states_kernel, (plan.nheads, plan.batch * nsegments, 2),
             {"final": "d_final" if i == plan.nslices - 1 else d_after, "d_start": d_before},
-            **sizes, **cut, all_segments=plan.nstarts, **options | plan.along,
+            **sizes, **cut, all_segments=plan.nstarts, nmade=prod(grid) // 2, **along | plan.along,
         )  # fmt: skip
-        count = min(plan.chunks_of_slice, plan.nchunks - first)
-        chunks = (count, plan.ngroups * plan.nsplits, plan.batch)
-        sizes["nsplits"] = plan.nsplits
-        self.launches.add(intra_gradients_kernel, chunks, **sizes, SKIP=skip, **options | plan.prefetch)
-        early = options | {"launch_pdl": plan.hopper}
+        inner = options | {"nsplits": plan.nsplits, "SKIP": skip, "STAGES": plan.prefetch["num_stages"]}
         if plan.nsplits == 1:
-            self.launches.add(inter_gradients_kernel, chunks, **sizes, out_rows=plan.seqlen, out_chunk=0, **early)
+            self.launches.add(gradients_kernel, grid, **sizes, out_rows=plan.seqlen, out_chunk=0, **inner)
             return
         rows, length = plan.chunks_of_slice * plan.Q, min(count * plan.Q, plan.seqlen - first * plan.Q)
         self.launches.add(
-            inter_gradients_kernel, chunks, {"dB": "split_dB", "dC": "split_dC"},
-            **sizes, out_rows=rows, out_chunk=first, **early,
+            gradients_kernel, grid, {"dB": "split_dB", "dC": "split_dC"},
+            **sizes, out_rows=rows, out_chunk=first, **inner,
         )  # fmt: skip
         width = plan.ngroups * plan.dstate
         self.launches.add(
@@ -133,7 +133,7 @@ def _of_backward(plan: Plan) -> Scratch:
         "d_states": states,
         **_of_parts(plan, *plan.backward_cut),
         "d_between": ((min(1, plan.nslices - 1), plan.batch, plan.nheads, *of_state), torch.float32),
-        "d_scores": ((*chunks, plan.ngroups * plan.nsplits, plan.Q, plan.Q), plan.state_dtype),
+        "made": ((*chunks, plan.ngroups * plan.nsplits), torch.int32),
         "split_dB": of_splits,
         "split_dC": of_splits,
         "shares": ((4, plan.batch, plan.nheads, plan.nchunks * plan.Q), torch.float32),

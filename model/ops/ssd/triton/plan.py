@@ -26,7 +26,7 @@ STAGES = 2
 """Of the pipelines of loads, in bf16; fp32 has no shared memory to spare. Three are slower if they cost a program."""
 
 MORE_STAGES = 3
-"""Of the kernels that have room for it: `parts`, `states` and `intra_gradients`, with states of up to 64 x 128."""
+"""Where there is room for it: in `parts`, `states` and `gradients` inside a chunk, with states of up to 64 x 128."""
 
 
 class Plan:
@@ -47,7 +47,8 @@ class Plan:
         self.nsplits = -(-heads // -(-heads // self.nsplits))
         self.warps = 4 if self.P * self.N <= 8192 else 8
         small = x.dtype is torch.bfloat16 and self.P * self.N <= 8192
-        self.prefetch = {"num_stages": MORE_STAGES} if small else {}
+        stages = STAGES if x.dtype is torch.bfloat16 else 1
+        self.prefetch = {"num_stages": MORE_STAGES if small else stages}
         self.along = self.prefetch | {"num_warps": 8}
         self.hopper = _is_hopper(x)
         self.plane = self.batch * self.nheads * self.nchunks * self.Q
@@ -59,8 +60,7 @@ class Plan:
             "N": self.N,
             "DOT": tl.bfloat16 if x.dtype is torch.bfloat16 else tl.float32,
             "PRECISION": "tf32" if x.dtype is torch.float16 else "ieee",
-            "HOPPER": self.hopper,
-            "num_stages": STAGES if x.dtype is torch.bfloat16 else 1,
+            "num_stages": stages,
         }
 
     def _cut(self, rows: int, slice_bytes: int) -> None:

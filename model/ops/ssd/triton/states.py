@@ -6,6 +6,9 @@ import triton.language as tl
 from model.ops._launch import Launched
 from model.ops.ssd.triton.parts import AHEAD, documents, dot, hint_tile, load_tile
 
+FLAGS = tl.constexpr(1024)
+"""That are set to zero at once."""
+
 
 @Launched
 @triton.jit
@@ -39,7 +42,7 @@ def parts_kernel(
 @Launched
 @triton.jit
 def states_kernel(
-    x, dy, decays, plane, B, C, seq_idx, starts, final, local, decay, states, d_states, d_start,
+    x, dy, decays, plane, B, C, seq_idx, starts, final, local, decay, states, d_states, d_start, made, nmade,
     seqlen, nheads, ngroups, nsegments, parts, chunks_of_part, first_chunk, nchunks, all_segments,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
@@ -48,7 +51,8 @@ def states_kernel(
     """Along a segment of a slice, the state before each chunk, or the gradient of the state after it.
 
     Forwards from the segment's start, backwards from `final`, the gradient of the state after the slice, and from what
-    later segments add; `d_start` gets the gradient of the state before the slice.
+    later segments add; `d_start` gets the gradient of the state before the slice. `made` gets the zeros that the next
+    kernel wants.
     """
     h, b, k = tl.program_id(0), tl.program_id(1) // nsegments, tl.program_id(1) % nsegments
     chunks = parts * chunks_of_part
@@ -76,6 +80,10 @@ def states_kernel(
         )  # fmt: skip
         if k == 0:
             tl.store(d_start + (b * nheads + h) * size + square, state, mask=inside)
+        if (h == 0) & (tl.program_id(1) == 0):
+            for start in range(0, nmade, FLAGS):
+                flags = start + tl.arange(0, FLAGS)
+                tl.store(made + flags, tl.zeros((FLAGS,), tl.int32), mask=flags < nmade)
 
 
 @triton.jit
