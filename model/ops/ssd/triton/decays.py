@@ -85,10 +85,10 @@ def step_gradients_kernel(
     place = shares + (b.to(tl.int64) * nheads + heads[None, :]) * width + (c * Q + positions[:, None])
     plane = tl.num_programs(2).to(tl.int64) * nheads * width
     of_outputs = tl.load(place, mask=valid, other=0.0) + tl.load(place + 3 * plane, mask=valid, other=0.0)
-    at_end = tl.load(place + plane, mask=valid, other=0.0)
+    before = tl.load(place + plane - 1, mask=valid & (positions[:, None] > 0), other=0.0)
     chunk = (b * nchunks + c) * nheads + heads
     across = tl.load(d_across + chunk, mask=there, other=0.0)
-    d_a = tl.cumsum(of_outputs, 0, reverse=True) + tl.cumsum(at_end, 0) - at_end + across[None, :]
+    d_a = tl.cumsum(of_outputs, 0, reverse=True) + tl.cumsum(before, 0) + across[None, :]
     d_a = tl.where(valid & (step * a_h > SMALLEST), d_a, 0.0)
     d_raw = tl.where(valid, (tl.load(place + 2 * plane, mask=valid, other=0.0) + a_h * d_a) * slope, 0.0)
     tl.store(ddt + first * nheads + at, d_raw.to(ddt.dtype.element_ty), mask=valid)
