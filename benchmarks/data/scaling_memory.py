@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from pipeline.params import load_params
 from pipeline.preprocess.components import BLOCK
+from pipeline.preprocess.contamination.lookup import AT_A_TIME, merge, write_part
 from pipeline.preprocess.ledger import Ledger
 from pipeline.preprocess.mixing import mix_sources
 from pipeline.preprocess.runs import ENTRY, RANGE_BYTES, match, matches, write_run
@@ -25,7 +27,7 @@ DRAWN = (24 * BLOCK, 48 * BLOCK)
 MIXED = (2 * BLOCK, 6 * BLOCK)
 MATCHED = (1 << 19, 1 << 20)
 OPENED = (500, 1500)
-"""Records, of a source, entries of a range, and runs that a range opens, at the two sizes."""
+"""Records, of a source, entries (or n-grams) of a range, and runs that a range opens, at the two sizes."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Held:
     """For each record: to draw the splits, with a group per record and the fractions of params.yaml."""
     mixing: float
     """For each record of a source that is written more or less often than once."""
+    merging: float
+    """For each n-gram of a range, of evaluation texts."""
     matching: float
     """For each byte of a range."""
     opening: float
@@ -52,6 +56,7 @@ def measure_memory() -> Held:
             2 * np.dtype(bool).itemsize,
             _slope(_drawing, DRAWN),
             _slope(lambda records: _mixing(records, place), MIXED),
+            _slope(lambda ngrams: _merging(ngrams, place), MATCHED),
             _slope(lambda entries: _matching(entries, place), MATCHED) / ENTRY.itemsize,
             _slope(lambda shards: _opening(shards, place), OPENED),
         )
@@ -71,6 +76,14 @@ def _mixing(records: int, folder: Path) -> Callable[[], object]:
     ledger["source"][0] = 1
     wanted = replace(load_params().preprocess, weights={"small": 2.0 * records})
     return lambda: mix_sources(ledger, ["large", "small"], wanted)
+
+
+def _merging(ngrams: int, folder: Path) -> Callable[[], object]:
+    part = folder / f"part-{ngrams}"
+    part.mkdir()
+    hashes = np.random.default_rng(0).integers(0, 1 << 64, ngrams, dtype=np.uint64)
+    write_part(part, pl.Series(["evaluation"]), hashes, np.zeros(ngrams, dtype=np.int64))
+    return lambda: merge([part], folder / f"merged-{ngrams}")
 
 
 def _matching(entries: int, folder: Path) -> Callable[[], object]:
@@ -114,6 +127,7 @@ def print_memory(documents: float) -> None:
     print(f"  {held.masks * gb:,.0f} GB for which records take part ({held.masks} bytes a record)")
     print(f"  {held.draw * gb:,.0f} GB for the draw of the splits ({held.draw:.1f} bytes a record, a group of its own)")
     print(f"  {held.mixing:.0f} bytes for each record of the largest source that is mixed")
+    print(f"  {held.merging * AT_A_TIME / 1e9:.2f} GB for the n-grams of evaluation texts, however many there are")
     print(
         f"memory of a worker that matches a range: {held.matching * RANGE_BYTES / 1e9:.2f} GB,"
         f" and {held.opening:.0f} bytes for each shard"

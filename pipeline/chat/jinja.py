@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -9,8 +10,8 @@ from functools import cached_property
 import numpy as np
 import tokenizers
 
-from pipeline.chat.rendering import Control, Rendered, Renderer, beginning, unused_characters
-from pipeline.chat.schemas import Message
+from pipeline.chat.rendering import Control, CutUpError, Rendered, Renderer, beginning, unused_characters
+from pipeline.chat.schemas import ROLES, Message
 from pipeline.chat.tokenizer import Tokenizer
 
 _REMEDY = (
@@ -41,6 +42,7 @@ class JinjaTemplate:
         self.tokenizer = tokenizer
         self._renderer = Renderer(tokenizer.chat_template, tokenizer.names, controls)
         self._backends: dict[str, tokenizers.Tokenizer] = {}
+        self._problems: dict[tuple[str, ...], str | None] = {}
         answer = self._after_answer([])
         self.end_id = answer.controls[0] if answer else tokenizer.eos_id
         """The token that ends the assistant's turn and so stops generation."""
@@ -57,18 +59,11 @@ class JinjaTemplate:
             return (
                 f"the chat template has no {{% generation %}} block: what the assistant says is not marked. {_REMEDY}"
             )
-        told, asked, answered, more, last = unused_characters([str(self.tokenizer.chat_template)], 5)
-        turns = [*_turns(asked, answered), *_turns(more, last)]
-        probes = [self._renderer.render(turns)]
-        with suppress(ValueError):  # a template may refuse system messages
-            probes.append(self._renderer.render([{"role": "system", "content": told}, *turns]))
-        for rendered in probes:
-            inside = {char for start, stop in rendered.answers for char in rendered.text[start:stop]}
-            if not {answered, last} <= inside or {told, asked, more} & inside:
-                return (
-                    "the {% generation %} blocks of the chat template do not hold each answer "
-                    f"and no question or system message. {_REMEDY}"
-                )
+        exchanges = ("user", "assistant") * 2
+        for roles in (exchanges, ("system", *exchanges)):
+            with suppress(ValueError):  # a template may refuse them
+                if problem := self._misplaced(roles):
+                    return f"{problem}. {_REMEDY}"
         return None
 
     def encode(self, messages: Sequence[Message]) -> tuple[np.ndarray, np.ndarray]:
@@ -85,8 +80,10 @@ class JinjaTemplate:
             raise ValueError(self.without_mask)
         found = []
         for messages in conversations:
-            rendered = self._renderer.render(messages)
+            rendered = self._renderer.render(messages, marked=True)
             _check_answers(rendered, messages)
+            if problem := self._misplaced(tuple(message["role"] for message in messages)):
+                raise ValueError(f"{problem}, in the conversation beginning {beginning(messages)!r}. {_REMEDY}")
             ids, offsets = self._tokens(rendered)
             found.append((ids, supervised(rendered, offsets)))
         return found
@@ -119,6 +116,45 @@ class JinjaTemplate:
         if rendered is None:
             raise ValueError("the chat template does not close an answer with a control token; give each prompt alone")
         return self._tokens(rendered)[0].tolist()[1:]
+
+    def _misplaced(self, roles: tuple[str, ...]) -> str | None:
+        """What is wrong with the blocks in conversations of these roles, if so: made-up words tell whose is where.
+
+        Raises:
+            ValueError: the template does not take these roles.
+        """
+        if roles not in self._problems:
+            asked, *answered = unused_characters([str(self.tokenizer.chat_template)], 3)
+            words = {"user": (asked, asked), "system": (asked, asked), "assistant": answered}
+            said = {role: " {}\n{} ".format(*words[role]) for role in ROLES}  # space to trim, and lines to part
+            turns: list[Message] = [{"role": role, "content": said[role]} for role in roles]
+            try:
+                rendered = self._renderer.render(turns, marked=True)
+            except CutUpError as error:
+                self._problems[roles] = str(error)
+            else:
+                self._problems[roles] = self._problem(rendered, roles.count("assistant"), asked, answered)
+        return self._problems[roles]
+
+    def _problem(self, rendered: Rendered, answers: int, asked: str, answered: Sequence[str]) -> str | None:
+        """`answered` are the characters of each of the answers, `asked` that of all else that is said."""
+        text, separator = rendered.text, rendered.separator
+        blocks = [text[start:stop] for start, stop in rendered.answers]
+        inside = "".join(blocks)
+        is_missing = len(blocks) != answers or any(set(answered).isdisjoint(block) for block in blocks)
+        if is_missing or asked in inside or any(text.count(word) > inside.count(word) for word in answered):
+            return (
+                "the {% generation %} blocks of the chat template do not hold each answer and no question or system "
+                "message"
+            )
+        places = (found.start() for found in re.finditer(separator, text))
+        controls = dict(zip(places, rendered.controls, strict=True))
+        for block, (_, stop) in zip(blocks, rendered.answers, strict=True):
+            follows = controls.get(stop, self.end_id)
+            if follows != self.end_id and not block.rstrip().endswith(separator):
+                names = map(self.tokenizer.backend.id_to_token, (follows, self.end_id))
+                return "{} follows a {{% generation %}} block of the chat template, but {} a last answer".format(*names)
+        return None
 
     def _after_answer(self, messages: Sequence[Message]) -> Rendered | None:
         """What the template writes from the token on that ends an answer, if `messages` follow; None without one."""

@@ -24,10 +24,16 @@ from pipeline.chat.schemas import ROLES, Message
 
 _PRIVATE_USE = range(0xE000, 0xF900)
 _BEGIN, _FINISH = "_generation_begins", "_generation_ends"
-_CUT_UP = (
-    "the chat template cuts up what a {% generation %} block wrote, so where the answer begins and ends is lost. "
-    "Cut message['content'] before the block instead"
-)
+
+
+class CutUpError(ValueError):
+    """Where generation blocks begin and end is lost."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the chat template cuts up or trims what a {% generation %} block wrote, so where the answer begins and "
+            "ends is lost: do that within the block"
+        )
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Rendered:
     controls: list[int]
     """The ids of the control tokens, in order."""
     answers: list[tuple[int, int]]
-    """Where in `text` what a generation block wrote begins and ends."""
+    """Where in `text` what a generation block wrote begins and ends; of none if it was not rendered `marked`."""
 
     def since(self, start: int) -> Rendered:
         """From character `start` on, without the answers."""
@@ -87,28 +93,41 @@ class Renderer:
     def has_generation_block(self) -> bool:
         return re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", self._source) is not None
 
-    def render(self, messages: Sequence[Message], *, prompt: bool = False) -> Rendered:
-        """Render `messages`; as a `prompt`, up to where the assistant's next answer begins.
+    def render(self, messages: Sequence[Message], *, prompt: bool = False, marked: bool = False) -> Rendered:
+        """Render `messages`.
+
+        Args:
+            prompt: up to where the assistant's next answer begins.
+            marked: with `answers`; a template that cuts up what a generation block wrote can do without them only.
 
         Raises:
-            ValueError: a role that is none of `ROLES`, the template does not take these messages, or it cuts up what a
-                generation block wrote.
+            CutUpError: `marked`, and the template cuts up what a generation block wrote.
+            ValueError: a role that is none of `ROLES`, or the template does not take these messages.
         """
         for message in messages:
             if message["role"] not in ROLES:
                 raise ValueError(f"a message has the role {message['role']!r}; known roles are {', '.join(ROLES)}")
         contents = [message["content"] for message in messages]
         guard, begin, finish, separator = unused_characters([self._source, *self._names.values(), *contents], 4)
-        guarded = [{"role": m["role"], "content": self._guarded(m["content"], guard)} for m in messages]
+        guarded: list[Message] = [{"role": m["role"], "content": self._guarded(m["content"], guard)} for m in messages]
+        text = self._write(guarded, prompt, "", "")
+        if marked:
+            with_marks = self._write(guarded, prompt, begin, finish)
+            if with_marks.replace(begin, "").replace(finish, "") != text:
+                raise CutUpError
+            text = with_marks
+        return self._tell_apart(text, guard, begin, finish, separator)
+
+    def _write(self, messages: Sequence[Message], prompt: bool, begin: str, finish: str) -> str:
+        """What the template makes of them, with these marks around generation blocks."""
         variables: dict[str, Any] = {**self._names, _BEGIN: begin, _FINISH: finish}
         try:
-            text = self._template.render(
-                messages=guarded, tools=None, documents=None, add_generation_prompt=prompt, **variables
+            return self._template.render(
+                messages=messages, tools=None, documents=None, add_generation_prompt=prompt, **variables
             )
         except Exception as error:  # a template is a program, which may fail in any way
             begun = beginning(messages)
             raise ValueError(f"the chat template does not take the conversation beginning {begun!r}: {error}") from None
-        return self._tell_apart(text, guard, begin, finish, separator)
 
     def _guarded(self, content: str, guard: str) -> str:
         """`content` with `guard` in each control token's name, and at an edge that may be a part of one.
@@ -142,13 +161,13 @@ class Renderer:
             elif found[0] == finish and begun:
                 answers.append((begun.pop(), length))
             elif found[0] == finish:
-                raise ValueError(_CUT_UP)
+                raise CutUpError
             elif found[0] != guard:
                 controls.append(self._controls[found[0]])
                 parts.append(separator)
                 length += 1
         if begun:
-            raise ValueError(_CUT_UP)
+            raise CutUpError
         text = "".join([*parts, marked[at:]])
         return _without_stripped(Rendered(text, separator, [control.id for control in controls], answers), controls)
 

@@ -13,6 +13,7 @@ import torch
 from model import HybridLM, generate
 from pipeline.chat.template import template_for
 from pipeline.chat.tokenizer import Tokenizer
+from pipeline.shards import reading_order
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Prompt:
 def sample_prompts(conversations: Path, tokenizer: Tokenizer, count: int, longest: int) -> list[Prompt]:
     """`count` prompts (or as many as there are) of at most `longest` tokens, drawn with a fixed seed, in file order."""
     template = template_for(tokenizer)
-    files = sorted(conversations.glob("conversations-*.parquet"))
+    files = sorted(conversations.glob("conversations-*.parquet"), key=lambda file: reading_order(file.name))
     if not files:
         return []
     records = pl.read_parquet(files, columns=["id", "messages"])

@@ -6,7 +6,7 @@ worker process sets Polars' thread count before it loads it.
 
 from pipeline.shards.executors import Executor, Job, Local, Ray, Slurm, executor_for
 from pipeline.shards.kept import Kept
-from pipeline.shards.manifest import read_manifest, shard_names, verify_manifest, write_manifest
+from pipeline.shards.manifest import read_manifest, reading_order, shard_names, verify_manifest, write_manifest
 from pipeline.shards.run import run_shards
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Slurm",
     "executor_for",
     "read_manifest",
+    "reading_order",
     "run_shards",
     "shard_names",
     "verify_manifest",

@@ -2,7 +2,8 @@
 
     {"<fact>": ..., "files": {"documents-00000.parquet": {"records": 12, "sha256": "..."}}}
 
-It holds nothing of the run that made it: no versions, times, hosts or parameters.
+The files are in the order in which they are read. It holds nothing of the run that made it: no versions, times, hosts
+or parameters.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pipeline.hashing import MANIFEST, file_sha256
 from pipeline.shards.threads import map_threads
 
 _SHARD = re.compile(r"[a-z]+-\d+\.parquet")
+_NUMBER = re.compile(r"(?<=-)\d+(?=\.parquet$)")
 
 
 def write_manifest(directory: Path, records: Mapping[str, int], facts: Mapping[str, Any]) -> None:
@@ -29,7 +31,7 @@ def write_manifest(directory: Path, records: Mapping[str, int], facts: Mapping[s
         facts: the rest of the manifest (counts, schema, ...), as JSON has it.
     """
     assert set(records) == _files(directory), "a manifest names each file of its directory"
-    names = sorted(records)
+    names = sorted(records, key=reading_order)
     sums = map_threads(lambda name: file_sha256(directory / name), names)
     files = {name: {"records": records[name], "sha256": found} for name, found in zip(names, sums, strict=True)}
     draft = directory / f".{MANIFEST}.tmp"
@@ -71,6 +73,13 @@ def verify_manifest(directory: Path) -> dict[str, Any]:
             continue
         raise ValueError(f"{directory / name} {problem}: remove {directory}/ and run `dvc repro`")
     return manifest
+
+
+def reading_order(name: str) -> tuple[str, int, str]:
+    """A key to sort the names of files by: shards by number, which has more digits than their names are wide from
+    100,000 on."""
+    number = _NUMBER.search(name)
+    return (name[: number.start()], int(number[0]), name) if number else (name, -1, name)
 
 
 def shard_names(manifest: Mapping[str, Any]) -> list[str]:

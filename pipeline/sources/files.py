@@ -20,6 +20,9 @@ class Fault(NamedTuple):
     message: str
 
 
+EMPTY = Fault("empty", "is empty: fill it or take it away")
+
+
 @dataclass(frozen=True)
 class File:
     """A file of a source."""
@@ -53,8 +56,10 @@ class File:
         if self.fault:
             raise BadFileError(self, *self.fault)
         if is_uri(self.location):
-            remote = open_object(self.location, self.etag)
-            return cast(BinaryIO, io.BufferedReader(_Guarded(remote, self), buffer or REMOTE_BUFFER))
+            remote = io.BufferedReader(_Guarded(open_object(self.location, self.etag), self), buffer or REMOTE_BUFFER)
+            if not self.size and not remote.peek(1):  # a store that does not know a size says 0, too
+                raise BadFileError(self, *EMPTY)
+            return cast(BinaryIO, remote)
         try:
             return cast(
                 BinaryIO, io.BufferedReader(_Guarded(open(self.location, "rb", buffering=0), self), buffer or BUFFER)

@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.sources.files import Fault, unreadable
-
-EMPTY = Fault("empty", "is empty: fill it or take it away")
+from pipeline.sources.files import EMPTY, Fault, unreadable
 
 
 class Found(NamedTuple):

@@ -101,7 +101,7 @@ def clean_shards(clean: Path) -> Shards:
     Raises:
         ValueError: preprocess has not finished, or no record is left to train on.
     """
-    names = [name for name, file in sorted(read_manifest(clean)["files"].items()) if file["records"]]
+    names = [name for name, file in read_manifest(clean)["files"].items() if file["records"]]
     groups = {
         (kind, split): [name for name in names if name.startswith(f"{split}/{kind}-")]
         for kind in KINDS

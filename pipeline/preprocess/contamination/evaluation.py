@@ -12,25 +12,27 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
+from pipeline.preprocess.contamination.lookup import write_part
 from pipeline.preprocess.ngrams import ngram_hashes
 from pipeline.preprocess.prepare import Preparation, prepare_table, whole_texts
 from pipeline.preprocess.quality import rewrites
 from pipeline.preprocess.words import Ints
 from pipeline.shards.tables import DOCUMENTS
+from pipeline.splitmix import U64
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
 
 
 @dataclass(frozen=True)
 class Collect:
-    """Take the n-grams of `n` words of some records of a shard; `rows` is what `choose` gave."""
+    """Write the n-grams of `n` words of some records of a shard; `rows` is what `choose` gave."""
 
     path: Path
     kind: str
     preparation: Preparation
     rows: str
     n: int
-    folder: None = None
+    folder: Path
 
     @property
     def name(self) -> str:
@@ -38,9 +40,10 @@ class Collect:
         return self.path.name
 
 
-def collect(job: Collect) -> pl.DataFrame:
-    """`hash` of each n-gram, `evaluation`: the id of its record."""
-    return _of_both_forms(pl.read_parquet(job.path, glob=False)[chosen(job.rows)], job.kind, job.preparation, job.n)
+def collect(job: Collect) -> None:
+    """Write them as a part of the lookup."""
+    table = pl.read_parquet(job.path, glob=False)[chosen(job.rows)]
+    write_part(job.folder, table["id"], *_of_both_forms(table, job.kind, job.preparation, job.n))
 
 
 def choose(is_chosen: np.ndarray[Any, Any]) -> str:
@@ -53,8 +56,8 @@ def chosen(rows: str) -> Ints:
     return np.flatnonzero(np.unpackbits(np.frombuffer(bytes.fromhex(rows), dtype=np.uint8)))
 
 
-def file_ngrams(path: Path, preparation: Preparation, n: int) -> pl.DataFrame:
-    """As `collect`, of a file or of the files of a directory; the id is `<file>:<line or row>`.
+def collect_files(path: Path, preparation: Preparation, n: int, folder: Path) -> list[Path]:
+    """As `collect`, of a file or of the files of a directory, each a part in `folder`; an id is `<file>:<line or row>`.
 
     A line of JSON lines or a row of Parquet is one record, whose text is all strings in it, in their order; a file
     of plain text is one. Texts are prepared as those of training are.
@@ -67,7 +70,7 @@ def file_ngrams(path: Path, preparation: Preparation, n: int) -> pl.DataFrame:
     else:
         found = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
         files = {name: found[name] for name in sorted(found) if not name.rpartition("/")[2].startswith(".")}
-    tables, texts_found = [no_ngrams()], 0
+    parts, texts_found = list[Path](), 0
     for name, file in files.items():
         if file.suffix not in SUFFIXES:
             if name == "README.md":
@@ -77,38 +80,29 @@ def file_ngrams(path: Path, preparation: Preparation, n: int) -> pl.DataFrame:
             )
         numbered = [(f"{name}:{number}", text) for number, text in enumerate(_texts(file), start=1) if text.strip()]
         records = pl.DataFrame(numbered, schema={"id": pl.String, "text": pl.String}, orient="row")
-        tables.append(_of_both_forms(records, DOCUMENTS, preparation, n))
+        parts.append(folder / str(len(parts)))
+        parts[-1].mkdir(parents=True)
+        write_part(parts[-1], records["id"], *_of_both_forms(records, DOCUMENTS, preparation, n))
         texts_found += len(numbered)
     if not texts_found:
         raise ValueError(
             f"preprocess.evaluation_sets: {path}: there is no text in it; bring files of {', '.join(SUFFIXES)}, "
             "or set it to embedded"
         )
-    return pl.concat(tables)
+    return parts
 
 
-def _of_both_forms(table: pl.DataFrame, kind: str, preparation: Preparation, n: int) -> pl.DataFrame:
+def _of_both_forms(table: pl.DataFrame, kind: str, preparation: Preparation, n: int) -> tuple[U64, Ints]:
     """The n-grams of records in the form that training documents have and in that of conversations: the same, unless a
-    quality preset rewrites documents."""
+    quality preset rewrites documents. Beside each, the row that has it."""
     as_conversations = replace(preparation, quality=())
-    prepared, _ = prepare_table(table, kind, as_conversations)
-    forms = [_ngrams(prepared["id"], whole_texts(prepared, kind), n)]
+    forms = [whole_texts(prepare_table(table, kind, as_conversations)[0], kind)]
     if rewrites(preparation.quality):
         documents = table.select("id", text=whole_texts(table, kind))
-        prepared, _ = prepare_table(documents, DOCUMENTS, preparation)
-        forms.append(_ngrams(prepared["id"], prepared["text"], n))
-    return pl.concat(forms)
-
-
-def _ngrams(ids: pl.Series, texts: pl.Series, n: int) -> pl.DataFrame:
-    hashes, offsets = ngram_hashes(texts, n, whole=False)
-    owners = np.repeat(np.arange(len(ids)), np.diff(offsets))
-    return no_ngrams().vstack(pl.DataFrame({"hash": hashes, "evaluation": ids.gather(owners)}))
-
-
-def no_ngrams() -> pl.DataFrame:
-    """A table of what `collect` gives, without rows."""
-    return pl.DataFrame(schema={"hash": pl.UInt64, "evaluation": pl.String})
+        forms.append(prepare_table(documents, DOCUMENTS, preparation)[0]["text"])
+    hashes, offsets = zip(*(ngram_hashes(texts, n, whole=False) for texts in forms), strict=True)
+    owners = [np.repeat(np.arange(table.height), np.diff(ends)) for ends in offsets]
+    return np.concatenate(hashes), np.concatenate(owners)
 
 
 def _texts(file: Path) -> Iterator[str]:

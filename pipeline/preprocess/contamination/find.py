@@ -9,8 +9,8 @@ import polars as pl
 
 from pipeline.params import EMBEDDED, PreprocessParams
 from pipeline.preprocess.annotate import Annotate
-from pipeline.preprocess.contamination.evaluation import Collect, choose, collect, file_ngrams, no_ngrams
-from pipeline.preprocess.contamination.lookup import write_lookup
+from pipeline.preprocess.contamination.evaluation import Collect, choose, collect, collect_files
+from pipeline.preprocess.contamination.lookup import merge
 from pipeline.preprocess.contamination.scan import HITS, Scan, scan
 from pipeline.preprocess.ledger import CONTAMINATED, Ledger
 from pipeline.preprocess.splitting import TRAIN
@@ -33,15 +33,19 @@ def find_hits(
     if not n:
         return HITS.to_frame()
     held_out, train = (_by_shard(ledger, shards, training=training) for training in (False, True))
-    collects = [Collect(shard.path, shard.kind, shard.preparation, rows, n) for shard, rows in held_out]
+    parts = work.scratch / "ngrams"
+    remove(parts)
+    collects = [
+        Collect(shard.path, shard.kind, shard.preparation, rows, n, parts / shard.path.stem) for shard, rows in held_out
+    ]
     kept = Kept.of(work)
-    found = run_shards(collect, collects, title="preprocess: evaluation n-grams", executor=executor, kept=kept)
-    tables = [no_ngrams(), *found]
+    run_shards(collect, collects, title="preprocess: evaluation n-grams", executor=executor, kept=kept)
+    folders = [job.folder for job in collects]
     if params.evaluation_sets != EMBEDDED:
-        tables.append(file_ngrams(Path(params.evaluation_sets), shards[0].preparation, n))
+        folders += collect_files(Path(params.evaluation_sets), shards[0].preparation, n, parts / "files")
     evaluation = work.scratch / "evaluation"
     remove(evaluation)
-    write_lookup(pl.concat(tables), evaluation)
+    merge(folders, evaluation)
     scans = [Scan(shard.path, shard.kind, shard.preparation, rows, evaluation, n) for shard, rows in train]
     hit = run_shards(scan, scans, title="preprocess: decontaminate", executor=executor, kept=kept)
     starts = {shard.path: start for shard, start in zip(shards, ledger.starts, strict=True)}

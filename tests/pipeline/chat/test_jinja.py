@@ -223,6 +223,7 @@ NOT_THE_USER = CHATML.replace("message['role'] == 'assistant'", "message['role']
 MARKED_IF = """\
 {% for m in messages %}{% if m.role == 'assistant' and CONDITION %}
 {% generation %}{{ m.content }}</s>{% endgeneration %}{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"""
+BLOCK = "{% generation %}{{ m.content }}"
 NOT_AFTER_SYSTEM = MARKED_IF.replace("CONDITION", "(messages[0].role != 'system' or loop.last)")
 UNCLOSED = """\
 {% for m in messages %}{{ m.content if m.role == 'user' }}{% if m.role == 'assistant' %}
@@ -267,12 +268,58 @@ def test_answers_in_a_row_have_a_block_each(tmp_path: Path) -> None:
     assert raw == "one<|im_end|>two<|im_end|>"
 
 
-@pytest.mark.parametrize("cut", ["[1:]", "[:-1]"])
+@pytest.mark.parametrize("cut", ["[1:]", "[:-1]", "| trim", ".rstrip()"])
 def test_a_template_that_cuts_up_a_block_says_so(tmp_path: Path, cut: str) -> None:
-    block = "{% set said %}{% generation %}{{ m.content }}</s>{% endgeneration %}{% endset %}{{ said" + cut + " }}"
+    block = "{% set said %}{% generation %}{{ m.content }}{% endgeneration %}{% endset %}{{ said" + cut + " }}</s>"
     source = "{% for m in messages %}{% if m.role == 'assistant' %}" + block + "{% endif %}{% endfor %}"
-    with pytest.raises(ValueError, match=r"cuts up what a {% generation %} block wrote"):
-        load(tmp_path, byte_level(), source)
+    template = load(tmp_path, byte_level(), source)
+    with pytest.raises(ValueError, match=r"cuts up or trims what a {% generation %} block wrote"):
+        template.encode(messages([("x", "y")]))
+    said = messages([("x", " y ")])
+    text, _ = render_jinja_template([said], chat_template=source)
+    assert template.encode_turns(said) == encoded_whole(template, text[0]).ids  # which needs no mask
+
+
+ROLE_BY_PLACE = """\
+{% if messages[0].role == 'system' %}{{ messages[0].content }}{% set messages = messages[1:] %}{% endif %}
+{% for m in messages %}{% if loop.index0 % 2 %}{% generation %}{{ m.content }}</s>{% endgeneration %}
+{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"""
+LATE = MARKED_IF.replace("m.role == 'assistant' and CONDITION", "(m.role == 'assistant') != (loop.index0 in (6, 7))")
+QUESTION_AGAIN = MARKED_IF.replace("CONDITION", "true").replace(
+    "{% generation %}", "{% generation %}{{ messages[loop.index0 - 1].content if loop.index0 > 4 }}"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "roles"),
+    [(ROLE_BY_PLACE, "uua"), (ROLE_BY_PLACE, "suua"), (LATE, "uauauaua"), (QUESTION_AGAIN, "uauaua")],
+)
+def test_a_question_that_only_some_conversations_have_in_a_block_is_an_error(
+    tmp_path: Path, source: str, roles: str
+) -> None:
+    template = load(tmp_path, byte_level(), source)
+    assert template.encode(messages([("x", "y"), ("z", "w")]))[1].any()
+    names = {"u": "user", "a": "assistant", "s": "system"}
+    said: list[Message] = [{"role": names[role], "content": f"no. {place}"} for place, role in enumerate(roles)]
+    with pytest.raises(ValueError, match=r"no question or system message, in the conversation beginning 'no\. 0'"):
+        template.encode(said)
+
+
+def test_an_answer_of_which_a_block_holds_one_line_is_an_error(tmp_path: Path) -> None:
+    marked = "{{ m.content.split('\\n')[0] }}{% generation %}{{ m.content.split('\\n')[1:] | join }}"
+    template = load(tmp_path, byte_level(), MARKED_IF.replace("CONDITION", "true").replace(BLOCK, marked))
+    with pytest.raises(ValueError, match=r"do not hold each answer"):
+        template.encode(messages([("x", "one line")]))
+
+
+@pytest.mark.parametrize("last", ["", "{{ '</s>' if loop.last }}"])
+def test_what_opens_the_next_turn_does_not_end_an_answer(tmp_path: Path, last: str) -> None:
+    source = MARKED_IF.replace("CONDITION", "true").replace("</s>", "").replace("{% endfor", last + "{% endfor")
+    template = load(tmp_path, byte_level(), source.replace("{% if", "<|im_start|>{% if", 1))
+    with pytest.raises(
+        ValueError, match=r"<\|im_start\|> follows a {% generation %} block of the chat template, but </s>"
+    ):
+        template.encode(messages([("x", "y"), ("z", "w")])[:3])
 
 
 def test_time_grows_with_the_turns_and_not_with_their_square() -> None:

@@ -33,8 +33,8 @@ def conversations(tmp_path) -> Path:
         if number % 3 == 0:
             messages += [{"role": "user", "content": "and then?"}, {"role": "assistant", "content": f"then {number}"}]
         rows.append({"id": f"r{number:02}", "group": "g", "messages": messages})
-    for shard in (0, 1):
-        pl.DataFrame(rows[shard * 10 : shard * 10 + 10]).write_parquet(tmp_path / f"conversations-{shard:05}.parquet")
+    for start, shard in ((0, 99_999), (10, 100_000)):
+        pl.DataFrame(rows[start : start + 10]).write_parquet(tmp_path / f"conversations-{shard:05}.parquet")
     return tmp_path
 
 

@@ -126,12 +126,14 @@ def test_damage_goes_into_quarantine_a_lost_server_does_not(
 ) -> None:
     put(bucket, "a.jsonl.zst", zstd.compress(lines("a" * 100))[:-5])
     put(bucket, "b.jsonl", lines("b"))
+    put(bucket, "c.parquet", b"")
     folder = catalog(tmp_path / "in", "web: {path: 's3://data/*'}\n")
     main([str(folder)])
     ingest(tmp_path / "out", quarantining(folder))
     manifest(tmp_path / "out")
     assert [(row["file"], row["reason"]) for row in quarantine(tmp_path / "out")] == [
-        ("s3://data/a.jsonl.zst", "truncated")
+        ("s3://data/a.jsonl.zst", "truncated"),
+        ("s3://data/c.parquet", "empty"),
     ]
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")

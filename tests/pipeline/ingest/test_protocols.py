@@ -16,7 +16,7 @@ from fsspec.registry import _registry
 
 from pipeline.sources import find_files
 from pipeline.sources.__main__ import main
-from tests.pipeline.ingest.stage import ingest, manifest, params, quarantining, texts
+from tests.pipeline.ingest.stage import ingest, manifest, params, quarantine, quarantining, texts
 
 
 class Store(MemoryFileSystem):
@@ -117,3 +117,19 @@ def test_a_pattern_means_in_a_store_what_it_means_on_a_disk(
     assert [name for name, _ in found[0]] == expected.split()
     for name, split in found[0]:
         assert split == ("test" if name in ("crawl-1/test/deep/b.jsonl", "test/c.jsonl") else None)
+
+
+def test_an_empty_object_is_what_an_empty_file_is(tmp_path: Path, protocol: str) -> None:
+    names = ["a.jsonl", "b.jsonl.gz", "c.parquet", "d.txt", "e.txt.zst", "f.md.bz2"]
+    stored = {f"{base}/{name}": b"" for base in ("in", "out") for name in names} | {"out/g.txt": b"whole\n"}
+    fsspec.filesystem(protocol).pipe({f"/data/{name}": content for name, content in stored.items()})
+    for name, content in stored.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    paths = [f"{protocol}://data/out", str(tmp_path / "out"), "*"]
+    (tmp_path / "in/sources.yaml").write_text(f"all: {{path: {json.dumps(paths)}}}\n")
+    main([str(tmp_path / "in")])
+    ingest(tmp_path / "found", quarantining(tmp_path / "in"))
+    assert texts(tmp_path / "found") == ["whole\n"] * 2
+    found = [(row["file"].rpartition("/")[2], row["reason"], row["message"]) for row in quarantine(tmp_path / "found")]
+    assert sorted(found) == [(name, "empty", "is empty: fill it or take it away") for name in names for _ in range(3)]

@@ -3,14 +3,16 @@
 import json
 import random
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.preprocess.contamination.evaluation import Collect, choose, collect, file_ngrams
-from pipeline.preprocess.contamination.lookup import write_lookup
+from pipeline.preprocess.contamination import lookup
+from pipeline.preprocess.contamination.evaluation import Collect, choose, collect, collect_files
+from pipeline.preprocess.contamination.lookup import HASHES, OWNERS, RECORDS, look_up, merge, write_part
 from pipeline.preprocess.contamination.scan import Scan, scan
 from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
 from pipeline.shards.tables import columns, write_table
@@ -29,6 +31,15 @@ def grams(text: str) -> list[str]:
     return [" ".join(tokens[start : start + N]) for start in range(len(tokens) - N + 1)]
 
 
+def owners(parts: list[Path]) -> Counter[str]:
+    """How many n-grams each record has."""
+    found: Counter[str] = Counter()
+    for part in parts:
+        ids = pl.read_parquet(part / RECORDS)["evaluation"]
+        found.update(ids[owner] for owner in np.fromfile(part / OWNERS, dtype="<u4").tolist())
+    return found
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_hits_against_a_search_of_all(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
@@ -40,8 +51,9 @@ def test_hits_against_a_search_of_all(tmp_path: Path, seed: int) -> None:
     def chosen(rows: tuple[int, ...]) -> str:
         return choose(np.isin(np.arange(40), rows))
 
-    collected = collect(Collect(tmp_path / "shard.parquet", "documents", AS_IS, chosen(held_out), N))
-    write_lookup(collected, tmp_path / "evaluation")
+    (tmp_path / "part").mkdir()
+    collect(Collect(tmp_path / "shard.parquet", "documents", AS_IS, chosen(held_out), N, tmp_path / "part"))
+    merge([tmp_path / "part"], tmp_path / "evaluation")
     hits = scan(Scan(tmp_path / "shard.parquet", "documents", AS_IS, chosen(train), tmp_path / "evaluation", N))
     owner: dict[str, str] = {}
     for number in held_out:
@@ -83,7 +95,7 @@ def test_text_that_preparing_changes_is_found_by_its_own_bytes(
         pl.DataFrame({"q": [text]}).write_parquet(file)
     else:
         file.write_bytes(text.encode() if suffix == ".txt" else json.dumps({"q": text}).encode())
-    write_lookup(file_ngrams(file, preparation, N), tmp_path / "evaluation")
+    merge(collect_files(file, preparation, N, tmp_path / "parts"), tmp_path / "evaluation")
     hits = scan(
         Scan(
             tmp_path / "shard.parquet",
@@ -112,8 +124,9 @@ def test_a_held_out_text_is_found_in_either_kind_of_record(tmp_path: Path, held_
         turns = [{"role": "user", "content": SHORT_LINES}, {"role": "assistant", "content": "Thanks"}]
         row = (name, "input", "g", None, SHORT_LINES if kind == "documents" else turns)
         write_table(pl.DataFrame([row], schema=columns(kind, split=True), orient="row"), tmp_path / f"{name}.parquet")
-    collected = collect(Collect(tmp_path / "held_out.parquet", held_out, c4, every, n))
-    write_lookup(collected, tmp_path / "evaluation")
+    (tmp_path / "part").mkdir()
+    collect(Collect(tmp_path / "held_out.parquet", held_out, c4, every, n, tmp_path / "part"))
+    merge([tmp_path / "part"], tmp_path / "evaluation")
     (hit,) = scan(Scan(tmp_path / "training.parquet", training, c4, every, tmp_path / "evaluation", n)).rows()
     table, _ = prepare(tmp_path / "training.parquet", training, c4)
     words = whole_texts(table, training)[0].replace(".", " ").replace("[1]", " 1 ").split()
@@ -129,9 +142,9 @@ def test_files_of_every_format(tmp_path: Path) -> None:
     pl.DataFrame({"n": [1, 2], "q": ["x y z", "p q"]}).write_parquet(folder / "b.parquet")
     (folder / "c.txt").write_text("k l m n")
     (folder / "README.md").write_text("not one of them at all")
-    found = file_ngrams(folder, AS_IS, N)["evaluation"].value_counts().sort("evaluation").rows()
-    assert found == [("a.jsonl:1", 5), ("a.jsonl:3", 1), ("b.parquet:1", 1), ("c.txt:1", 2)]
-    assert file_ngrams(folder / "c.txt", AS_IS, N)["evaluation"].to_list() == ["c.txt:1"] * 2
+    found = owners(collect_files(folder, AS_IS, N, tmp_path / "parts"))
+    assert found == Counter({"a.jsonl:1": 5, "a.jsonl:3": 1, "b.parquet:1": 1, "c.txt:1": 2})
+    assert owners(collect_files(folder / "c.txt", AS_IS, N, tmp_path / "part")) == Counter({"c.txt:1": 2})
 
 
 @pytest.mark.parametrize(
@@ -146,12 +159,12 @@ def test_files_of_every_format(tmp_path: Path) -> None:
 def test_a_malformed_file_is_an_error(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        file_ngrams(tmp_path, AS_IS, N)
+        collect_files(tmp_path, AS_IS, N, tmp_path / "parts")
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"q": "one two three"}')
-    assert file_ngrams(tmp_path, AS_IS, N)["evaluation"].to_list() == ["a.jsonl:1"]
+    assert owners(collect_files(tmp_path, AS_IS, N, tmp_path / "parts")) == Counter({"a.jsonl:1": 1})
 
 
 @pytest.mark.parametrize(
@@ -161,4 +174,26 @@ def test_sets_without_text_are_an_error(tmp_path: Path, files: dict[str, str]) -
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=r"preprocess\.evaluation_sets: .*: there is no text in it"):
-        file_ngrams(tmp_path, AS_IS, N)
+        collect_files(tmp_path, AS_IS, N, tmp_path / "parts")
+
+
+@pytest.mark.parametrize("at_a_time", [1, 7, 10**6])
+@pytest.mark.parametrize("sizes", [[], [0], [40, 0, 1, 300], [5] * 60])
+def test_merged_range_by_range(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_a_time: int, sizes: list[int]
+) -> None:
+    monkeypatch.setattr(lookup, "AT_A_TIME", at_a_time)
+    rng = np.random.default_rng(len(sizes))
+    values = np.concatenate([rng.integers(2**64, size=50, dtype=np.uint64), np.array([0, 2**63, 2**64 - 1], "u8")])
+    parts, expected = [], dict[int, str]()
+    for number, size in enumerate(sizes):
+        hashes, rows = rng.choice(values, size), rng.integers(9, size=size)
+        parts.append(tmp_path / str(number))
+        parts[-1].mkdir()
+        write_part(parts[-1], pl.Series([f"{number}:{row}" for row in range(9)]), hashes, rows)
+        for value, row in zip(hashes.tolist(), rows.tolist(), strict=True):
+            expected.setdefault(value, f"{number}:{row}")
+    merge(parts, tmp_path / "all")
+    assert np.fromfile(tmp_path / "all" / HASHES, dtype="<u8").tolist() == sorted(expected)
+    places, owner = look_up(tmp_path / "all", np.append(values, np.uint64(12345)))
+    assert dict(zip(values[places].tolist(), owner.to_list(), strict=True)) == expected

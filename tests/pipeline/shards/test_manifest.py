@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.shards import read_manifest, verify_manifest, write_manifest
+from pipeline.shards import read_manifest, shard_names, verify_manifest, write_manifest
 
 
 @pytest.fixture
@@ -48,3 +48,15 @@ def test_damage_is_found(directory: Path, damage: Callable[[Path], object], mess
 def test_every_file_must_be_counted(directory: Path) -> None:
     with pytest.raises(AssertionError):
         write_manifest(directory, {"a": 1}, {})
+
+
+def test_files_are_in_the_order_of_their_numbers_however_many_there_are(tmp_path: Path) -> None:
+    numbers = [99_998, 99_999, 100_000, 100_001, 1_000_000]
+    shards = [f"{kind}-{number:05d}.parquet" for kind in ("conversations", "documents") for number in numbers]
+    names = [*shards, "quarantine.parquet", "train/documents-99999.parquet", "train/documents-100000.parquet"]
+    (tmp_path / "train").mkdir()
+    for name in names:
+        (tmp_path / name).touch()
+    write_manifest(tmp_path, dict.fromkeys(sorted(names), 1), {})
+    assert list(read_manifest(tmp_path)["files"]) == names
+    assert shard_names(read_manifest(tmp_path)) == shards

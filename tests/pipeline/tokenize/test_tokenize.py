@@ -77,13 +77,13 @@ def random_clean(seed: int = 0) -> Clean:
     }
 
 
-def write_clean(directory: Path, clean: Clean) -> Path:
-    """What preprocess would publish."""
+def write_clean(directory: Path, clean: Clean, first: int = 0) -> Path:
+    """What preprocess would publish, the shards numbered from `first` on."""
     records = {}
     for kind, splits in clean.items():
         for split, shards in splits.items():
             for index, shard in enumerate(shards):
-                name = f"{split}/{shard_file(kind, index)}"
+                name = f"{split}/{shard_file(kind, first + index)}"
                 (directory / split).mkdir(parents=True, exist_ok=True)
                 ids = [f"{kind}:{split}:{index}:{number}" for number in range(len(shard))]
                 sources = [SOURCES[number % 3] for number in range(len(shard))]
@@ -95,11 +95,13 @@ def write_clean(directory: Path, clean: Clean) -> Path:
     return directory
 
 
-def run(tmp_path: Path, clean: Clean, params: TokenizeParams = PARAMS, **options: Any) -> tuple[Path, dict[str, Any]]:
+def run(
+    tmp_path: Path, clean: Clean, params: TokenizeParams = PARAMS, first: int = 0, **options: Any
+) -> tuple[Path, dict[str, Any]]:
     """The published directory and its verified manifest."""
     work = WorkFolder(tmp_path / "work")
     tokenize(
-        write_clean(tmp_path / "clean", clean),
+        write_clean(tmp_path / "clean", clean, first),
         work,
         params,
         **({"checkpoint": "embedded", "executor": Local(1)} | options),
@@ -240,6 +242,11 @@ def test_held_out_rows_keep_the_order_of_the_records(tmp_path: Path) -> None:
         firsts[split] = [order.index(ids) for ids in starts]
     assert firsts["test"] == sorted(firsts["test"])
     assert firsts["train"] != sorted(firsts["train"])
+
+
+def test_shards_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    found = [run(tmp_path / str(first), random_clean(), first=first)[1]["files"] for first in (0, 99_999)]
+    assert found[0] == found[1]
 
 
 def test_long_documents_can_be_dropped(tmp_path: Path) -> None:
