@@ -122,9 +122,11 @@ def test_a_worker_does_without_what_its_shards_do_not_need() -> None:
     """Each worker of each stage waits for what it imports."""
     code = (
         "import sys\n"
-        "import pipeline.ingest.embedded, pipeline.ingest.shard, pipeline.tokenize.encode\n"
+        "import pipeline.ingest.embedded, pipeline.ingest.formats, pipeline.ingest.shard\n"
+        "import pipeline.tokenize.encode, pipeline.tokenize.write_rows\n"
         "import pipeline.preprocess.annotate, pipeline.preprocess.write, pipeline.preprocess.contamination.scan\n"
-        "print(sorted({'yaml', 'omegaconf', 'psutil', 'tqdm', 'ftfy', 'ray', 'torch', 'mlflow'} & sys.modules.keys()))"
+        "unneeded = {'yaml', 'omegaconf', 'psutil', 'tqdm', 'ftfy', 'pyarrow', 'ray', 'torch', 'mlflow'}\n"
+        "print(sorted(unneeded & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
