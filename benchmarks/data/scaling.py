@@ -3,11 +3,12 @@
     python -m benchmarks.data.scaling [--mb 64] [--workers 1 2] [--rounds 3] [--ray] [--set KEY=VALUE ...]
 
 Ingest, preprocess and tokenize generated prose (16 files), as params.yaml and `--set preprocess.near_duplicates=true`
-and the like have it, the numbers of workers taking turns, each stage in a process of its own
-that may use as many cores as it has workers. The clock runs from when the parameters are read, as the stage's imports
-and its workers start. Given for each step is the time in its shards (for the first of a stage with the start of its
-workers, as far as that is waited for), then that of the work which stays in the stage's process (imports, decisions,
-training the BPE, which has threads of its own, packing), and all of it. Speed-ups are medians over the rounds.
+and the like have it, the numbers of workers taking turns at each stage, since no machine is always as fast. Each stage
+is in a process of its own that may use as many cores as it has workers. The clock runs from when the parameters are
+read, as the stage's imports and its workers start. Given for each step is the time in its shards (for the first of a
+stage with the start of its workers, as far as that is waited for), then that of the work which stays in the stage's
+process (imports, decisions, training the BPE, which has threads of its own, packing), and all of it. Speed-ups are
+medians over the rounds.
 
 The last line is what the machine has to give: as many runs side by side, each with the first number of workers and on
 cores of its own, share nothing and do so many times the work.
@@ -90,7 +91,7 @@ def main() -> None:
         write_source(source, arguments.mb, arguments.set)
         rounds = []
         for _ in range(arguments.rounds):
-            found = {workers: measure_all(source, workers, arguments.ray) for workers in arguments.workers}
+            found = measure_in_turns(source, arguments.workers, arguments.ray)
             for workers in arguments.workers:
                 runs = workers // first
                 together = found[first][ALL] if runs == 1 else measure_side_by_side(source, first, runs, arguments.ray)
@@ -123,26 +124,32 @@ def write_source(folder: Path, mb: float, settings: Sequence[str]) -> None:
     OmegaConf.save(OmegaConf.merge(*params), folder / PARAMS)
 
 
-def measure_all(source: Path, workers: int, with_ray: bool, first_core: int = 0) -> Seconds:
-    """The seconds of all stages, each in a process of its own: in the shards of each step, outside of them, in all."""
-    totals: Seconds = {}
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copyfile(source / PARAMS, Path(folder, PARAMS))
+def measure_in_turns(source: Path, counts: Sequence[int], with_ray: bool, first_core: int = 0) -> dict[int, Seconds]:
+    """By the number of workers, the seconds of all stages, each in a process of its own: in the shards of each step,
+    outside of them, in all."""
+    totals: dict[int, Seconds] = {workers: {} for workers in counts}
+    with tempfile.TemporaryDirectory() as name:
+        for workers in counts:
+            folder = Path(name, str(workers))
+            folder.mkdir()
+            shutil.copyfile(source / PARAMS, folder / PARAMS)
         for stage in STAGES:
-            command = [sys.executable, "-m", "benchmarks.data.scaling", "--stage", stage, folder]
-            command += [str(workers), str(first_core), *(["--ray"] if with_ray else [])]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            found: Seconds = json.loads(done.stdout.splitlines()[-1])
-            outside = {step: totals.pop(step, 0.0) + found.pop(step) for step in (BESIDE, ALL)}
-            totals |= found | outside
+            for workers, total in totals.items():
+                command = [sys.executable, "-m", "benchmarks.data.scaling", "--stage", stage, f"{name}/{workers}"]
+                command += [str(workers), str(first_core), *(["--ray"] if with_ray else [])]
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+                found: Seconds = json.loads(done.stdout.splitlines()[-1])
+                outside = {step: total.pop(step, 0.0) + found.pop(step) for step in (BESIDE, ALL)}
+                total |= found | outside
     return totals
 
 
 def measure_side_by_side(source: Path, workers: int, runs: int, with_ray: bool) -> float:
     """The seconds of the slowest of some runs that start together, each on other cores."""
     with ThreadPoolExecutor(runs) as threads:
-        all_runs = threads.map(lambda run: measure_all(source, workers, with_ray, run * workers), range(runs))
-        return max(seconds[ALL] for seconds in all_runs)
+        firsts = [run * workers for run in range(runs)]
+        all_runs = threads.map(lambda first: measure_in_turns(source, [workers], with_ray, first), firsts)
+        return max(found[workers][ALL] for found in all_runs)
 
 
 @contextmanager

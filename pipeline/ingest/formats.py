@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 from pipeline.ingest.blocks import COMPRESSIONS, compression
 from pipeline.ingest.lines import count_newlines, count_ranges, cut_lines
-from pipeline.ingest.parquet import ParquetRows, cut_groups, row_groups
 from pipeline.ingest.pieces import Bounds, Piece
 from pipeline.ingest.text import JsonLines, Text
 from pipeline.sources import BadFileError, Fault, File
@@ -80,6 +79,8 @@ class ReadFooter:
 
     def look(self) -> list[tuple[int, int]]:
         """Rows and bytes of each row group."""
+        from pipeline.ingest.parquet import row_groups  # Arrow takes a while, which other files do without
+
         return row_groups(self.file)
 
 
@@ -117,6 +118,8 @@ class ParquetFormat:
 
     def whole(self, file: File) -> Piece:
         """The file as one piece."""
+        from pipeline.ingest.parquet import ParquetRows
+
         return ParquetRows(file, file.size)
 
     def surveys(self, file: File, shard_bytes: int, bounds: Bounds) -> Sequence[Survey]:
@@ -125,6 +128,8 @@ class ParquetFormat:
 
     def cut(self, file: File, shard_bytes: int, bounds: Bounds, found: list[tuple[int, int]]) -> Iterator[Piece]:
         """Runs of row groups; a large one is read as a stream."""
+        from pipeline.ingest.parquet import cut_groups
+
         yield from cut_groups(file, shard_bytes, found)
 
 

@@ -92,6 +92,12 @@ def where(job: Number) -> tuple[int, str | None, str]:
     return os.getpid(), os.environ.get("POLARS_MAX_THREADS"), os.getcwd()
 
 
+def own_cores(job: Number) -> tuple[int, set[int]]:
+    """The process, and what it may run on."""
+    time.sleep(0.1)  # or one process does all of them
+    return os.getpid(), os.sched_getaffinity(0)
+
+
 def has_colorsys(job: Number) -> tuple[int, bool]:
     """Whether a module that nothing here imports is there already."""
     return os.getpid(), "colorsys" in sys.modules

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -38,6 +39,24 @@ def test_workers_are_other_processes_with_one_polars_thread() -> None:
     assert {threads for _, threads, _ in results} == {"1"}
     ((_, (pid, _, _)),) = Local(2).run(jobs.where, numbers(1))
     assert pid == os.getpid()
+
+
+@pytest.fixture
+def two_cores() -> Iterator[set[int]]:
+    """All that this process has, for a while."""
+    if not hasattr(os, "sched_setaffinity") or len(everywhere := os.sched_getaffinity(0)) < 2:
+        pytest.skip("no two cores to choose")
+    os.sched_setaffinity(0, own := set(sorted(everywhere)[:2]))
+    yield own
+    os.sched_setaffinity(0, everywhere)
+
+
+@pytest.mark.parametrize(("workers", "each_has"), [(2, 1), (3, 2)])
+def test_workers_have_a_core_each_if_they_share_out_all(two_cores: set[int], workers: int, each_has: int) -> None:
+    found = dict(result for _, result in Local(workers).run(jobs.own_cores, numbers(12)))
+    assert len(found) > 1
+    assert {len(own) for own in found.values()} == {each_has}
+    assert set().union(*found.values()) == two_cores == os.sched_getaffinity(0)
 
 
 def workers_here() -> set[int]:
@@ -103,9 +122,11 @@ def test_a_worker_does_without_what_its_shards_do_not_need() -> None:
     """Each worker of each stage waits for what it imports."""
     code = (
         "import sys\n"
-        "import pipeline.ingest.embedded, pipeline.ingest.shard, pipeline.tokenize.encode\n"
+        "import pipeline.ingest.embedded, pipeline.ingest.formats, pipeline.ingest.shard\n"
+        "import pipeline.tokenize.encode, pipeline.tokenize.write_rows\n"
         "import pipeline.preprocess.annotate, pipeline.preprocess.write, pipeline.preprocess.contamination.scan\n"
-        "print(sorted({'yaml', 'omegaconf', 'psutil', 'tqdm', 'ftfy', 'ray', 'torch', 'mlflow'} & sys.modules.keys()))"
+        "unneeded = {'yaml', 'omegaconf', 'psutil', 'tqdm', 'ftfy', 'pyarrow', 'ray', 'torch', 'mlflow'}\n"
+        "print(sorted(unneeded & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Results in order, whatever the threads do, and no more at a time than there are cores."""
+"""Results in order, whatever the threads do, and no more at a time than memory shall hold."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def test_results_come_in_order_though_the_first_ends_last() -> None:
     assert list(map_ahead(square, [])) == []
 
 
-def test_no_more_are_begun_than_there_are_cores_beside_what_is_used() -> None:
+def test_no_more_are_begun_than_memory_shall_hold_beside_what_is_used() -> None:
     begun = []
     results = map_ahead(begun.append, range(20))
     for used in range(1, 5):
         next(results)
-        assert len(begun) <= used + 3
+        assert len(begun) <= used + ahead.AT_MOST
     results.close()
-    assert len(begun) <= 7
+    assert len(begun) <= 4 + ahead.AT_MOST
 
 
 def test_the_first_item_that_fails_is_the_error() -> None:
