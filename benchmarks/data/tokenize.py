@@ -28,6 +28,7 @@ from pipeline.chat.tokenizer import load_tokenizer
 from pipeline.shards import write_manifest
 from pipeline.shards.tables import DOCUMENTS, columns, shard_file, write_table
 from pipeline.tokenize.bpe import train_bpe
+from pipeline.tokenize.encoded import IDS
 
 WORKERS = 2
 SHARDS = 16
@@ -71,7 +72,7 @@ def our_documents(out: Path) -> tuple[Counter[bytes], int]:
     documents: Counter[bytes] = Counter()
     tokens = 0
     for folder in sorted((out / "scratch" / "encoded").glob("*/train")):
-        ids, lengths = np.load(folder / "ids.npy").astype(np.uint16), np.load(folder / "lengths.npy")
+        ids, lengths = np.fromfile(folder / IDS, np.uint16), np.load(folder / "lengths.npy")
         tokens += len(ids)
         stops = np.cumsum(lengths).tolist()
         documents.update(ids[start + 1 : stop].tobytes() for start, stop in pairwise([0, *stops]))  # less <bos>
