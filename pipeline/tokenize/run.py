@@ -13,7 +13,7 @@ import polars as pl
 from pipeline.chat.template import ChatTemplate, template_for
 from pipeline.chat.tokenizer import CHAT_TEMPLATE_FILE, COMPANIONS, TOKENIZER_FILE, Tokenizer
 from pipeline.params import EMBEDDED, TokenizeParams
-from pipeline.shards import Executor, Kept, Local, read_manifest, run_shards, write_manifest
+from pipeline.shards import Executor, Kept, Local, run_shards, verify_manifest, write_manifest
 from pipeline.shards.tables import CONVERSATIONS, DOCUMENTS, KINDS, SPLITS
 from pipeline.tokenize.bpe import BYTES_PER_TOKEN, sample_texts, train_bpe
 from pipeline.tokenize.choice import given_tokenizer
@@ -99,9 +99,9 @@ def clean_shards(clean: Path) -> Shards:
     """The shards of `clean` that hold records.
 
     Raises:
-        ValueError: preprocess has not finished, or no record is left to train on.
+        ValueError: preprocess has not finished, a file is not as it left it, or no record is left to train on.
     """
-    names = [name for name, file in read_manifest(clean)["files"].items() if file["records"]]
+    names = [name for name, file in verify_manifest(clean)["files"].items() if file["records"]]
     groups = {
         (kind, split): [name for name in names if name.startswith(f"{split}/{kind}-")]
         for kind in KINDS

@@ -436,6 +436,15 @@ def test_an_unusable_tokenizer(tmp_path: Path, content: str | None, problem: str
     assert message.startswith(f"tokenize.tokenizer: {given / 'tokenizer.json'}: {problem}")
 
 
+def test_a_shard_that_is_not_as_preprocess_left_it_is_refused(tmp_path: Path) -> None:
+    clean = write_clean(tmp_path / "clean", random_clean())
+    shard = sorted(clean.glob("train/documents-*.parquet"))[0]
+    pl.read_parquet(shard)[1:].write_parquet(shard)
+    work = WorkFolder(tmp_path / "work")
+    with pytest.raises(ValueError, match=rf"{shard.name} differs from manifest\.json: remove .* and run `dvc repro`"):
+        tokenize(clean, work, PARAMS, checkpoint="embedded", executor=Local(1))
+
+
 def test_preprocess_has_not_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"clean/manifest\.json is missing|manifest\.json is missing"):
         tokenize(tmp_path / "clean", WorkFolder(tmp_path / "work"), PARAMS, checkpoint="embedded", executor=Local(1))
