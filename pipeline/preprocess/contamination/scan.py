@@ -32,7 +32,7 @@ class Scan:
     preparation: Preparation
     rows: str
     evaluation: Path
-    """What `write_lookup` wrote."""
+    """What `merge` wrote."""
     n: int
     folder: None = None
 

@@ -436,13 +436,14 @@ def test_an_unusable_tokenizer(tmp_path: Path, content: str | None, problem: str
     assert message.startswith(f"tokenize.tokenizer: {given / 'tokenizer.json'}: {problem}")
 
 
-def test_a_shard_that_is_not_as_preprocess_left_it_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("is_there", "problem"), [(True, "differs from manifest.json"), (False, "is missing")])
+def test_a_shard_that_is_not_as_preprocess_left_it_is_refused(tmp_path: Path, is_there: bool, problem: str) -> None:
     clean = write_clean(tmp_path / "clean", random_clean())
     shard = sorted(clean.glob("train/documents-*.parquet"))[0]
-    pl.read_parquet(shard)[1:].write_parquet(shard)
+    pl.read_parquet(shard)[1:].write_parquet(shard) if is_there else shard.unlink()
     work = WorkFolder(tmp_path / "work")
-    with pytest.raises(ValueError, match=rf"{shard.name} differs from manifest\.json: remove .* and run `dvc repro`"):
-        tokenize(clean, work, PARAMS, checkpoint="embedded", executor=Local(1))
+    with pytest.raises(ValueError, match=rf"{shard.name} {problem}: remove .* and run `dvc repro`"):
+        tokenize(clean, work, PARAMS, checkpoint="embedded", executor=Local(2))
 
 
 def test_preprocess_has_not_run(tmp_path: Path) -> None:
