@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
-from model.ops._launch import Launches
+from model.ops._launch import Launched, Launches
 from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel, totals_kernel
 from model.ops.ssd.triton.gradients import gradients_kernel, sum_splits_kernel
+from model.ops.ssd.triton.hopper.gradients import STAGES, fused_gradients_kernel
 from model.ops.ssd.triton.plan import Plan
 from model.ops.ssd.triton.scan import scan_kernel
 from model.ops.ssd.triton.states import parts_kernel, states_kernel
@@ -80,7 +81,8 @@ class Backward:
         first = i * plan.chunks_of_slice
         nsegments, parts, chunks_of_part = plan.backward_cut
         count = min(plan.chunks_of_slice, plan.nchunks - first)
-        grid = (2 * count, plan.ngroups * plan.nsplits, plan.batch)
+        kernel, programs, inner = _of_chunks(plan, skip, options)
+        grid = (programs * count, plan.ngroups * plan.nsplits, plan.batch)
         sizes = sizes | {"first_chunk": first}
         along = options | {"HOPPER": plan.hopper}
         cut: dict[str, Any] = {"nsegments": nsegments, "parts": parts, "chunks_of_part": chunks_of_part}
@@ -93,15 +95,14 @@ class Backward:
         self.launches.add(
             states_kernel, (plan.nheads, plan.batch * nsegments, 2),
             {"final": "d_final" if i == plan.nslices - 1 else d_after, "d_start": d_before},
-            **sizes, **cut, all_segments=plan.nstarts, nmade=prod(grid) // 2, **along | plan.along,
+            **sizes, **cut, all_segments=plan.nstarts, nmade=0 if plan.fused else prod(grid) // 2, **along | plan.along,
         )  # fmt: skip
-        inner = options | {"nsplits": plan.nsplits, "SKIP": skip, "STAGES": plan.prefetch["num_stages"]}
         if plan.nsplits == 1:
-            self.launches.add(gradients_kernel, grid, **sizes, out_rows=plan.seqlen, out_chunk=0, **inner)
+            self.launches.add(kernel, grid, **sizes, out_rows=plan.seqlen, out_chunk=0, **inner)
             return
         rows, length = plan.chunks_of_slice * plan.Q, min(count * plan.Q, plan.seqlen - first * plan.Q)
         self.launches.add(
-            gradients_kernel, grid, {"dB": "split_dB", "dC": "split_dC"},
+            kernel, grid, {"dB": "split_dB", "dC": "split_dC"},
             **sizes, out_rows=rows, out_chunk=first, **inner,
         )  # fmt: skip
         width = plan.ngroups * plan.dstate
@@ -110,6 +111,15 @@ class Backward:
             nsplits=plan.nsplits, split_rows=rows, all_rows=plan.seqlen, first_row=first * plan.Q, rows=length,
             width=width, T=SUM_TILE,
         )  # fmt: skip
+
+
+def _of_chunks(plan: Plan, skip: bool, options: dict[str, Any]) -> tuple[Launched, int, dict[str, Any]]:
+    """The kernel for the gradients of chunks, its programs for each, and its constants."""
+    inner = options | {"nsplits": plan.nsplits, "SKIP": skip}
+    if not plan.fused:
+        return gradients_kernel, 2, inner | {"STAGES": plan.prefetch["num_stages"]}
+    names = ("ngroups", "plane", "nsplits", "Q", "P", "N", "SKIP", "DOCUMENTS")
+    return fused_gradients_kernel, 1, {name: inner[name] for name in names} | {"STAGES": STAGES, "num_warps": 4}
 
 
 Scratch = dict[str, tuple[tuple[int, ...], torch.dtype]]

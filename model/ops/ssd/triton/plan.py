@@ -9,7 +9,10 @@ from torch import Tensor
 from model.ops._launch import power_of_2
 from model.ops.ssd.triton.parts import INTERPRETED
 
-PROGRAMS = 264
+MULTIPROCESSORS = 132
+"""Of an H100 or H200."""
+
+PROGRAMS = 2 * MULTIPROCESSORS
 """That a launch should have at most for the sake of parallelism: two for each multiprocessor of an H100, as many as fit
 there. A constant, since the number of segments is part of the rounding."""
 
@@ -30,8 +33,10 @@ MORE_STAGES = 3
 
 
 class Plan:
-    """Sizes of a call: a function of shapes and dtypes alone, so that results are; but for `slice_bytes`, with which a
-    small input goes through all that a large one does. What `hopper` says of the device changes no result.
+    """Sizes of a call: a function of shapes and dtypes alone, so that results are, on one kind of device; but for
+    `slice_bytes`, with which a small input goes through all that a large one does. `hopper` says of the device what
+    changes no result, `fused` that the gradients of chunks are made by the kernel of `hopper/`, in which a program
+    fills a multiprocessor.
     """
 
     def __init__(self, x: Tensor, B: Tensor, slice_bytes: int | None = None) -> None:
@@ -42,15 +47,17 @@ class Plan:
         self.nchunks = -(-self.seqlen // self.Q)
         self.state_dtype = torch.bfloat16 if x.dtype is torch.bfloat16 else torch.float32
         self._cut(self.batch * self.nheads, slice_bytes or SLICE)
-        heads = self.nheads // self.ngroups
-        self.nsplits = min(heads, max(1, PROGRAMS // (self.batch * self.chunks_of_slice * self.ngroups)))
+        self.hopper = _is_hopper(x)
+        bf16 = x.dtype is torch.bfloat16
+        self.fused = self.hopper and bf16 and (self.headdim, self.dstate) == (64, 128)
+        heads, programs = self.nheads // self.ngroups, MULTIPROCESSORS if self.fused else PROGRAMS
+        self.nsplits = min(heads, max(1, programs // (self.batch * self.chunks_of_slice * self.ngroups)))
         self.nsplits = -(-heads // -(-heads // self.nsplits))
         self.warps = 4 if self.P * self.N <= 8192 else 8
         small = x.dtype is torch.bfloat16 and self.P * self.N <= 8192
         stages = STAGES if x.dtype is torch.bfloat16 else 1
         self.prefetch = {"num_stages": MORE_STAGES if small else stages}
         self.along = self.prefetch | {"num_warps": 8}
-        self.hopper = _is_hopper(x)
         self.plane = self.batch * self.nheads * self.nchunks * self.Q
         self.dots: dict[str, Any] = {
             "headdim": self.headdim,
@@ -87,7 +94,7 @@ class Plan:
 
 
 def _is_hopper(x: Tensor) -> bool:
-    """Whether kernels use what was measured on Hopper only, and in part is nowhere else. No result depends on it."""
+    """Whether kernels use what was measured on Hopper only, and in part is nowhere else."""
     if not x.is_cuda or not torch.cuda.is_available() or INTERPRETED.value:
         return False
     return torch.cuda.get_device_capability(x.device)[0] == 9

@@ -12,6 +12,7 @@ from typing import Any
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.experimental.gluon._runtime import GluonASTSource, GluonJITFunction
 
 from model.ops._launch import Launched
 
@@ -29,6 +30,7 @@ class Kernel:
         function: the kernel.
         constants: its constexpr arguments; of others, which it does not have, nothing is made.
         hopper: constants that are others on sm_90.
+        architectures: that it is made for.
         types: Triton's names for the types of its other arguments ("*bf16", "i32"); those not named are `tensors`.
         tensors: the type of the arguments that `types` does not name.
         options: of the launch: num_warps, num_stages.
@@ -45,6 +47,7 @@ class Kernel:
     divisible: tuple[str, ...] = ()
     spilled: dict[int, int] = field(default_factory=NOTHING.copy)
     hopper: dict[str, Any] = field(default_factory=dict)
+    architectures: tuple[int, ...] = tuple(MOST_SHARED)
     label: str = ""
 
 
@@ -58,7 +61,8 @@ def within_limits(kernel: Kernel, architecture: int) -> bool:
         for i, (name, kind) in enumerate(types.items())
         if kind.startswith("*") or name in kernel.divisible
     }
-    source = ASTSource(kernel.function.jit, types, constexprs=constants, attrs=aligned)
+    made_of = GluonASTSource if isinstance(kernel.function.jit, GluonJITFunction) else ASTSource
+    source = made_of(kernel.function.jit, types, constexprs=constants, attrs=aligned)
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=kernel.options)
     shared, spilled = compiled.metadata.shared, _spilled(compiled.asm["ptx"], architecture)
     passed = shared <= MOST_SHARED[architecture] and spilled <= kernel.spilled[architecture]

@@ -4,6 +4,7 @@ import torch
 
 from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel, totals_kernel
 from model.ops.ssd.triton.gradients import gradients_kernel, sum_splits_kernel
+from model.ops.ssd.triton.hopper.gradients import STAGES, fused_gradients_kernel
 from model.ops.ssd.triton.launches import HEADS, SUM_TILE, TOTAL_TILE
 from model.ops.ssd.triton.plan import MORE_STAGES, Plan
 from model.ops.ssd.triton.scan import scan_kernel
@@ -50,4 +51,16 @@ KERNELS = [
         hopper={"HOPPER": True},
     )
     for kernel, constants in CONSTANTS.items()
+]
+KERNELS += [
+    Kernel(
+        fused_gradients_kernel,
+        PLAN.dots | {"STAGES": STAGES, "SKIP": True, "DOCUMENTS": documents},
+        TYPES,
+        options={"num_warps": 4},
+        architectures=(90,),
+        spilled={90: 40},
+        label="documents" if documents else "",
+    )
+    for documents in (False, True)
 ]

@@ -1,0 +1,61 @@
+"""The warps that make the maps between a chunk's positions."""
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, warpgroup_mma_wait
+
+from model.ops.ssd.triton.hopper.parts import exp2, map_of_outputs, product
+
+
+@gluon.jit
+def maps(
+    shares, plane, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, gradient, handed, at_ends, vectors,
+    ready, full, empty, made, ended, finished, first_head, count, b, c, seqlen, nheads, nchunks,
+    Q: gl.constexpr, DOCUMENTS: gl.constexpr, STAGES: gl.constexpr,
+):  # fmt: skip
+    """The map (update m, output l) of each head, into `handed`; the gradient of B C^T, into `gradient`.
+
+    `shares` gets the shares of the loss of what outputs read of updates, by output less by update, and the gradient of
+    each step size but for the decays, to which `at_ends` adds. An output's own update has no decay on its way: it is
+    kept apart.
+    """
+    square: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, Q, 16])
+    of_m: gl.constexpr = gl.SliceLayout(1, square)
+    of_l: gl.constexpr = gl.SliceLayout(0, square)
+    update, output = gl.arange(0, Q, layout=of_m), gl.arange(0, Q, layout=of_l)
+    seen, same = update[:, None] < output[None, :], update[:, None] == output[None, :]
+    if DOCUMENTS:
+        of_row = seq_idx + b.to(gl.int64) * seqlen
+        of_update = gl.load(of_row + gl.minimum(c * Q + update, seqlen - 1))
+        of_output = gl.load(of_row + gl.minimum(c * Q + output, seqlen - 1))
+        seen = seen & (of_update[:, None] == of_output[None, :])
+    mbarrier.wait(ready, 0)
+    fence_async_shared()
+    scores, own_score = map_of_outputs(B_tile, C_tile, Q, square)
+    later, own = gl.zeros([Q, Q], gl.float32, square), gl.zeros([Q], gl.float32, of_m)
+    for i in range(0, count):
+        stage, turn = i % STAGES, i % 2
+        mbarrier.wait(full.index(stage), (i // STAGES) & 1)
+        fence_async_shared()
+        products = product(x_tiles.index(stage), dy_tiles.index(stage).permute((1, 0)), Q, Q, square)
+        step, decay = vectors.index(4 * stage).load(of_m), vectors.index(4 * stage + 1)
+        between = exp2(gl.where(seen, decay.load(of_l)[None, :] - decay.load(of_m)[:, None], float("-inf")))
+        handed.index(turn).store((scores * between).to(gl.bfloat16))
+        fence_async_shared()
+        mbarrier.arrive(made.index(turn))
+        products = warpgroup_mma_wait(0, deps=(products,))
+        mbarrier.arrive(empty.index(stage))
+        own_product = gl.sum(gl.where(same, products, 0.0), 1)
+        own += own_product * step
+        decayed = products * between
+        later += decayed * step[:, None]
+        share = scores * decayed
+        of_updates = gl.sum(share, 1)
+        of_outputs = gl.convert_layout(gl.sum(share * step[:, None], 0), of_m)
+        place = shares + (b.to(gl.int64) * nheads + first_head + i) * nchunks * Q + c * Q + update
+        gl.store(place, of_outputs - of_updates * step)
+        mbarrier.wait(ended.index(turn), (i // 2) & 1)
+        gl.store(place + 2 * plane, of_updates + at_ends.index(turn).load(of_m) + own_score * own_product)
+    gradient.store((later + gl.where(same, own[:, None], 0.0)).to(gl.bfloat16))
+    fence_async_shared()
+    mbarrier.arrive(finished)
