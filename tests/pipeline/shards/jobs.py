@@ -12,10 +12,11 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from pipeline.shards import Executor
+from pipeline.shards import Executor, Local
 from pipeline.shards.executors import J, R
 
 
@@ -131,6 +132,23 @@ def write_twice(job: Number) -> int:
     time.sleep(0.2)
     (job.folder / "second").write_text(str(job.value))
     return job.value
+
+
+class Counting:
+    """An executor that counts what it runs, by stage and function."""
+
+    is_here = True
+
+    def __init__(self) -> None:
+        self.ran: Counter[str] = Counter()
+
+    def start(self, jobs: int, module: str) -> None:
+        pass
+
+    def run(self, function: Any, jobs: Sequence[J]) -> Generator[tuple[int, Any], None, None]:
+        stage = function.args[0].__module__.split(".")[1]
+        self.ran[f"{stage}.{function.args[0].__name__}"] += len(jobs)
+        return Local(1).run(function, jobs)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.shards import Local, Ray
+from pipeline.shards import Kept, Local, Ray, run_shards
+from pipeline.work import WorkFolder
 from tests.pipeline.shards import jobs
 from tests.pipeline.shards.jobs import numbers, wait_until
 from tests.pipeline.shards.stages import run_stages, write_inputs
@@ -61,6 +62,16 @@ def test_a_process_that_always_dies_is_an_error(cluster: Any) -> None:
     with pytest.raises(RuntimeError, match=r"lost the process.*ingest\.shard_mb") as failure:
         list(Ray(address=cluster.address).run(jobs.die_always, numbers(1)))
     assert failure.value.__notes__ == ["in shard number 0"]
+
+
+def test_progress_counts_the_tasks_that_are_done(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.progress.SECONDS_BETWEEN_LINES", -1.0)  # a line for each
+    work = WorkFolder(tmp_path)
+    run_shards(jobs.square, numbers(5), title="squares", executor=Ray(address=cluster.address), kept=Kept.of(work))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("squares")]
+    assert [line.split(",")[0] for line in lines] == [f"squares: {count}/5 shards" for count in range(1, 5)]
 
 
 def test_the_stages_make_the_same_bytes(cluster: Any, tmp_path: Path) -> None:
