@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from benchmarks.data.dedup import KINDS, judge, planted_pairs
 from benchmarks.data.tokenize import our_documents, write_clean
 from pipeline.tokenize.bpe import train_bpe
 
@@ -28,3 +29,21 @@ def test_the_encoded_documents_that_are_compared_are_all(tmp_path: Path) -> None
     assert sum(len(ids) // 2 + 1 for ids in documents.elements()) == tokens
     first = bpe.encode(texts[0], add_special_tokens=False).ids
     assert any(ids.startswith(b"".join(id.to_bytes(2, "little") for id in first)) for ids in documents)
+
+
+def test_precision_and_recall_are_those_of_what_was_planted() -> None:
+    texts = {"a": "one two three", "b": "one two three", "c": "one two four", "d": "six", "e": "seven", "f": "seven up"}
+    documents = pl.DataFrame({"id": list(texts), "text": list(texts.values())})
+    planted = pl.DataFrame({"id": ["b", "c", "f"], "of": ["a", "b", "e"], "kind": ["exact", "near", "near"]})
+    pairs = planted_pairs(documents, planted)
+
+    def found(kept: str, kind: str) -> tuple[int, float, float, float]:
+        told = judge(set(kept), documents["id"], pairs, KINDS[kind])
+        return told.gone, told.precision, told.recall("exact"), told.recall("near")
+
+    assert found("acdef", "exact") == (1, 1, 1, 0)
+    assert found("adef", "near") == (2, 1, 1, 0)  # b and c, and c is in no pair that counts, since b has two copies
+    assert found("ade", "near") == (3, 1, 1, 1)
+    assert found("ae", "near") == (4, 0.75, 1, 1)  # nothing is a copy of d
+    assert found("de", "near") == (4, 0.25, 1, 1)  # and of a, b and c none is left
+    assert found("abcde", "near") == (1, 1, 0, 1)

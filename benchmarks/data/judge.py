@@ -1,4 +1,4 @@
-"""Decide about the documents of a folder of shards, in processes, as preprocess does.
+"""Decide about the documents of a folder of shards as ingest writes it, in processes, as preprocess does.
 
 python -m benchmarks.data.judge FOLDER PRESET WORKERS      # prints how many each rule drops, as JSON
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.preprocess.quality import decide, measure, rewrite
-from pipeline.shards import Local
+from pipeline.shards import Local, read_manifest, shard_names
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def judge_shard(job: Shard) -> Counter[str]:
 def main() -> None:
     """Judge a folder."""
     folder, preset, workers = sys.argv[1:]
-    jobs = [Shard(path, preset) for path in sorted(Path(folder).glob("documents-*.parquet"))]
+    jobs = [Shard(Path(folder, name), preset) for name in shard_names(read_manifest(Path(folder)))]
     total = sum((verdicts for _, verdicts in Local(int(workers)).run(judge_shard, jobs)), Counter())
     print(json.dumps(total))
 

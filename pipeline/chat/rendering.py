@@ -23,6 +23,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pipeline.chat.schemas import ROLES, Message
 
 _PRIVATE_USE = range(0xE000, 0xF900)
+_WHITE_SPACE = "".join(char for char in map(chr, range(0x3001)) if char.isspace() and not "\x1c" <= char <= "\x1f")
+"""Unicode's, which `tokenizers` goes by; Python counts U+001C to U+001F, too."""
 _BEGIN, _FINISH = "_generation_begins", "_generation_ends"
 
 
@@ -199,9 +201,9 @@ def _without_stripped(rendered: Rendered, controls: Sequence[Control]) -> Render
     strip_start = [False, *(control.rstrip for control in controls)]
     strip_end = [*(control.lstrip for control in controls), False]
     for part, start, end in zip(rendered.text.split(rendered.separator), strip_start, strip_end, strict=True):
-        words = part.lstrip() if start else part
+        words = part.lstrip(_WHITE_SPACE) if start else part
         first = len(part) - len(words)
-        words = words.rstrip() if end else words
+        words = words.rstrip(_WHITE_SPACE) if end else words
         parts.append(words)
         kept += [False] * first + [True] * len(words) + [False] * (len(part) - first - len(words)) + [True]
     moved = list(accumulate(kept, initial=0))

@@ -25,18 +25,23 @@ def batch_of_step(rows: int, batch_size: int, seed: int, step: int) -> np.ndarra
 
 
 def micro_batches(batch: np.ndarray, size: int, rank: int = 0, world_size: int = 1) -> list[np.ndarray]:
-    """The share of process `rank` of a batch, `size` rows at a time; the shares of all ranks in order are the batch.
+    """The share of process `rank` of a batch, at most `size` rows at a time; the shares of all in order are the batch.
+
+    Shares differ by one row at most, and each is cut into as many parts as any other, since processes wait for each
+    other at every part. The loss of a step is a mean over the targets of all shares, not the mean of theirs.
 
     Raises:
-        ValueError: the batch cannot be shared out evenly.
+        ValueError: a process would have fewer rows than parts: of a batch smaller than `world_size`, or cut into
+            single rows that do not come out even.
     """
-    share, over = divmod(len(batch), world_size)
-    if over:
+    parts = -(-len(batch) // (world_size * size))
+    if len(batch) // world_size < parts:
         raise ValueError(
-            f"batch_size is {len(batch)}; it must be a multiple of the {world_size} processes that share it"
+            f"batch_size is {len(batch)}, and micro_batch_size {size}: {world_size} processes cannot all have a row at "
+            f"every turn; make batch_size a multiple of {world_size}, or take fewer processes or larger micro-batches"
         )
-    mine = batch[rank * share : (rank + 1) * share]
-    return [mine[first : first + size] for first in range(0, share, size)]
+    first, stop = (len(batch) * number // world_size for number in (rank, rank + 1))
+    return np.array_split(batch[first:stop], parts)
 
 
 def permuted(places: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:

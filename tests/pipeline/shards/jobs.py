@@ -8,14 +8,15 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from pipeline.shards import Executor
+from pipeline.shards import Executor, Local
 from pipeline.shards.executors import J, R
 
 
@@ -133,17 +134,35 @@ def write_twice(job: Number) -> int:
     return job.value
 
 
+class Counting:
+    """An executor that counts what it runs, by stage and function."""
+
+    is_here = True
+
+    def __init__(self) -> None:
+        self.ran: Counter[str] = Counter()
+
+    def start(self, jobs: int, module: str) -> None:
+        pass
+
+    def run(self, function: Any, jobs: Sequence[J]) -> Generator[tuple[int, Any], None, None]:
+        stage = function.args[0].__module__.split(".")[1]
+        self.ran[f"{stage}.{function.args[0].__name__}"] += len(jobs)
+        return Local(1).run(function, jobs)
+
+
 @dataclass(frozen=True)
 class Striking:
     """An executor whose work is struck once in each step, when a job's files are written but not yet kept.
 
-    The process dies; or, of Ray with a `node` by its id, the job waits there for the end of the node.
+    The process dies; or, in the steps of Ray that have a node, the job waits there for the end of the node.
     """
 
     executor: Executor
     marks: Path
     """A directory: a file for each step that was struck, by the name of the function."""
-    node: str = ""
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    """By function: the id of the node that is lost."""
 
     def start(self, jobs: int, module: str) -> None:
         self.executor.start(jobs, module)
@@ -155,12 +174,15 @@ class Striking:
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
         is_kept = isinstance(function, partial)  # of run_and_keep, as run_shards makes it
         work = function.args[0] if is_kept else function
-        striking = partial(strike, work, self.marks, self.node, os.getpid())
+        striking = partial(strike, work, self.marks / work.__name__, self.nodes.get(work.__name__, ""), os.getpid())
         yield from self.executor.run(partial(function.func, striking) if is_kept else striking, jobs)
 
 
-def strike(work: Callable[[J], R], marks: Path, node: str, caller: int, job: J) -> R:
-    """Do the work and be struck, but not in the caller's own process, on another node, or a second time."""
+def strike(work: Callable[[J], R], mark: Path, node: str, caller: int, job: J) -> R:
+    """Do the work and be struck, but not in the caller's own process or a second time.
+
+    Jobs on other nodes than the one that is lost wait for that: or they might be done before it has any.
+    """
     result = work(job)
     if os.getpid() == caller:
         return result
@@ -168,9 +190,10 @@ def strike(work: Callable[[J], R], marks: Path, node: str, caller: int, job: J) 
         import ray
 
         if ray.get_runtime_context().get_node_id() != node:
+            wait_until(mark.exists, "the node has none of the jobs")
             return result
     try:
-        (marks / work.__name__).touch(exist_ok=False)
+        mark.touch(exist_ok=False)
     except FileExistsError:
         return result
     if not node:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any
 import pytest
 
 from pipeline.shards import Kept, Local, run_shards
-from pipeline.shards.executors import J
 from pipeline.shards.kept import run_and_keep
 from pipeline.work import prune_shards
 from tests.pipeline.shards import jobs
@@ -28,26 +26,9 @@ from tests.project import write_jsonl
 ROOT = Path(__file__).parents[3]
 
 
-class Counting:
-    """An executor that counts what it runs, by stage and function."""
-
-    is_here = True
-
-    def __init__(self) -> None:
-        self.ran: Counter[str] = Counter()
-
-    def start(self, jobs: int, module: str) -> None:
-        pass
-
-    def run(self, function: Any, jobs: Sequence[J]) -> Generator[tuple[int, Any], None, None]:
-        stage = function.args[0].__module__.split(".")[1]
-        self.ran[f"{stage}.{function.args[0].__name__}"] += len(jobs)
-        return Local(1).run(function, jobs)
-
-
 def ran(root: Path, **changed: Any) -> Counter[str]:
     """Run the stages: how many jobs of each function ran. What they make must be what a clean run makes."""
-    counting = Counting()
+    counting = jobs.Counting()
     made = run_stages(root, counting, **changed)
     clean = root.parent / "clean"
     shutil.copytree(root / "input", clean / "input")

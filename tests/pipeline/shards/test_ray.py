@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.shards import Local, Ray
+from pipeline.shards import Kept, Local, Ray, run_shards
+from pipeline.work import WorkFolder
 from tests.pipeline.shards import jobs
 from tests.pipeline.shards.jobs import numbers, wait_until
 from tests.pipeline.shards.stages import run_stages, write_inputs
@@ -63,27 +64,39 @@ def test_a_process_that_always_dies_is_an_error(cluster: Any) -> None:
     assert failure.value.__notes__ == ["in shard number 0"]
 
 
+def test_progress_counts_the_tasks_that_are_done(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.progress.SECONDS_BETWEEN_LINES", -1.0)  # a line for each
+    work = WorkFolder(tmp_path)
+    run_shards(jobs.square, numbers(5), title="squares", executor=Ray(address=cluster.address), kept=Kept.of(work))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("squares")]
+    assert [line.split(",")[0] for line in lines] == [f"squares: {count}/5 shards" for count in range(1, 5)]
+
+
 def test_the_stages_make_the_same_bytes(cluster: Any, tmp_path: Path) -> None:
     there = run_stages(write_inputs(tmp_path / "ray"), Ray(address=cluster.address))
     assert there == run_stages(write_inputs(tmp_path / "here"), Local(1))
 
 
-def test_the_stages_make_the_same_bytes_though_a_node_is_lost(cluster: Any, tmp_path: Path) -> None:
-    doomed = cluster.add_node(**SMALL)
+def test_the_stages_make_the_same_bytes_though_processes_and_nodes_are_lost(cluster: Any, tmp_path: Path) -> None:
+    """A node in the midst of preprocess and one of tokenize; in every other step that Ray works on, a process."""
+    doomed = {step: cluster.add_node(**SMALL) for step in ("annotate", "encode_shard")}
     struck = tmp_path / "struck"
     struck.mkdir()
 
     def take_away() -> None:
-        wait_until(lambda: list(struck.iterdir()), "no job ran on the node")
-        cluster.remove_node(doomed, allow_graceful=False)
+        for step, node in doomed.items():
+            wait_until((struck / step).exists, f"nothing was struck in {step}")
+            cluster.remove_node(node, allow_graceful=False)
 
+    nodes = {step: node.node_id for step, node in doomed.items()}
     with ThreadPoolExecutor(1) as pool:
         taken = pool.submit(take_away)
-        there = run_stages(
-            write_inputs(tmp_path / "ray"), jobs.Striking(Ray(address=cluster.address), struck, doomed.node_id)
-        )
+        executor = jobs.Striking(Ray(address=cluster.address), struck, nodes)
+        there = run_stages(write_inputs(tmp_path / "ray"), executor)
         taken.result()
-    assert len(list(struck.iterdir())) == 1
+    assert {step.name for step in struck.iterdir()} >= {*doomed, "match", "write_shard"}
     assert there == run_stages(write_inputs(tmp_path / "here"), Local(1))
 
 

@@ -20,7 +20,7 @@ from pipeline.shards import Local
 from pipeline.tokenize import bpe, encoding
 from tests.pipeline.chat.test_jinja import CHATML, WITHOUT
 from tests.pipeline.tokenize.test_foreign import KINDS, sentencepiece_model
-from tests.pipeline.tokenize.test_tokenize import PARAMS, failing, flat, random_clean, run, sequences
+from tests.pipeline.tokenize.test_tokenize import PARAMS, SHORT, failing, flat, random_clean, run, sequences
 
 
 @pytest.fixture
@@ -93,12 +93,16 @@ def test_the_bytes_are_the_same_with_the_fast_encoder(
     assert "warning" not in told.err
 
 
+@pytest.mark.parametrize("kind", ["documents", "conversations"])
 def test_the_fast_encoder_is_refused_where_one_shard_shows_other_ids(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     pytest.importorskip("gigatoken")
     clean = random_clean()
-    clean["documents"]["test"][1][0] = "a rare text"
+    record = clean[kind]["test"][1][0]
+    clean[kind]["test"][1][0] = (
+        "a rare text" if kind == "documents" else [record[0] | {"content": "a rare text"}, *SHORT]
+    )
     plain, _ = run(tmp_path / "plain", clean)
 
     def without_rare(texts: Sequence[str]) -> list[str]:

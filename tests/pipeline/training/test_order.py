@@ -78,23 +78,33 @@ def seen(rows: int, batch_size: int, micro: int, world_size: int, steps: range) 
 
 def test_a_run_stopped_anywhere_goes_on_with_the_rest_on_any_number_of_processes() -> None:
     rng = np.random.default_rng(0)
-    for _ in range(30):
-        rows, share, steps = int(rng.integers(1, 200)), int(rng.integers(1, 5)), 12
-        batch_size, micro = 8 * share, int(rng.integers(1, 5))
+    for _ in range(40):
+        rows, batch_size, steps = int(rng.integers(1, 200)), int(rng.integers(1, 40)), 12
+        micro = int(rng.integers(2, 6))
         whole = seen(rows, batch_size, micro, 1, range(steps))
         assert all(len(batch) == batch_size for batch in whole)
         parts: list[list[int]] = []
         while len(parts) < steps:  # stops, and another number of processes each time
             stop = int(rng.integers(len(parts), steps)) + 1
-            parts += seen(rows, batch_size, micro, int(rng.choice([1, 2, 4, 8])), range(len(parts), stop))
+            parts += seen(rows, batch_size, micro, int(rng.integers(1, batch_size + 1)), range(len(parts), stop))
         assert parts == whole
 
 
-def test_every_process_has_as_many_micro_batches() -> None:
-    shares = [[part.tolist() for part in micro_batches(np.arange(12), 4, rank, 2)] for rank in range(2)]
-    assert shares == [[[0, 1, 2, 3], [4, 5]], [[6, 7, 8, 9], [10, 11]]]
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+def test_every_process_has_as_many_micro_batches_and_each_has_a_row(size: int) -> None:
+    for batch_size in range(1, 60):
+        for world_size in range(1, batch_size + 1):
+            if size == 1 and batch_size % world_size:
+                continue
+            shares = [micro_batches(np.arange(batch_size), size, rank, world_size) for rank in range(world_size)]
+            largest = -(-batch_size // world_size)
+            assert {len(parts) for parts in shares} == {-(-largest // size)}
+            assert all(1 <= len(part) <= size for parts in shares for part in parts)
+            assert {sum(map(len, parts)) for parts in shares} <= {largest, batch_size // world_size}
 
 
-def test_a_batch_that_cannot_be_shared_evenly() -> None:
-    with pytest.raises(ValueError, match="batch_size is 6; it must be a multiple of the 4 processes that share it"):
-        micro_batches(np.arange(6), 2, 0, 4)
+@pytest.mark.parametrize(("batch_size", "size", "world_size"), [(6, 1, 4), (3, 2, 4)])
+def test_a_batch_of_which_a_process_would_have_nothing(batch_size: int, size: int, world_size: int) -> None:
+    message = f"batch_size is {batch_size}, and micro_batch_size {size}: {world_size} processes cannot all have a row"
+    with pytest.raises(ValueError, match=message):
+        micro_batches(np.arange(batch_size), size, 0, world_size)
