@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import mapped
 from pipeline.preprocess.components import BLOCK
 
 SPLIT_CODES = ("test", "validation", "train")
@@ -64,16 +65,9 @@ class Ledger:
         """A further column of zeros, in `<name>.npy`.
 
         Raises:
-            OSError: the disk is full. The zeros are written, for a page of a sparse file that finds no space when it
-                is first touched ends the process with SIGBUS.
+            OSError: the disk is full.
         """
-        path = self.folder / f"{name}.npy"
-        with path.open("wb") as file:
-            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
-            np.lib.format.write_array_header_1_0(file, {**header, "shape": (self.total,)})
-            for rows in range(0, self.total, BLOCK):
-                file.write(bytes(min(BLOCK, self.total - rows) * np.dtype(dtype).itemsize))
-        return np.lib.format.open_memmap(path, mode="r+")
+        return mapped.make(self.folder / f"{name}.npy", dtype, self.total)
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
         return self._made[name]
