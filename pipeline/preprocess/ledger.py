@@ -1,7 +1,7 @@
 """What is known and decided of each record, by its number: columns of fixed width in memory-mapped files.
 
-A record's number is its place in the order of the shards. 40 bytes a record, and 34 more for components
-and the draw of the splits (`Ledger.make`); what of it is in memory is the operating system's choice.
+A record's number is its place in the order of the shards. 40 bytes a record, and 38 more for components, the draw of
+the splits and who takes part (`Ledger.make`); what of it is in memory is the operating system's choice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from pipeline import mapped
-from pipeline.preprocess.components import BLOCK
 
 SPLIT_CODES = ("test", "validation", "train")
 """Splits by code, in the order of precedence: of duplicates, the one with the lowest stays."""
@@ -82,8 +81,8 @@ class Ledger:
 
     def blocks(self) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
         """The numbers of all records, so many at a time that a few numbers for each take no memory to speak of."""
-        for start in range(0, self.total, BLOCK):
-            yield np.arange(start, min(start + BLOCK, self.total))
+        for block in mapped.blocks(self.total):
+            yield np.arange(block.start, block.stop)
 
     def code(self, reason: str) -> int:
         """The code of a reason, the same each time."""
@@ -96,6 +95,7 @@ class Ledger:
         self["reason"][rows] = self.code(reason)
         self["cause"][rows] = cause
 
-    def stays(self) -> np.ndarray[Any, Any]:
-        """Which records have no reason to be dropped, so far."""
-        return np.asarray(self["reason"]) == 0
+    def stays(self, name: str) -> np.ndarray[Any, Any]:
+        """Which records have no reason to be dropped, so far: (records,) bool, in `<name>.npy`."""
+        own = (self["reason"][block] == 0 for block in mapped.blocks(self.total))
+        return mapped.write(self.folder / f"{name}.npy", "?", own)
