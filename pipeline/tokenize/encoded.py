@@ -17,8 +17,8 @@ IDS, MASK = "ids", "mask"
 """The files of a shard's tokens, without a header: it takes four times as long to open one that has to be read."""
 
 SHARDS = "shards.json"
-FIRSTS, LENGTHS, BEGINS, FIRST_RESPONSE, TEXT_BYTES = (
-    f"{name}.npy" for name in ("firsts", "lengths", "begins", "first_response", "text_bytes")
+BOUNDS, LENGTHS, BEGINS, FIRST_RESPONSE, TEXT_BYTES = (
+    f"{name}.npy" for name in ("shard_bounds", "lengths", "begins", "first_response", "text_bytes")
 )
 
 MAPPED = 1 << 13
@@ -37,7 +37,9 @@ class Encoded:
         listed = json.loads((folder / SHARDS).read_text(encoding="utf-8"))
         self._shards = [Path(shard) for shard in listed["shards"]]
         self._ids = smallest_uint(listed["vocab_size"])
-        self._firsts, self._begins = mapped.read(folder / FIRSTS), mapped.read(folder / BEGINS)
+        self._begins = mapped.read(folder / BEGINS)
+        self.bounds = mapped.read(folder / BOUNDS)
+        """(shards + 1,) int64: the records of shard s are those from `bounds[s]` to `bounds[s + 1]`."""
         self.lengths = mapped.read(folder / LENGTHS)
         """(records,) int64: tokens of each record."""
         self.first_response = mapped.read(folder / FIRST_RESPONSE)
@@ -47,7 +49,7 @@ class Encoded:
 
     def places(self, records: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> Places:
         """Where tokens `starts` to `stops` of `records` are, each (sequences,)."""
-        shards, which = np.unique(np.searchsorted(self._firsts, records, side="right") - 1, return_inverse=True)
+        shards, which = np.unique(np.searchsorted(self.bounds, records, side="right") - 1, return_inverse=True)
         begins = self._begins[records] + starts
         return Places([self._shards[shard] for shard in shards.tolist()], which, begins, stops - starts, self._ids)
 
@@ -65,7 +67,7 @@ def join_encoded(shards: Sequence[Path], vocab_size: int, folder: Path) -> Encod
         mapped.write(folder / name, "i8", parts(name))
     mapped.write(folder / BEGINS, "i8", (np.cumsum(own) - own for own in parts(LENGTHS)))
     sizes = [len(np.load(shard / LENGTHS, mmap_mode="r")) for shard in shards]
-    mapped.write(folder / FIRSTS, "i8", [np.cumsum([0, *sizes])[:-1]])
+    mapped.write(folder / BOUNDS, "i8", [np.cumsum([0, *sizes])])
     return Encoded(folder)
 
 

@@ -166,7 +166,7 @@ def _pack(
             executor=executor,
         )
         figures.setdefault(kind, {})[split] = found
-        table = by_source([clean / name for name in names], tokens, records.text_bytes)
+        table = by_source([clean / name for name in names], records, tokens)
         sources.append(table.select(pl.lit(kind).alias("kind"), pl.lit(split).alias("split"), pl.all()))
     for kind, splits in figures.items():
         for split, found in splits.items():
