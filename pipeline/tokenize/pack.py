@@ -18,8 +18,10 @@ from pipeline.shards import Executor
 from pipeline.tokenize.encoded import Encoded
 from pipeline.tokenize.fitting import fewest_rows
 from pipeline.tokenize.formats import RECORD_FORMATS, ROW_FORMATS, Add, Format
-from pipeline.tokenize.plan import TOKENS, LongRecords, plan_rows
+from pipeline.tokenize.plan import TOKENS, plan_rows
 from pipeline.tokenize.write_rows import WriteRows, Written, write_rows
+
+LongRecords = LongDocuments | LongConversations
 
 TOKENS_AT_A_TIME = 1 << 20
 """That are read and written for another format than rows; one record may have more."""
@@ -61,7 +63,7 @@ def pack(
     rows = least = 0
     written = Written(0, 0, 0)
     if fate.kept:
-        plan = plan_rows(tokens, encoded.folder, seqlen=seqlen, long=long, rng=rng)
+        plan = plan_rows(tokens, encoded.folder, seqlen=seqlen, is_cut=long is LongDocuments.split, rng=rng)
         rows = len(plan.rows)
         least = rows if plan.files.is_cut else fewest_rows(tokens, seqlen)
         files = RowFiles(directory, seqlen, tokenizer.vocab_size, tokenizer.pad_id)

@@ -9,13 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import mapped
-from pipeline.params import LongConversations, LongDocuments
 from pipeline.rows import Sequences
 from pipeline.tokenize.cutting import ENDS, STARTS, Cut, cut
 from pipeline.tokenize.encoded import Encoded
 from pipeline.tokenize.fitting import BOUNDS, RECORDS, Fitted, fit
-
-LongRecords = LongDocuments | LongConversations
 
 TOKENS, ORDER = "tokens.npy", "order.npy"
 
@@ -52,16 +49,14 @@ class Plan:
         return self.encoded.places(pieces.records, pieces.starts, pieces.stops).read(), pieces.counts
 
 
-def plan_rows(
-    tokens: np.ndarray, folder: Path, *, seqlen: int, long: LongRecords, rng: np.random.Generator | None
-) -> Plan:
+def plan_rows(tokens: np.ndarray, folder: Path, *, seqlen: int, is_cut: bool, rng: np.random.Generator | None) -> Plan:
     """Plan the rows and the order in which they are written: neighbours in training rows are drawn with `rng`.
 
     Args:
         tokens: (records,) of each record, those that go into rows; what `folder / TOKENS` has.
         folder: where the list of the records is; the plan is written here, too.
+        is_cut: whether rows are filled to the last token, or hold whole records.
     """
-    is_cut = long is LongDocuments.split
     if is_cut:
         order = draw_order(len(tokens), rng, folder / RECORDS)
         rows, rng = len(cut(tokens, order, seqlen, folder)), None
