@@ -4,7 +4,7 @@
 
 Bytes on disk follow from the layout (docs/scaling.md) and are predicted without a measurement, but for the rows of the
 annotations. CPU time is a constant and a rate per MB, fitted to the two smallest sizes; the other three are the check.
-Peaks are of anonymous memory: the model is that of a range, and of what the smallest size takes beside its own.
+Peaks are of anonymous memory: a constant and a rate per record of those read at a time, fitted likewise, and a range.
 What more ranges cost is measured apart (scaling_opens.py), and what more records do to the peaks (scaling_peaks.py).
 """
 
@@ -24,6 +24,7 @@ from benchmarks.data.scaling_opens import print_opens, seconds_per_open
 from pipeline.params import load_params
 from pipeline.preprocess.annotate import BANDS, CONTENTS, GROUPS, RECORDS
 from pipeline.preprocess.ledger import COLUMNS
+from pipeline.preprocess.records import AT_A_TIME
 from pipeline.preprocess.run import preprocess
 from pipeline.preprocess.runs import ENTRY, RANGE_BYTES, ranges_for
 from pipeline.shards import Local
@@ -59,22 +60,25 @@ class Model:
     rate: float
     """CPU seconds, and CPU seconds for each MB of text."""
     base_mb: float
+    record_mb: float
     matching: float
-    """Memory beside a range's, and for each byte of the range of bands that is matched at a time."""
+    """Memory beside, for each record that is read at a time, and for each byte of a range that is matched."""
 
     @classmethod
     def fit(cls, smaller: list[Measured], matching: float) -> Model:
         """Of two sizes."""
         small, larger = smaller
         rate = (larger.cpu_seconds - small.cpu_seconds) / (larger.megabytes - small.megabytes)
-        base = [one.peak_mb - matching * _range_bytes(one) / 1e6 for one in smaller]
-        return cls(small.cpu_seconds - rate * small.megabytes, rate, sum(base) / 2, matching)
+        low, high = (one.peak_mb - matching * _range_bytes(one) / 1e6 for one in smaller)
+        record = (high - low) / (larger.documents - small.documents)
+        return cls(small.cpu_seconds - rate * small.megabytes, rate, low - record * small.documents, record, matching)
 
     def cpu_seconds(self, one: Measured) -> float:
         return self.constant + self.rate * one.megabytes
 
     def peak_mb(self, one: Measured) -> float:
-        return self.base_mb + self.matching * _range_bytes(one) / 1e6
+        """At most: not all of it is held at once."""
+        return self.base_mb + self.record_mb * min(one.documents, AT_A_TIME) + self.matching * _range_bytes(one) / 1e6
 
 
 def _range_bytes(one: Measured) -> float:
