@@ -3,7 +3,7 @@
     python -m benchmarks.data.packing [--records 1000000 10000000] [--tokens 20000000]
 
 Lengths of records are drawn as those of instruction data are spread: log-normal, median a fifth of a row. Each plan is
-made in a fresh process; memory is what it adds to the lengths themselves (high-water mark).
+made in a fresh process; memory is what it adds (high-water mark of anonymous memory, files that are mapped left out).
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from benchmarks.data.anonymous import peak_memory
 from benchmarks.machine import machine
+from pipeline import mapped
 from pipeline.params import TOKEN_FORMATS, LongConversations, LongDocuments
 from pipeline.rows import NEVER, RESPONSE
 from pipeline.shards import Local
-from pipeline.tokenize.encoded import IDS, MASK, Encoded
+from pipeline.tokenize.cutting import cut
+from pipeline.tokenize.encoded import IDS, MASK, Encoded, join_encoded
+from pipeline.tokenize.fitting import fewest_rows, fit
 from pipeline.tokenize.pack import pack
-from pipeline.tokenize.packing import cut, fewest_rows, fit
+from pipeline.tokenize.plan import draw_order
 
 
 def draw_lengths(records: int, seqlen: int) -> np.ndarray:
@@ -31,24 +35,22 @@ def draw_lengths(records: int, seqlen: int) -> np.ndarray:
     return np.clip(drawn.astype(np.int64), 2, seqlen)
 
 
-def resident(which: str) -> float:
-    """MB of this process's memory, now or at most so far."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(which)) / 1e3
-
-
 def plan(records: int, seqlen: int) -> None:
     """A line of the first table, of this (fresh) process."""
-    lengths = draw_lengths(records, seqlen)
-    before, start = resident("VmRSS"), time.process_time()
-    rows = len(fit(lengths, seqlen))
-    seconds, memory = time.process_time() - start, resident("VmHWM") - before
-    start = time.process_time()
-    cut(lengths, np.random.default_rng(0).permutation(records), seqlen)
-    splitting = time.process_time() - start
-    least, real = fewest_rows(lengths, seqlen), lengths.sum() / seqlen
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lengths = mapped.write(folder / "lengths.npy", "i8", [draw_lengths(records, seqlen)])
+        order = draw_order(records, np.random.default_rng(0), folder / "order.npy")
+        start = time.process_time()
+        with peak_memory() as memory:
+            rows = len(fit(lengths, seqlen, folder))
+        seconds = time.process_time() - start
+        start = time.process_time()
+        cut(lengths, order, seqlen, folder)
+        splitting = time.process_time() - start
+        least, real = fewest_rows(lengths, seqlen), lengths.sum() / seqlen
     print(
-        f"{records:10,} {seqlen:7,} {seconds:7.2f} s {memory:6.0f} MB {real / rows:8.2%} {real / least:8.2%}"
+        f"{records:10,} {seqlen:7,} {seconds:7.2f} s {memory.added_mb:6.0f} MB {real / rows:8.2%} {real / least:8.2%}"
         f" {splitting:7.2f} s",
         flush=True,
     )
@@ -65,7 +67,7 @@ def write_encoded(folder: Path, tokens: int, seqlen: int) -> Encoded:
     np.save(folder / "lengths.npy", lengths)
     np.save(folder / "first_response.npy", np.ones_like(lengths))
     np.save(folder / "text_bytes.npy", 4 * lengths)
-    return Encoded([folder], 2048)
+    return join_encoded([folder], 2048, folder / "joined")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What deciding and matching hold in memory, from the code itself: allocations, not pages of mapped files.
+"""What merging and matching hold in memory, from the code itself: allocations, not pages of mapped files.
 
 Each is measured at two sizes, so that what does not grow falls out, and holds for any size.
 """
@@ -8,38 +8,24 @@ from __future__ import annotations
 import tempfile
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from pipeline.params import load_params
-from pipeline.preprocess.components import BLOCK
 from pipeline.preprocess.contamination.lookup import AT_A_TIME, merge, write_part
-from pipeline.preprocess.ledger import Ledger
-from pipeline.preprocess.mixing import mix_sources
 from pipeline.preprocess.runs import ENTRY, RANGE_BYTES, match, matches, write_run
-from pipeline.preprocess.splitting import TRAIN, draw
-from pipeline.shards.tables import KINDS
 
-DRAWN = (24 * BLOCK, 48 * BLOCK)
-MIXED = (2 * BLOCK, 6 * BLOCK)
 MATCHED = (1 << 19, 1 << 20)
 OPENED = (500, 1500)
-"""Records, of a source, entries (or n-grams) of a range, and runs that a range opens, at the two sizes."""
+"""Entries (or n-grams) of a range, and runs that a range opens, at the two sizes."""
 
 
 @dataclass(frozen=True)
 class Held:
     """Bytes at the peak."""
 
-    masks: int
-    """For each record: which take part in matching contents and groups, and which in matching bands."""
-    draw: float
-    """For each record: to draw the splits, with a group per record and the fractions of params.yaml."""
-    mixing: float
-    """For each record of a source that is written more or less often than once."""
     merging: float
     """For each n-gram of a range, of evaluation texts."""
     matching: float
@@ -53,29 +39,10 @@ def measure_memory() -> Held:
     with tempfile.TemporaryDirectory(prefix="scaling-") as folder:
         place = Path(folder)
         return Held(
-            2 * np.dtype(bool).itemsize,
-            _slope(_drawing, DRAWN),
-            _slope(lambda records: _mixing(records, place), MIXED),
             _slope(lambda ngrams: _merging(ngrams, place), MATCHED),
             _slope(lambda entries: _matching(entries, place), MATCHED) / ENTRY.itemsize,
             _slope(lambda shards: _opening(shards, place), OPENED),
         )
-
-
-def _drawing(records: int) -> Callable[[], object]:
-    kinds = np.ones(records, dtype=np.uint8)
-    hashes = np.random.default_rng(0).integers(0, 1 << 63, records, dtype=np.uint64)
-    return lambda: draw(kinds, hashes, {kind: set() for kind in KINDS}, load_params().preprocess)
-
-
-def _mixing(records: int, folder: Path) -> Callable[[], object]:
-    ledger = Ledger(folder, [0], records)
-    ledger["split"][:] = TRAIN
-    ledger["characters"][:] = 4000
-    ledger["draw"][:] = np.random.default_rng(0).integers(0, 1 << 63, records, dtype=np.uint64)
-    ledger["source"][0] = 1
-    wanted = replace(load_params().preprocess, weights={"small": 2.0 * records})
-    return lambda: mix_sources(ledger, ["large", "small"], wanted)
 
 
 def _merging(ngrams: int, folder: Path) -> Callable[[], object]:
@@ -120,14 +87,9 @@ def _slope(work: Callable[[int], Callable[[], object]], sizes: tuple[int, int]) 
     return (peaks[1] - peaks[0]) / (sizes[1] - sizes[0])
 
 
-def print_memory(documents: float) -> None:
-    """Print what so many documents take."""
-    held, gb = measure_memory(), documents / 1e9
-    print("memory of the process that decides, beside the ledger (peaks of what is allocated):")
-    print(f"  {held.masks * gb:,.0f} GB for which records take part ({held.masks} bytes a record)")
-    print(f"  {held.draw * gb:,.0f} GB for the draw of the splits ({held.draw:.1f} bytes a record, a group of its own)")
-    print(f"  {held.mixing:.0f} bytes for each record of the largest source that is mixed")
-    print(f"  {held.merging * AT_A_TIME / 1e9:.2f} GB for the n-grams of evaluation texts, however many there are")
+def print_memory(held: Held) -> None:
+    """Print what is held, whatever the number of the documents."""
+    print(f"memory of the process that decides, for decontamination: {held.merging * AT_A_TIME / 1e9:.2f} GB")
     print(
         f"memory of a worker that matches a range: {held.matching * RANGE_BYTES / 1e9:.2f} GB,"
         f" and {held.opening:.0f} bytes for each shard"

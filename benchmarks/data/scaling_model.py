@@ -1,10 +1,11 @@
-"""What preprocess with near duplicates costs at any size: a model, checked at three sizes and carried to a fourth.
+"""What preprocess with near duplicates costs at any size: a model, checked at three sizes and carried to another.
 
-    python -m benchmarks.data.scaling_model [--mb 16 48 128] [--documents 10e9] [--bytes 4000]
+    python -m benchmarks.data.scaling_model [--mb 32 64 128 256 512] [--documents 10e9] [--bytes 4000]
 
 Bytes on disk follow from the layout (docs/scaling.md) and are predicted without a measurement, but for the rows of the
-annotations. CPU time is a constant and a rate per MB, fitted to the two smaller sizes. The largest size is the check.
-These have one range each; what more ranges cost is measured apart (scaling_opens.py).
+annotations. CPU time is a constant and a rate per MB, fitted to the two smallest sizes; the other three are the check.
+Peaks are of anonymous memory: a constant and a rate per record of those read at a time, fitted likewise, and a range.
+What more ranges cost is measured apart (scaling_opens.py), and what more records do to the peaks (scaling_peaks.py).
 """
 
 from __future__ import annotations
@@ -15,20 +16,24 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.data.anonymous import peak_memory
 from benchmarks.data.corpus import prose, write_shards
 from benchmarks.data.peers import run_measured
-from benchmarks.data.scaling_memory import print_memory
+from benchmarks.data.scaling_memory import measure_memory, print_memory
 from benchmarks.data.scaling_opens import print_opens, seconds_per_open
 from pipeline.params import load_params
 from pipeline.preprocess.annotate import BANDS, CONTENTS, GROUPS, RECORDS
 from pipeline.preprocess.ledger import COLUMNS
+from pipeline.preprocess.records import AT_A_TIME
 from pipeline.preprocess.run import preprocess
-from pipeline.preprocess.runs import ENTRY, RANGE_BYTES
+from pipeline.preprocess.runs import ENTRY, RANGE_BYTES, ranges_for
 from pipeline.shards import Local
 from pipeline.work import WorkFolder
 
-BESIDE = {"parent": 8, "first": 8, "sizes": 8, "has_fixed": 1, "kinds": 1, "hashes": 8}
+BESIDE = {"parent": 8, "first": 8, "sizes": 8, "has_fixed": 1, "kinds": 1, "hashes": 8, "splits": 1}
 """What the ledger has beside COLUMNS while it is decided, bytes of a record: of components, and of the draw."""
+MASKS = {"tying": 1, "distinct": 1, "is-cause": 1}
+"""And of who takes part, and for whose sake others are dropped."""
 SHARD_MB = 2
 
 
@@ -40,10 +45,45 @@ class Measured:
     megabytes: float
     cpu_seconds: float
     peak_mb: float
+    """Of anonymous memory."""
     runs: int
     rows: int
     ledger: int
     """Bytes on disk: of the sorted runs, of the annotations' rows, of the ledger."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a run in one process takes."""
+
+    constant: float
+    rate: float
+    """CPU seconds, and CPU seconds for each MB of text."""
+    base_mb: float
+    record_mb: float
+    matching: float
+    """Memory beside, for each record that is read at a time, and for each byte of a range that is matched."""
+
+    @classmethod
+    def fit(cls, smaller: list[Measured], matching: float) -> Model:
+        """Of two sizes."""
+        small, larger = smaller
+        rate = (larger.cpu_seconds - small.cpu_seconds) / (larger.megabytes - small.megabytes)
+        low, high = (one.peak_mb - matching * _range_bytes(one) / 1e6 for one in smaller)
+        record = (high - low) / (larger.documents - small.documents)
+        return cls(small.cpu_seconds - rate * small.megabytes, rate, low - record * small.documents, record, matching)
+
+    def cpu_seconds(self, one: Measured) -> float:
+        return self.constant + self.rate * one.megabytes
+
+    def peak_mb(self, one: Measured) -> float:
+        """At most: not all of it is held at once."""
+        return self.base_mb + self.record_mb * min(one.documents, AT_A_TIME) + self.matching * _range_bytes(one) / 1e6
+
+
+def _range_bytes(one: Measured) -> float:
+    size = one.documents * load_params().preprocess.near_bands * ENTRY.itemsize
+    return size / ranges_for(size)
 
 
 def entries_per_document() -> int:
@@ -53,7 +93,7 @@ def entries_per_document() -> int:
 
 def ledger_bytes() -> int:
     """Of a record."""
-    return sum(int(dtype[1:]) for dtype in COLUMNS.values()) + sum(BESIDE.values())
+    return sum(int(dtype[1:]) for dtype in COLUMNS.values()) + sum({**BESIDE, **MASKS}.values())
 
 
 def measure(mb: float, place: Path) -> Measured:
@@ -72,24 +112,26 @@ def measure(mb: float, place: Path) -> Measured:
         documents=table.height,
         megabytes=megabytes,
         cpu_seconds=cost.cpu_seconds,
-        peak_mb=cost.peak_mb,
+        peak_mb=float(cost.stdout.split()[-1]),
         runs=size(*(f"annotated/*/{name}" for name in (CONTENTS, GROUPS, BANDS))),
         rows=size(f"annotated/*/{RECORDS}"),
-        ledger=size(*(f"ledger/{name}.npy" for name in (*COLUMNS, *BESIDE))),
+        ledger=size(*(f"ledger/{name}.npy" for name in (*COLUMNS, *BESIDE, *MASKS))),
     )
 
 
 def main() -> None:
     """Print measured and predicted figures, and those of the size that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mb", type=float, nargs=3, default=[16, 48, 128])
+    parser.add_argument("--mb", type=float, nargs=5, default=[32, 64, 128, 256, 512])
     parser.add_argument("--documents", type=float, default=10e9)
     parser.add_argument("--bytes", type=float, default=4000, help="of a document, on average")
     parser.add_argument("--stage", nargs=2, metavar=("SOURCE", "WORK"), help="run the stage alone")
     args = parser.parse_args()
     if args.stage:
         params = replace(load_params().preprocess, near_duplicates=True)
-        preprocess(Path(args.stage[0]), WorkFolder(Path(args.stage[1])), params, executor=Local(1))
+        with peak_memory() as memory:
+            preprocess(Path(args.stage[0]), WorkFolder(Path(args.stage[1])), params, executor=Local(1))
+        print(memory.peak_mb)
         return
     from benchmarks.machine import machine  # torch, which the stage's processes do without
 
@@ -107,17 +149,20 @@ def main() -> None:
             f" {one.runs / one.documents:12.1f} {one.rows / one.documents:12.1f} {one.ledger / one.documents:7.1f}",
             flush=True,
         )
-    small, middle, large = found
-    rate = (middle.cpu_seconds - small.cpu_seconds) / (middle.megabytes - small.megabytes)
-    constant = small.cpu_seconds - rate * small.megabytes
-    entries = entries_per_document() * ENTRY.itemsize
-    print("the largest, predicted / measured:")
-    print(f"  cpu-s  {constant + rate * large.megabytes:.2f} / {large.cpu_seconds:.2f}")
-    print(f"  runs   {entries * large.documents / 1e6:.2f} / {large.runs / 1e6:.2f} MB")
-    print(f"  ledger {ledger_bytes() * large.documents / 1e6:.2f} / {large.ledger / 1e6:.2f} MB")
+    held = measure_memory()
+    predict = Model.fit(found[:2], held.matching)
+    print("predicted / measured:")
+    for one in found[2:]:
+        runs, ledger = entries_per_document() * ENTRY.itemsize * one.documents, ledger_bytes() * one.documents
+        print(
+            f"{one.megabytes:6.1f} MB: cpu-s {predict.cpu_seconds(one):.2f} / {one.cpu_seconds:.2f},"
+            f" peak {predict.peak_mb(one):.0f} / {one.peak_mb:.0f} MB,"
+            f" runs {runs / 1e6:.2f} / {one.runs / 1e6:.2f} MB, ledger {ledger / 1e6:.2f} / {one.ledger / 1e6:.2f} MB"
+        )
+    rate, large = predict.rate, found[-1]
     each = seconds_per_open()
     documents, megabytes = args.documents, args.documents * args.bytes / 1e6
-    runs = documents * entries
+    runs = documents * entries_per_document() * ENTRY.itemsize
     print(f"{documents:,.0f} documents of {args.bytes:,.0f} bytes, {megabytes / 1e6:,.1f} TB of text:")
     print(f"  CPU    {rate * megabytes / 3600:,.0f} core-hours")
     print(
@@ -130,7 +175,7 @@ def main() -> None:
         f"  ledger {documents * ledger_bytes() / 1e9:,.0f} GB, memory-mapped;"
         f" {documents * at_random / 1e9:,.0f} GB of it, components and draw, read at random"
     )
-    print_memory(documents)
+    print_memory(held)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import mapped
+
 I64 = np.ndarray[Any, np.dtype[np.int64]]
-BLOCK = 1 << 20
-"""Pairs, or records, at a time: what bounds the memory beside the array itself."""
 
 
 def unite(parent: I64, pairs: np.ndarray[Any, Any]) -> None:
@@ -21,8 +21,8 @@ def unite(parent: I64, pairs: np.ndarray[Any, Any]) -> None:
         parent: (n,) of which an entry is at most its index, `arange` at first; changed in place. 8 bytes a record.
         pairs: (m, 2) record numbers; both may be memory maps.
     """
-    for start in range(0, len(pairs), BLOCK):
-        left, right = np.array(pairs[start : start + BLOCK]).T
+    for block in mapped.blocks(len(pairs)):
+        left, right = np.array(pairs[block]).T
         while left.size:
             left, right = _roots(parent, left), _roots(parent, right)
             apart = left != right
@@ -32,9 +32,8 @@ def unite(parent: I64, pairs: np.ndarray[Any, Any]) -> None:
 
 def flatten(parent: I64) -> None:
     """Make every entry the root of its record, in one pass: parents come before their children."""
-    for start in range(0, len(parent), BLOCK):
-        block = parent[start : start + BLOCK]
-        block[:] = _roots(parent, np.array(block))
+    for block in mapped.blocks(len(parent)):
+        parent[block] = _roots(parent, np.array(parent[block]))
 
 
 def _roots(parent: I64, records: I64) -> I64:

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.preprocess.annotate import BANDS, CONTENTS, GROUPS, Annotate, Annotated
+from pipeline.preprocess.causes import Causes
 from pipeline.preprocess.components import I64, flatten, unite
 from pipeline.preprocess.contamination.find import find_hits
 from pipeline.preprocess.duplicates import cluster_sizes, deduplicate
@@ -76,8 +77,8 @@ def decide(
         run_shards(match, jobs, title=f"preprocess: match {relation}", executor=executor, kept=Kept.of(work))
         return [job.folder / PAIRS for job in jobs]
 
-    tying = ledger.stays()
-    ties, clusters = tie(ledger, pairs, near=params.near_duplicates)
+    tying = ledger.stays("tying")
+    ties, clusters = tie(ledger, pairs, tying, near=params.near_duplicates)
     assign_splits(ledger, ties, tying, params)
     hits = find_hits(ledger, shards, work, params, executor)
     mixtures = mix_sources(ledger, sources, params)
@@ -86,11 +87,12 @@ def decide(
     return Decisions(ledger, sources, tables, clusters, hits, mixtures)
 
 
-def tie(ledger: Ledger, pairs: Pairs, *, near: bool) -> tuple[I64, ClusterSizes]:
+def tie(ledger: Ledger, pairs: Pairs, tying: np.ndarray[Any, Any], *, near: bool) -> tuple[I64, ClusterSizes]:
     """Drop duplicates, and find what must not be torn apart.
 
     Args:
         pairs: called with the name of the runs of contents, of bands and of groups.
+        tying: which records stay so far.
         near: whether near duplicates are dropped, too.
 
     Returns:
@@ -98,14 +100,13 @@ def tie(ledger: Ledger, pairs: Pairs, *, near: bool) -> tuple[I64, ClusterSizes]
         through others; and the sizes of the clusters of duplicates.
     """
     clusters = {}
-    tying = ledger.stays()
     parent = ledger.make("parent", "i8")
     for rows in ledger.blocks():
         parent[rows] = rows
     deduplicate(ledger, parent, pairs(CONTENTS, tying), "duplicate")
     clusters["exact"] = cluster_sizes(ledger, parent, tying)
     if near:
-        distinct = ledger.stays()
+        distinct = ledger.stays("distinct")
         deduplicate(ledger, parent, pairs(BANDS, distinct), "near_duplicate")
         clusters["near"] = cluster_sizes(ledger, parent, distinct)
     for path in pairs(GROUPS, tying):
@@ -156,23 +157,19 @@ def _codes(values: pl.Series, known: Sequence[str], null: int = 0) -> np.ndarray
 
 def _write_tables(ledger: Ledger, shards: Sequence[Annotate], hits: pl.DataFrame, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    found = (np.unique(ledger["cause"][rows]) for rows in ledger.blocks())
-    causes = np.unique(np.concatenate([block[block >= 0] for block in found]))
-    ids = _ids(ledger, shards, causes)
+    causes = Causes(ledger, shards)
     evaluations = hits.group_by("row", maintain_order=True).first().select("row", evaluation="evaluation")
     reasons, splits = pl.Series([None, *ledger.reasons[1:]], dtype=pl.String), pl.Series([*SPLIT_CODES, None])
     paths: list[Path] = []
     for run in runs_of_shards(shards, ledger):
         records, rows = read_records(shards, run, ["group", "source"]), ledger.shards(run)
-        cause = np.asarray(ledger["cause"][rows])
-        place = pl.Series(np.searchsorted(causes, cause)).scatter(np.flatnonzero(cause < 0), None)
         table = pl.DataFrame(
             {
                 "row": np.arange(rows.start, rows.stop),
                 "copies": ledger["copies"][rows],
                 "reason": reasons.gather(ledger["reason"][rows]),
                 "split": splits.gather(ledger["split"][rows]),
-                "cause": ids.gather(place),
+                "cause": causes.ids(ledger["cause"][rows]),
                 "group": records["group"],
                 "source": records["source"],
             }
@@ -195,14 +192,3 @@ def _write_tables(ledger: Ledger, shards: Sequence[Annotate], hits: pl.DataFrame
         map_threads(lambda pair: write_table(*pair), zip(tables, targets, strict=True))
         paths += targets
     return paths
-
-
-def _ids(ledger: Ledger, shards: Sequence[Annotate], rows: I64) -> pl.Series:
-    """The ids of the given records, which ascend: what a detail names."""
-    parts = [pl.Series([], dtype=pl.String)]
-    for run in runs_of_shards(shards, ledger):
-        own = ledger.shards(run)
-        wanted = rows[np.searchsorted(rows, own.start) : np.searchsorted(rows, own.stop)] - own.start
-        if wanted.size:
-            parts.append(read_records(shards, run, ["id"])["id"].gather(wanted))
-    return pl.concat(parts)

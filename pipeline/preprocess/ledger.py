@@ -1,7 +1,7 @@
 """What is known and decided of each record, by its number: columns of fixed width in memory-mapped files.
 
-A record's number is its place in the order of the shards. 40 bytes a record, and 34 more for components
-and the draw of the splits (`Ledger.make`); what of it is in memory is the operating system's choice.
+A record's number is its place in the order of the shards. 40 bytes a record, and 38 more for components, the draw of
+the splits and who takes part (`Ledger.make`); what of it is in memory is the operating system's choice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.preprocess.components import BLOCK
+from pipeline import mapped
 
 SPLIT_CODES = ("test", "validation", "train")
 """Splits by code, in the order of precedence: of duplicates, the one with the lowest stays."""
@@ -64,16 +64,9 @@ class Ledger:
         """A further column of zeros, in `<name>.npy`.
 
         Raises:
-            OSError: the disk is full. The zeros are written, for a page of a sparse file that finds no space when it
-                is first touched ends the process with SIGBUS.
+            OSError: the disk is full.
         """
-        path = self.folder / f"{name}.npy"
-        with path.open("wb") as file:
-            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
-            np.lib.format.write_array_header_1_0(file, {**header, "shape": (self.total,)})
-            for rows in range(0, self.total, BLOCK):
-                file.write(bytes(min(BLOCK, self.total - rows) * np.dtype(dtype).itemsize))
-        return np.lib.format.open_memmap(path, mode="r+")
+        return mapped.make(self.folder / f"{name}.npy", dtype, self.total)
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
         return self._made[name]
@@ -88,8 +81,8 @@ class Ledger:
 
     def blocks(self) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
         """The numbers of all records, so many at a time that a few numbers for each take no memory to speak of."""
-        for start in range(0, self.total, BLOCK):
-            yield np.arange(start, min(start + BLOCK, self.total))
+        for block in mapped.blocks(self.total):
+            yield np.arange(block.start, block.stop)
 
     def code(self, reason: str) -> int:
         """The code of a reason, the same each time."""
@@ -102,6 +95,7 @@ class Ledger:
         self["reason"][rows] = self.code(reason)
         self["cause"][rows] = cause
 
-    def stays(self) -> np.ndarray[Any, Any]:
-        """Which records have no reason to be dropped, so far."""
-        return np.asarray(self["reason"]) == 0
+    def stays(self, name: str) -> np.ndarray[Any, Any]:
+        """Which records have no reason to be dropped, so far: (records,) bool, in `<name>.npy`."""
+        own = (self["reason"][block] == 0 for block in mapped.blocks(self.total))
+        return mapped.write(self.folder / f"{name}.npy", "?", own)

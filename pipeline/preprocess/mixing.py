@@ -12,8 +12,9 @@ from no training has no use, and other stages take a kind that is not there.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy as np
 from pipeline.preprocess.components import I64
 from pipeline.preprocess.hashes import mix
 from pipeline.preprocess.ledger import Ledger
+from pipeline.preprocess.lowest import Lowest
 from pipeline.preprocess.splitting import TRAIN
 from pipeline.shards.tables import KINDS
 from pipeline.splitmix import U64
@@ -82,33 +84,59 @@ def _mix_kind(
     ledger: Ledger, place: int, sources: Sequence[str], sizes: Mapping[str, int], params: PreprocessParams
 ) -> list[Mixture]:
     """Mix the sources of the kind at `place` of KINDS. What is written once as it is takes no memory."""
-    seed = mix(np.full(1, params.seed, dtype=np.uint64))
     wanted, total = shares(sizes, params.weights, params.temperature), sum(sizes.values())
     mixtures = []
     for name, size in sizes.items():
         times, written = min(round(wanted[name] / size * total, _DIGITS), params.max_repeats), size
         if times != 1:
-            own = _training_rows(ledger, place, sources.index(name))
-            counts = copies(ledger["characters"][own], mix(ledger["draw"][own] ^ seed), times)
-            _repeat(ledger, own, counts)
-            written = int((ledger["characters"][own] * counts).sum())
+            own = partial(_training_rows, ledger, place, sources.index(name))
+            records, written = _write_times(ledger, own, times, size, params.seed)
             if wanted[name] and not written:
                 print(
                     f"warning: preprocess.weights: nothing of source {name} ({KINDS[place]}) is left to train on: "
                     f"{times:.2g} of its {size:,} characters are nearer to none than to the first drawn of its records "
-                    f"({len(own):,}); raise its weight to keep some, or set it to 0 to leave it out",
+                    f"({records:,}); raise its weight to keep some, or set it to 0 to leave it out",
                     file=sys.stderr,
                 )
         mixtures.append(Mixture(KINDS[place], name, size, wanted[name], written))
     return mixtures
 
 
-def _training_rows(ledger: Ledger, kind: int, source: int) -> I64:
-    parts = []
+def _training_rows(ledger: Ledger, kind: int, source: int) -> Iterator[I64]:
+    """The training records of a source that stay, a block at a time."""
     for rows in ledger.blocks():
         is_own = (ledger["kind"][rows] == kind) & (ledger["source"][rows] == source)
-        parts.append(rows[is_own & (ledger["reason"][rows] == 0) & (ledger["split"][rows] == TRAIN)])
-    return np.concatenate(parts)
+        yield rows[is_own & (ledger["reason"][rows] == 0) & (ledger["split"][rows] == TRAIN)]
+
+
+def _write_times(
+    ledger: Ledger, own: Callable[[], Iterable[I64]], times: float, size: int, seed: int
+) -> tuple[int, int]:
+    """Have the records of a source, of `size` characters, repeated or dropped for its text to be written `times` times.
+
+    All are written the whole part of it; the records whose draws are lowest once more, as long as the text so written
+    stays nearest to what is wanted.
+
+    Args:
+        own: the records, a block at a time; equal draws go by their order.
+
+    Returns:
+        How many records there are, and the characters that are written of them.
+    """
+    start = mix(np.full(1, seed, dtype=np.uint64))
+
+    def draws() -> Iterator[tuple[U64, np.ndarray[Any, Any]]]:
+        return ((mix(ledger["draw"][rows] ^ start), ledger["characters"][rows]) for rows in own())
+
+    whole = int(times)
+    lowest = Lowest(draws, (times - whole) * size)
+    records = written = 0
+    for rows in own():
+        characters = ledger["characters"][rows]
+        counts = whole + lowest.take(mix(ledger["draw"][rows] ^ start), characters).astype(np.uint16)
+        records, written = records + len(rows), written + int((characters * counts).sum())
+        _repeat(ledger, rows, counts)
+    return records, written
 
 
 def _repeat(ledger: Ledger, rows: I64, counts: np.ndarray[Any, Any] | int) -> None:
@@ -132,22 +160,3 @@ def shares(characters: Mapping[str, int], weights: Mapping[str, float], temperat
     wanted = {source: (size / largest) ** (1 / temperature) for source, size in sizes.items()}  # no power overflows
     total = sum(wanted.values())
     return {source: part / total for source, part in wanted.items()}
-
-
-def copies(characters: np.ndarray[Any, Any], draws: U64, times: float) -> np.ndarray[Any, np.dtype[np.uint16]]:
-    """How often each record of a source is written for its text to be written `times` times over.
-
-    All are written the whole part of it; the records whose draws are lowest once more, as long as the text so
-    written stays nearest to what is wanted.
-
-    Args:
-        characters: (n,) of each record.
-        draws: (n,) what decides which records; equal draws go by the order of the records.
-    """
-    whole = int(times)
-    counts = np.full(len(characters), whole, dtype=np.uint16)
-    order = np.argsort(draws, kind="stable")
-    so_far = np.cumsum(characters[order].astype(np.int64))
-    wanted = (times - whole) * so_far[-1] if len(order) else 0
-    counts[order[so_far - characters[order].astype(np.int64) / 2 < wanted]] += 1
-    return counts

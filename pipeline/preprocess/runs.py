@@ -81,9 +81,14 @@ def matches(runs: Sequence[Path], starts: Sequence[int], taking_part: Path, fold
     """
     shared = _share(runs, starts, taking_part, folder)
     size = sum(len(np.load(run, mmap_mode="r")) for run in runs) * ENTRY.itemsize
-    count = max(1, -(-size // RANGE_BYTES), min(-(-size // SMALL_RANGE_BYTES), SMALL_RANGES))
+    count = ranges_for(size)
     cuts = [index * 2**64 // count for index in range(count + 1)]
     return [Match(shared, low, high - 1, folder / f"{index:05d}") for index, (low, high) in enumerate(pairwise(cuts))]
+
+
+def ranges_for(size: int) -> int:
+    """Into how many ranges so many bytes of entries are cut."""
+    return max(1, -(-size // RANGE_BYTES), min(-(-size // SMALL_RANGE_BYTES), SMALL_RANGES))
 
 
 def _share(runs: Sequence[Path], starts: Sequence[int], taking_part: Path, folder: Path) -> Runs:

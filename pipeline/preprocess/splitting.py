@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.preprocess.components import BLOCK, I64
+from pipeline import mapped
+from pipeline.preprocess.components import I64
 from pipeline.preprocess.hashes import mix
 from pipeline.preprocess.ledger import CONTAMINATED, FREE, SPLIT_CODES, Ledger
+from pipeline.preprocess.lowest import Lowest
 from pipeline.shards.tables import KINDS, SPLITS
+from pipeline.splitmix import U64
 
 if TYPE_CHECKING:
     from pipeline.params import PreprocessParams
@@ -51,7 +55,8 @@ def assign_splits(ledger: Ledger, ties: I64, tying: np.ndarray[Any, Any], params
     seed = mix(np.full(1, params.seed, dtype=np.uint64))
     for rows in ledger.blocks():
         hashes[rows] = mix(hashes[rows] ^ seed)
-    splits = draw(kinds, hashes, own_splits(ledger), params)
+    splits = ledger.make("splits", "u1")
+    draw(kinds, hashes, splits, own_splits(ledger), params)
     for rows in ledger.blocks():
         drawn = _staying(ledger, rows, fixed=False)
         ledger["split"][drawn] = splits[ties[drawn]]
@@ -63,20 +68,25 @@ def _staying(ledger: Ledger, rows: I64, *, fixed: bool) -> I64:
 
 
 def draw(
-    kinds: np.ndarray[Any, Any], hashes: np.ndarray[Any, Any], own: Own, params: PreprocessParams
-) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A split for each tie.
+    kinds: np.ndarray[Any, Any],
+    hashes: np.ndarray[Any, Any],
+    splits: np.ndarray[Any, Any],
+    own: Own,
+    params: PreprocessParams,
+) -> None:
+    """Write a split for each tie.
 
     Args:
         kinds: (n,) the kinds of records each tie has, a bit for each place in KINDS; 0: there is no such tie. Ties
             with the same kinds are drawn from together: in the order of their hashes the first are test, the next
             validation, the rest train, at least one each where there are as many.
         hashes: (n,)
+        splits: (n,) is written.
     """
-    splits = np.full(len(kinds), TRAIN, dtype=np.uint8)
     totals = np.zeros(1 << len(KINDS), dtype=np.int64)
-    for start in range(0, len(kinds), BLOCK):
-        totals += np.bincount(kinds[start : start + BLOCK], minlength=len(totals))
+    for block in mapped.blocks(len(kinds)):
+        totals += np.bincount(kinds[block], minlength=len(totals))
+        splits[block] = TRAIN
     for stratum in range(1, 1 << len(KINDS)):
         total = int(totals[stratum])
         names = [kind for place, kind in enumerate(KINDS) if stratum >> place & 1]
@@ -84,24 +94,31 @@ def draw(
         for split in HELD_OUT:
             wanted = 0 if all(split in own[kind] for kind in names) else _share(_fraction(params, split), total)
             counts.append(max(0, min(wanted, total - 1 - sum(counts))))  # one at least is for train
-        held_out = _lowest(kinds, hashes, stratum, sum(counts))
-        splits[held_out] = np.repeat([SPLIT_CODES.index(split) for split in HELD_OUT], counts)
-    return splits
+        if any(counts):
+            _hold_out(kinds, hashes, splits, stratum, counts)
 
 
-def _lowest(kinds: np.ndarray[Any, Any], hashes: np.ndarray[Any, Any], stratum: int, count: int) -> I64:
-    """The `count` ties of the stratum with the lowest hashes, in their order: in memory that goes with `count`."""
-    found: list[I64] = []
+def _hold_out(
+    kinds: np.ndarray[Any, Any],
+    hashes: np.ndarray[Any, Any],
+    splits: np.ndarray[Any, Any],
+    stratum: int,
+    counts: list[int],
+) -> None:
+    """Give the ties of the stratum with the lowest hashes to the splits of HELD_OUT, so many to each."""
 
-    def first() -> I64:
-        ties = np.concatenate(found)
-        return ties[np.argsort(hashes[ties], kind="stable")[:count]]
+    def ties() -> Iterator[tuple[I64, U64]]:
+        for block in mapped.blocks(len(kinds)):
+            found = block.start + np.flatnonzero(kinds[block] == stratum)
+            yield found, hashes[found]
 
-    for start in range(0, len(kinds), BLOCK):
-        found.append(start + np.flatnonzero(kinds[start : start + BLOCK] == stratum))
-        if sum(map(len, found)) > 2 * count + BLOCK:
-            found = [first()]
-    return first()
+    def one_each() -> Iterator[tuple[U64, I64]]:
+        return ((own, np.ones_like(found)) for found, own in ties())
+
+    first = [Lowest(one_each, count) for count in np.cumsum(counts).tolist()]
+    for found, own in ties():
+        for split, lowest in reversed(list(zip(HELD_OUT, first, strict=True))):
+            splits[found[lowest.take(own, np.ones_like(found))]] = SPLIT_CODES.index(split)
 
 
 def own_splits(ledger: Ledger) -> Own:
@@ -129,12 +146,27 @@ def require_splits(ledger: Ledger, params: PreprocessParams) -> None:
     for place, kind in enumerate(KINDS):
         for split in SPLITS:
             if staying[place].any() and not staying[place, SPLIT_CODES.index(split)]:
-                is_kind = np.asarray(ledger["kind"]) == place
-                of_split = is_kind & (np.asarray(ledger["split"]) == SPLIT_CODES.index(split))
-                lost = int((np.asarray(ledger["reason"])[of_split] == ledger.code(CONTAMINATED)).sum())
-                groups = len(np.unique(ledger["group_hash"][ledger.stays() & is_kind]))
-                remedy = _contaminated(lost, params) if lost else _remedy(split, split in own[kind], groups, params)
+                lost = _lost(ledger, place, SPLIT_CODES.index(split))
+                remedy = _contaminated(lost, params) if lost else _remedy(ledger, place, split, own, params)
                 raise ValueError(f"no {kind} are left for the split {split}: {remedy}")
+
+
+def _lost(ledger: Ledger, kind: int, split: int) -> int:
+    """How many records of a kind and split are contaminated."""
+    code, lost = ledger.code(CONTAMINATED), 0
+    for rows in ledger.blocks():
+        is_own = (ledger["kind"][rows] == kind) & (ledger["split"][rows] == split)
+        lost += int(np.count_nonzero(ledger["reason"][rows[is_own]] == code))
+    return lost
+
+
+def _groups(ledger: Ledger, kind: int) -> int:
+    """Of how many groups records of a kind stay."""
+    groups: set[int] = set()
+    for rows in ledger.blocks():
+        is_own = (ledger["kind"][rows] == kind) & (ledger["reason"][rows] == 0)
+        groups.update(np.unique(ledger["group_hash"][rows[is_own]]).tolist())
+    return len(groups)
 
 
 def _share(fraction: float, count: int) -> int:
@@ -153,8 +185,8 @@ def _contaminated(lost: int, params: PreprocessParams) -> str:
     )
 
 
-def _remedy(split: str, brought: bool, groups: int, params: PreprocessParams) -> str:
-    if brought:
+def _remedy(ledger: Ledger, kind: int, split: str, own: Own, params: PreprocessParams) -> str:
+    if split in own[KINDS[kind]]:
         return (
             "all of your own are dropped, or in groups or with contents of another of your splits; "
             "data/README.md says how records are kept apart"
@@ -162,6 +194,6 @@ def _remedy(split: str, brought: bool, groups: int, params: PreprocessParams) ->
     if split != "train" and _fraction(params, split) == 0:
         return f"raise preprocess.{split}_fraction above 0, or bring a {split} file of your own"
     return (
-        f"{groups} groups of them are kept, of which what you hold out takes its share first; "
+        f"{_groups(ledger, kind)} groups of them are kept, of which what you hold out takes its share first; "
         "add records, or lower preprocess.validation_fraction and preprocess.test_fraction"
     )

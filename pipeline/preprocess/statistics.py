@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,11 @@ def statistics(
 
     Those that dvc.yaml plots have a row of 0 where there is nothing to count: DVC cannot plot a header alone.
     """
-    kept, dropped, lengths = (pl.concat(tables) for tables in zip(*_of_shards(decisions), strict=True))
+    kept, dropped, lengths = _of_all(decisions)
     return {
-        "records": _summed(kept, "kind", "source", "split"),
+        "records": kept,
         "dropped": _dropped(dropped, kept),
-        "lengths": _summed(lengths, "kind", "split", "characters_from"),
+        "lengths": lengths,
         "clusters": _clusters(decisions),
         "mixture": _mixture(decisions),
         "masked": _masked(annotated),
@@ -51,8 +51,21 @@ def write_statistics(tables: dict[str, pl.DataFrame], folder: Path) -> dict[str,
     return {f"{folder.name}/{name}.csv": table.height for name, table in tables.items()}
 
 
-def _of_shards(decisions: Decisions) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]]:
-    """A block of records at a time: what stays, what is dropped, and lengths of what stays."""
+_KEYS = (("kind", "source", "split"), ("kind", "source", "reason"), ("kind", "split", "characters_from"))
+
+
+def _of_all(decisions: Decisions) -> list[pl.DataFrame]:
+    """What stays, what is dropped, and lengths of what stays, summed by _KEYS."""
+    totals: list[pl.DataFrame] = []
+    for tables in _of_blocks(decisions):
+        if totals:
+            tables = [pl.concat(pair) for pair in zip(totals, tables, strict=True)]
+        totals = [_summed(table, *keys) for table, keys in zip(tables, _KEYS, strict=True)]
+    return totals
+
+
+def _of_blocks(decisions: Decisions) -> Iterator[list[pl.DataFrame]]:
+    """A block of records at a time."""
     ledger = decisions.ledger
     kinds, splits = pl.Series(KINDS), pl.Series([*SPLIT_CODES, None], dtype=pl.String)
     for rows in ledger.blocks():
@@ -70,11 +83,9 @@ def _of_shards(decisions: Decisions) -> Iterator[tuple[pl.DataFrame, pl.DataFram
         table = table.with_columns(characters_from=pl.Series(1 << bits))
         kept = table.filter(pl.col("reason") == "none")
         dropped = table.filter(pl.col("reason") != "none").with_columns(copies=pl.lit(1))
-        yield (
-            kept.group_by("kind", "source", "split").agg(**_FIGURES),
-            dropped.group_by("kind", "source", "reason").agg(**_FIGURES),
-            kept.group_by("kind", "split", "characters_from").agg(records=_FIGURES["records"]),
-        )
+        figures: list[Mapping[str, pl.Expr]] = [_FIGURES, _FIGURES, {"records": _FIGURES["records"]}]
+        parts = zip((kept, dropped, kept), _KEYS, figures, strict=True)
+        yield [part.group_by(keys).agg(**wanted) for part, keys, wanted in parts]
 
 
 def _summed(table: pl.DataFrame, *keys: str) -> pl.DataFrame:
@@ -120,8 +131,12 @@ def _masked(annotated: Sequence[Annotated]) -> pl.DataFrame:
 def _languages(shards: Sequence[Annotate], decisions: Decisions) -> pl.DataFrame:
     none = pl.DataFrame({"source": decisions.sources, "language": _UNKNOWN, "records": 0})
     runs = runs_of_shards(shards, decisions.ledger)
-    parts = [_languages_of(shards, run) for run in runs if shards[run.start].kind == DOCUMENTS]
-    return _summed(pl.concat(parts) if parts else none, "source", "language")
+    total = none
+    for run in runs:
+        if shards[run.start].kind == DOCUMENTS:
+            part = _languages_of(shards, run)
+            total = part if total is none else _summed(pl.concat([total, part]), "source", "language")
+    return _summed(total, "source", "language")
 
 
 def _languages_of(shards: Sequence[Annotate], run: range) -> pl.DataFrame:

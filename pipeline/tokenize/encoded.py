@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from pipeline import mapped
 from pipeline.rows import NEVER, Sequences, smallest_uint
 
 IDS, MASK = "ids", "mask"
 """The files of a shard's tokens, without a header: it takes four times as long to open one that has to be read."""
+
+SHARDS = "shards.json"
+BOUNDS, LENGTHS, BEGINS, FIRST_RESPONSE, TEXT_BYTES = (
+    f"{name}.npy" for name in ("shard_bounds", "lengths", "begins", "first_response", "text_bytes")
+)
 
 MAPPED = 1 << 13
 """Shards whose tokens stay mapped, from one job to the next; Linux gives a process 65,530 maps."""
@@ -21,28 +28,47 @@ MAPPED = 1 << 13
 class Encoded:
     """The records of encoded shards, numbered through in the order of the shards; their tokens stay where they are.
 
-    What is held in memory grows with the records (32 bytes for each, and 24 for each
-    sequence of a plan of rows), not with their tokens.
+    What is known of each record is in memory-mapped files (32 bytes a record): memory grows with the shards only.
     """
 
-    def __init__(self, shards: Sequence[Path], vocab_size: int) -> None:
-        self._shards = list(shards)
-        self._ids = smallest_uint(vocab_size)
-        lengths = [np.load(shard / "lengths.npy") for shard in shards]
-        self.lengths = np.concatenate(lengths)
+    def __init__(self, folder: Path) -> None:
+        """`folder`: filled by `join_encoded`."""
+        self.folder = folder
+        listed = json.loads((folder / SHARDS).read_text(encoding="utf-8"))
+        self._shards = [Path(shard) for shard in listed["shards"]]
+        self._ids = smallest_uint(listed["vocab_size"])
+        self._begins = mapped.read(folder / BEGINS)
+        self.bounds = mapped.read(folder / BOUNDS)
+        """(shards + 1,) int64: the records of shard s are those from `bounds[s]` to `bounds[s + 1]`."""
+        self.lengths = mapped.read(folder / LENGTHS)
         """(records,) int64: tokens of each record."""
-        self.first_response = np.concatenate([np.load(shard / "first_response.npy") for shard in shards])
+        self.first_response = mapped.read(folder / FIRST_RESPONSE)
         """(records,) int64: where in each record the first token to learn stands."""
-        self.text_bytes = np.concatenate([np.load(shard / "text_bytes.npy") for shard in shards])
+        self.text_bytes = mapped.read(folder / TEXT_BYTES)
         """(records,) int64: UTF-8 bytes of each record's text: of the document, or of all words of the conversation."""
-        self._firsts = np.cumsum([0, *map(len, lengths)])[:-1]
-        self._begins = np.concatenate([np.cumsum(own) - own for own in lengths])
 
     def places(self, records: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> Places:
         """Where tokens `starts` to `stops` of `records` are, each (sequences,)."""
-        shards, which = np.unique(np.searchsorted(self._firsts, records, side="right") - 1, return_inverse=True)
+        shards, which = np.unique(np.searchsorted(self.bounds, records, side="right") - 1, return_inverse=True)
         begins = self._begins[records] + starts
         return Places([self._shards[shard] for shard in shards.tolist()], which, begins, stops - starts, self._ids)
+
+
+def join_encoded(shards: Sequence[Path], vocab_size: int, folder: Path) -> Encoded:
+    """List the records of encoded shards in `folder`, one shard at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = {"shards": [str(shard) for shard in shards], "vocab_size": vocab_size}
+    (folder / SHARDS).write_text(json.dumps(listed), encoding="utf-8")
+
+    def parts(name: str) -> Iterator[np.ndarray]:
+        return (np.load(shard / name) for shard in shards)
+
+    for name in (LENGTHS, FIRST_RESPONSE, TEXT_BYTES):
+        mapped.write(folder / name, "i8", parts(name))
+    mapped.write(folder / BEGINS, "i8", (np.cumsum(own) - own for own in parts(LENGTHS)))
+    sizes = [len(np.load(shard / LENGTHS, mmap_mode="r")) for shard in shards]
+    mapped.write(folder / BOUNDS, "i8", [np.cumsum([0, *sizes])])
+    return Encoded(folder)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline import mapped
 from pipeline.chat.tokenizer import Tokenizer
 from pipeline.params import LongConversations, LongDocuments
-from pipeline.rows import RowFiles, Sequences
+from pipeline.rows import RowFiles
 from pipeline.shards import Executor
 from pipeline.tokenize.encoded import Encoded
+from pipeline.tokenize.fitting import fewest_rows
 from pipeline.tokenize.formats import RECORD_FORMATS, ROW_FORMATS, Add, Format
-from pipeline.tokenize.packing import Cut, Fitted, Pieces, cut, fewest_rows, fit
-from pipeline.tokenize.write_rows import WriteRows, write_rows
+from pipeline.tokenize.plan import TOKENS, plan_rows
+from pipeline.tokenize.write_rows import WriteRows, Written, write_rows
 
 LongRecords = LongDocuments | LongConversations
 
@@ -49,56 +52,75 @@ def pack(
     """Write the rows of `encoded` into `directory` (no directory where every record is dropped).
 
     Args:
+        encoded: the plan of the rows is written into its folder.
         long: what becomes of records that are longer than a row.
         rng: draws the order of the rows; None for the order of the records.
         formats: `tokenize.formats`, what is written beside the rows.
         executor: where rows are written: on this machine.
     """
-    drops = dropped(encoded, seqlen, long)
-    kept = np.flatnonzero(~np.any([np.zeros(len(encoded.lengths), dtype=bool), *drops.values()], axis=0))
-    whole = encoded.lengths[kept]
-    lengths = whole if long is LongDocuments.split else np.minimum(whole, seqlen)
-    rows = sequences = filled = supervised = least = 0
-    if len(kept):
-        plan, order = plan_rows(lengths, seqlen, long, rng)
-        rows = len(plan)
-        least = fewest_rows(lengths, seqlen) if isinstance(plan, Fitted) else rows
+    fate = Fate()
+    tokens = mapped.write(encoded.folder / TOKENS, "i8", fate.tokens(encoded, seqlen, long))
+    rows = least = 0
+    written = Written(0, 0, 0)
+    if fate.kept:
+        plan = plan_rows(tokens, encoded.folder, seqlen=seqlen, is_cut=long is LongDocuments.split, rng=rng)
+        rows = len(plan.rows)
+        least = rows if plan.files.is_cut else fewest_rows(tokens, seqlen)
         files = RowFiles(directory, seqlen, tokenizer.vocab_size, tokenizer.pad_id)
         files.create(rows)
-        jobs = [
-            WriteRows(files, first, encoded.places(kept[pieces.records], pieces.starts, pieces.stops), pieces.counts)
-            for first, pieces in _pieces(plan, order, seqlen)
-        ]
-        sequences = sum(len(job.places.lengths) for job in jobs)
-        filled = sum(int(job.places.lengths.sum()) for job in jobs)
-        supervised = sum(found for _, found in executor.run(write_rows, jobs))
+        size = max(1, TOKENS_OF_A_JOB // seqlen)
+        jobs = [WriteRows(files, plan.files, first, min(size, rows - first)) for first in range(0, rows, size)]
+        for _, found in executor.run(write_rows, jobs):
+            written = written.plus(found)
         with _writing(ROW_FORMATS, formats, directory, tokenizer) as others:
             for job in jobs if others else ():
-                found = job.places.read()
+                sequences, counts = plan.sequences(job.first, job.count)
                 for add in others:
-                    add(found, job.counts)
+                    add(sequences, counts)
         with _writing(RECORD_FORMATS, formats, directory, tokenizer) as others:
-            for records, text_bytes in _records(encoded, kept, lengths) if others else ():
+            for records in _records(tokens) if others else ():
+                sequences = encoded.places(records, np.zeros_like(records), tokens[records]).read()
                 for add in others:
-                    add(records, text_bytes)
-    lost = {reason: int(hit.sum()) for reason, hit in drops.items()}
-    assert len(encoded.lengths) == len(kept) + sum(lost.values())
-    tokens = np.zeros_like(encoded.lengths)
-    tokens[kept] = lengths
+                    add(sequences, encoded.text_bytes[records])
     figures = {
-        "records_in": len(encoded.lengths),
-        "records_out": len(kept),
-        "dropped": lost,
-        "truncated": int((whole > lengths).sum()),
-        "bytes": int(encoded.text_bytes[kept].sum()),
+        "records_in": len(tokens),
+        "records_out": fate.kept,
+        "dropped": dict(fate.dropped),
+        "truncated": fate.truncated,
+        "bytes": fate.text_bytes,
         "rows": rows,
-        "sequences": sequences,
-        "tokens": filled,
-        "supervised_tokens": supervised,
-        "efficiency": _efficiency(filled, rows * seqlen),
-        "efficiency_bound": _efficiency(filled, least * seqlen),
+        "sequences": written.sequences,
+        "tokens": written.tokens,
+        "supervised_tokens": written.supervised,
+        "efficiency": _efficiency(written.tokens, rows * seqlen),
+        "efficiency_bound": _efficiency(written.tokens, least * seqlen),
     }
     return Packed(figures, tokens)
+
+
+class Fate:
+    """What becomes of the records, counted."""
+
+    def __init__(self) -> None:
+        self.dropped: Counter[str] = Counter()
+        """By reason."""
+        self.kept = self.truncated = self.text_bytes = 0
+        """Of those that are kept, the bytes of their text."""
+
+    def tokens(self, encoded: Encoded, seqlen: int, long: LongRecords) -> Iterator[np.ndarray]:
+        """Of each record, the tokens that go into rows, 0 for one that is dropped; a block of records at a time."""
+        for block in mapped.blocks(len(encoded.lengths)):
+            whole = encoded.lengths[block]
+            tokens = whole if long is LongDocuments.split else np.minimum(whole, seqlen)
+            for reason, hit in _dropped(encoded, block, seqlen, long).items():
+                self.dropped[reason] += int(hit.sum())
+                tokens = np.where(hit, 0, tokens)
+            kept = tokens > 0
+            self.kept += int(kept.sum())
+            self.truncated += int((kept & (whole > tokens)).sum())
+            self.text_bytes += int(encoded.text_bytes[block][kept].sum())
+            yield tokens
+        assert len(encoded.lengths) == self.kept + self.dropped.total()
 
 
 @contextmanager
@@ -115,36 +137,22 @@ def _efficiency(tokens: int, places: int) -> float:
     return round(tokens / places, 4) if places else 0.0
 
 
-def dropped(encoded: Encoded, seqlen: int, long: LongRecords) -> dict[str, np.ndarray]:
-    """By reason, which records (records,) bool are left out."""
+def _dropped(encoded: Encoded, block: slice, seqlen: int, long: LongRecords) -> dict[str, np.ndarray]:
+    """By reason, which records of a block (records,) bool are left out."""
     if long is LongDocuments.split:
         return {}
     if long is LongConversations.truncate:  # what is left of it must have a token to learn
-        return {"prompt_too_long": encoded.first_response >= seqlen}
-    return {"too_long": encoded.lengths > seqlen}
+        return {"prompt_too_long": encoded.first_response[block] >= seqlen}
+    return {"too_long": encoded.lengths[block] > seqlen}
 
 
-def plan_rows(
-    lengths: np.ndarray, seqlen: int, long: LongRecords, rng: np.random.Generator | None
-) -> tuple[Fitted | Cut, np.ndarray]:
-    """The rows, and the order in which they are written: neighbours in training rows are drawn with `rng`."""
-    if long is LongDocuments.split:
-        records = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
-        rows = cut(lengths, records, seqlen)
-        return rows, np.arange(len(rows))
-    fitted = fit(lengths, seqlen)
-    return fitted, np.arange(len(fitted)) if rng is None else rng.permutation(len(fitted))
-
-
-def _pieces(plan: Fitted | Cut, order: np.ndarray, seqlen: int) -> Iterator[tuple[int, Pieces]]:
-    """What is in the rows, some at a time, with the number of their first one."""
-    size = max(1, TOKENS_OF_A_JOB // seqlen)
-    for first in range(0, len(order), size):
-        yield first, plan.pieces(order[first : first + size])
-
-
-def _records(encoded: Encoded, kept: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[Sequences, np.ndarray]]:
-    """Some records at a time: the first `lengths` tokens of each, and the bytes of its text."""
-    full = np.flatnonzero(np.diff(np.cumsum(lengths) // TOKENS_AT_A_TIME)) + 1
-    for records, stops in zip(np.split(kept, full), np.split(lengths, full), strict=True):
-        yield encoded.places(records, np.zeros_like(stops), stops).read(), encoded.text_bytes[records]
+def _records(tokens: np.ndarray) -> Iterator[np.ndarray]:
+    """The records that are kept, some at a time."""
+    waiting, so_far = np.empty(0, dtype=np.int64), 0
+    for block in mapped.blocks(len(tokens)):
+        records = np.append(waiting, block.start + np.flatnonzero(tokens[block]))
+        ends = so_far + np.cumsum(tokens[records])
+        *full, waiting = np.split(records, np.flatnonzero(np.diff(ends // TOKENS_AT_A_TIME)) + 1)
+        yield from full
+        so_far = int(ends[len(records) - len(waiting) - 1]) if full else so_far
+    yield waiting

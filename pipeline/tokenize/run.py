@@ -18,14 +18,14 @@ from pipeline.shards.tables import CONVERSATIONS, DOCUMENTS, KINDS, SPLITS
 from pipeline.tokenize.bpe import BYTES_PER_TOKEN, sample_texts, train_bpe
 from pipeline.tokenize.choice import given_tokenizer
 from pipeline.tokenize.encode import load_encoder
-from pipeline.tokenize.encoded import Encoded
+from pipeline.tokenize.encoded import join_encoded
 from pipeline.tokenize.encoding import encode_shards, encoded_at, get_ready, packer
 from pipeline.tokenize.foreign import PROOF_BYTES, take_tokenizer
 from pipeline.tokenize.formats import ROW_FILES
 from pipeline.tokenize.from_tiktoken import ENCODING_FILE
 from pipeline.tokenize.pack import pack
 from pipeline.tokenize.statistics import SOURCES, by_source
-from pipeline.work import WorkFolder, link_tree, publish_directory
+from pipeline.work import WorkFolder, link_tree, publish_directory, remove
 
 Shards = dict[tuple[str, str], list[str]]
 """By (kind, split): its shards in order, as paths in the directory of clean records."""
@@ -80,7 +80,10 @@ def tokenize(
     encode_shards(sources, encoded, provision.folder, fast=params.fast, executor=executor, kept=kept)
     with publish_directory(work.out) as building:
         link_tree(provision.folder, building / "tokenizer")
-        figures, table = _pack(encoded, clean, building, shards, tokenizer, params, packer(sources, executor))
+        plans = work.scratch / "plans"
+        remove(plans)
+        packed = _pack(encoded, plans, clean, building, shards, tokenizer, params, packer(sources, executor))
+        figures, table = packed
         facts = {"tokenizer": _describe(template), **figures}
         records = _records(building, figures) | {SOURCES: table.height}
         (building / SOURCES).parent.mkdir()
@@ -138,6 +141,7 @@ def provide(job: Provision) -> None:
 
 def _pack(
     encoded: Path,
+    plans: Path,
     clean: Path,
     target: Path,
     shards: Shards,
@@ -149,7 +153,8 @@ def _pack(
     figures: dict[str, dict[str, Any]] = {}
     sources = []
     for (kind, split), names in shards.items():
-        records = Encoded([encoded_at(encoded, clean / name) for name in names], tokenizer.vocab_size)
+        listed = [encoded_at(encoded, clean / name) for name in names]
+        records = join_encoded(listed, tokenizer.vocab_size, plans / kind / split)
         found, tokens = pack(
             records,
             target / kind / split,
@@ -161,7 +166,7 @@ def _pack(
             executor=executor,
         )
         figures.setdefault(kind, {})[split] = found
-        table = by_source([clean / name for name in names], tokens, records.text_bytes)
+        table = by_source([clean / name for name in names], records, tokens)
         sources.append(table.select(pl.lit(kind).alias("kind"), pl.lit(split).alias("split"), pl.all()))
     for kind, splits in figures.items():
         for split, found in splits.items():

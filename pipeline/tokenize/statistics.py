@@ -2,43 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from pipeline.tokenize.encoded import Encoded
+
 SOURCES = "statistics/sources.csv"
 """Records, bytes and tokens by kind, split and source."""
 
-SHARDS_AT_A_TIME = 64
-"""Whose records' sources are held in memory; Polars takes about as long for one as for all of these."""
+RECORDS_AT_A_TIME = 1 << 17
+"""Whose sources are held in memory, if a shard has no more; Polars takes about as long for one shard as for many."""
 
 
-def by_source(shards: Sequence[Path], tokens: np.ndarray, text_bytes: np.ndarray) -> pl.DataFrame:
+def by_source(shards: Sequence[Path], encoded: Encoded, tokens: np.ndarray) -> pl.DataFrame:
     """What each source has in the rows of one kind and split, in the order of the names.
 
     Args:
-        shards: the clean records, shard by shard in the order of the arrays.
+        shards: the clean records that `encoded` is of.
         tokens: (records,) int64: of each record, those that are in rows; 0 of one that was dropped.
-        text_bytes: (records,) int64: of each record's text.
 
     Returns:
         `source`, `records`, `bytes`, `tokens`.
     """
-    parts = []
-    at = 0
-    for first in range(0, len(shards), SHARDS_AT_A_TIME):
-        source = pl.read_parquet(list(shards[first : first + SHARDS_AT_A_TIME]), columns=["source"], glob=False)[
-            "source"
-        ]
-        here = slice(at, at + len(source))
-        parts.append(
-            pl.DataFrame({"source": source, "bytes": text_bytes[here], "tokens": tokens[here]})
+    total = pl.DataFrame(schema={"source": pl.String, "records": pl.Int64, "bytes": pl.Int64, "tokens": pl.Int64})
+    for some in _runs(encoded.bounds):
+        paths = [shards[index] for index in some]
+        here = slice(encoded.bounds[some.start], encoded.bounds[some.stop])
+        source = pl.read_parquet(paths, columns=["source"], glob=False)["source"]
+        part = (
+            pl.DataFrame({"source": source, "bytes": encoded.text_bytes[here], "tokens": tokens[here]})
             .filter(pl.col("tokens") > 0)
             .group_by("source")
             .agg(pl.len().cast(pl.Int64).alias("records"), pl.col("bytes", "tokens").sum())
         )
-        at += len(source)
-    assert at == len(tokens)
-    return pl.concat(parts).group_by("source").sum().sort("source")
+        total = pl.concat([total, part]).group_by("source").sum()
+    return total.sort("source")
+
+
+def _runs(bounds: np.ndarray) -> Iterator[range]:
+    """All shards in order, so many together as are read at a time."""
+    first = 0
+    while first < len(bounds) - 1:
+        end = int(np.searchsorted(bounds, bounds[first] + RECORDS_AT_A_TIME, side="right")) - 1
+        yield range(first, max(first + 1, end))
+        first = max(first + 1, end)

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.rows import RESPONSE, RowFiles
-from pipeline.tokenize.encoded import Places
+from pipeline.tokenize.plan import PlanFiles, read_plan
+
+
+class Written(NamedTuple):
+    """What is in some rows."""
+
+    sequences: int
+    tokens: int
+    supervised: int
+    """Tokens that are RESPONSE."""
+
+    def plus(self, other: Written) -> Written:
+        """What is in both."""
+        return Written(*(own + more for own, more in zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True)
 class WriteRows:
-    """Write rows from number `first` on into files that are there, each of the next `counts[r]` of the sequences."""
+    """Write `count` rows from number `first` on into files that are there, as a plan has them."""
 
     files: RowFiles
+    plan: PlanFiles
     first: int
-    places: Places
-    counts: np.ndarray
+    count: int
     folder: None = None
 
     @property
@@ -26,8 +40,9 @@ class WriteRows:
         return f"{self.files.directory.name} rows from {self.first}"
 
 
-def write_rows(job: WriteRows) -> int:
-    """Write them: how many of their tokens are RESPONSE."""
-    sequences = job.places.read()
-    job.files.write(job.first, sequences, job.counts)
-    return int(np.count_nonzero(sequences.mask == RESPONSE))
+def write_rows(job: WriteRows) -> Written:
+    """Write them."""
+    sequences, counts = read_plan(job.plan).sequences(job.first, job.count)
+    job.files.write(job.first, sequences, counts)
+    supervised = int(np.count_nonzero(sequences.mask == RESPONSE))
+    return Written(len(sequences.lengths), len(sequences.ids), supervised)

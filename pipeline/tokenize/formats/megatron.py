@@ -11,6 +11,7 @@ There is no loss mask: whatever reads it learns every token.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline import mapped
 from pipeline.rows import Sequences
 
 MAGIC, VERSION = b"MMIDIDX\0\0", 1
@@ -38,22 +40,29 @@ def write_megatron(directory: Path, vocab_size: int) -> Iterator[Callable[[Seque
     """The format "megatron"; `directory / "tokens"` is the prefix that Megatron-LM's `--data-path` takes."""
     code = UINT16 if vocab_size < UINT16_VOCABULARY else INT32
     dtype = np.dtype(CODES[code]).newbyteorder("<")
-    added = [np.empty(0, dtype=INT)]
-    with (directory / "tokens.bin").open("wb") as file:
+    sequences = tokens = 0
+    with (directory / "tokens.bin").open("wb") as file, (directory / "tokens.idx").open("wb+") as index:
+        index.seek(HEADER.size)
 
-        def add(sequences: Sequences, text_bytes: np.ndarray) -> None:
-            sequences.ids.astype(dtype).tofile(file)
-            added.append(sequences.lengths.astype(INT))
+        def add(added: Sequences, text_bytes: np.ndarray) -> None:
+            nonlocal sequences, tokens
+            added.ids.astype(dtype).tofile(file)
+            added.lengths.astype(INT).tofile(index)
+            sequences, tokens = sequences + len(added.lengths), tokens + len(added.ids)
 
         yield add
-    lengths = np.concatenate(added)
-    ends = np.cumsum(lengths, dtype=LONG) * dtype.itemsize
-    with (directory / "tokens.idx").open("wb") as file:
-        file.write(HEADER.pack(MAGIC, VERSION, code, len(lengths), len(lengths) + 1))
-        lengths.tofile(file)
-        (ends - lengths * dtype.itemsize).tofile(file)
-        np.arange(len(lengths) + 1, dtype=LONG).tofile(file)
-    assert np.array_equal(open_megatron(directory / "tokens").lengths, lengths)
+        index.seek(0)
+        index.write(HEADER.pack(MAGIC, VERSION, code, sequences, sequences + 1))
+        index.flush()
+        lengths, begin = _map(Path(index.name), INT, sequences, HEADER.size), 0
+        index.seek(0, os.SEEK_END)
+        for block in mapped.blocks(sequences):
+            ends = begin + np.cumsum(lengths[block], dtype=LONG) * dtype.itemsize
+            (ends - lengths[block] * dtype.itemsize).tofile(index)
+            begin = int(ends[-1])
+        for block in mapped.blocks(sequences + 1):
+            np.arange(block.start, block.stop, dtype=LONG).tofile(index)
+    assert begin == tokens * dtype.itemsize, "the index reaches to the end of the tokens"
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def tie_rows(ledger: Ledger, rows: Rows, bands: list[list[bytes]] | None = None)
             runs.match(job)
         return [job.folder / runs.PAIRS for job in jobs]
 
-    ties, _ = tie(ledger, pairs, near=bands is not None)
+    ties, _ = tie(ledger, pairs, ledger.stays("tying"), near=bands is not None)
     return ties
 
 

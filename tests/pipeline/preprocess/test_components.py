@@ -14,7 +14,7 @@ from pipeline.preprocess.hashes import content_names
 
 @pytest.mark.parametrize("seed", range(20))
 def test_components_against_networkx_in_any_order(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    monkeypatch.setattr(components, "BLOCK", 7)
+    monkeypatch.setattr("pipeline.mapped.BLOCK", 7)
     rng = random.Random(seed)
     size = rng.randrange(1, 100)
     pairs = [(rng.randrange(size), rng.randrange(size)) for _ in range(rng.randrange(80))]

@@ -50,7 +50,7 @@ def mark_duplicates(folder: Path, rows: Rows) -> Rows:
 def decide(folder: Path, rows: Rows, params: Any) -> Rows:
     """The records with the outcome of deduplication and of the splits."""
     ledger = make_ledger(folder, rows)
-    tying = ledger.stays()
+    tying = ledger.stays("staying")
     assign_splits(ledger, tie_rows(ledger, rows), tying, params)
     require_splits(ledger, params)
     return outcomes(ledger, rows)
@@ -155,8 +155,7 @@ def test_splits_keep_to_every_rule(tmp_path: Path, seed: int, with_own_splits: b
 def test_blocks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     rows = random_records(random.Random(seed), with_own_splits=seed % 2 == 0)
     whole = decide(tmp_path / "whole", rows, params(seed=seed))
-    for module in ("ledger", "splitting"):
-        monkeypatch.setattr(f"pipeline.preprocess.{module}.BLOCK", 3)
+    monkeypatch.setattr("pipeline.mapped.BLOCK", 3)
     assert decide(tmp_path / "blocks", rows, params(seed=seed)) == whole
 
 
@@ -218,7 +217,7 @@ def test_a_split_that_contamination_empties_is_told_so(tmp_path: Path) -> None:
     rows = [*(record(n) for n in range(9)), *(record(n, "conversations") for n in range(9, 18))]
     ledger = make_ledger(tmp_path, rows)
     wanted = SimpleNamespace(**vars(params()), contamination_words=13)
-    assign_splits(ledger, tie_rows(ledger, rows), ledger.stays(), wanted)
+    assign_splits(ledger, tie_rows(ledger, rows), ledger.stays("staying"), wanted)
     ledger.drop((np.asarray(ledger["kind"]) == 1) & (np.asarray(ledger["split"]) == 2), "contaminated")
     message = (
         r"no conversations are left for the split train: 7 of its records are dropped as contaminated, for 13 words"

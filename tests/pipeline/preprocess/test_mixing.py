@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.preprocess.hashes import mix
 from pipeline.preprocess.ledger import SPLIT_CODES, Ledger
-from pipeline.preprocess.mixing import copies, mix_sources, shares
+from pipeline.preprocess.mixing import mix_sources, shares
 
 SIZES = {"a": 1000, "b": 3000, "c": 6000}
 
@@ -26,16 +26,37 @@ def test_shares() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_copies_come_as_near_as_whole_records_can(seed: int) -> None:
+def test_copies_come_as_near_as_whole_records_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     rng = np.random.default_rng(seed)
     size = int(rng.integers(1, 200))
-    characters, times = rng.integers(1, 500, size), float(rng.choice([0, 0.3, 0.999, 1, 1.5, 2, rng.uniform(0, 5)]))
-    draws = mix(np.arange(size, dtype=np.uint64))
-    counts = copies(characters, draws, times)
-    assert set(counts.tolist()) <= {int(times), int(times) + 1}
-    assert abs((counts * characters).sum() - times * characters.sum()) <= characters.max() / 2 + 1e-6 * characters.sum()
-    order = rng.permutation(size)
-    assert np.array_equal(copies(characters[order], draws[order], times), counts[order])
+    weight = float(rng.choice([0, 0.3, 0.999, 1.5, 2, rng.uniform(0, 5)]))
+    of_source = rng.integers(0, 2, size)
+    of_source[0] = 0
+    characters, draws = rng.integers(1, 500, size), mix(np.arange(size, dtype=np.uint64))
+
+    def copies(order: np.ndarray, block: int) -> np.ndarray:
+        monkeypatch.setattr("pipeline.mapped.BLOCK", block)
+        ledger = Ledger(tmp_path, [0], size)
+        ledger["source"][:], ledger["characters"][:], ledger["draw"][:] = (
+            of_source[order],
+            characters[order],
+            draws[order],
+        )
+        ledger["split"][:] = SPLIT_CODES.index("train")
+        mixtures = mix_sources(ledger, list("ab"), params(weights={"a": weight, "b": 1.0}, max_repeats=1000))
+        for source, mixture in enumerate(mixtures):
+            own = np.asarray(ledger["source"]) == source
+            times = mixture.wanted_share * characters.sum() / mixture.characters_in
+            found = np.asarray(ledger["copies"])[own]
+            assert set(found.tolist()) <= {int(times + 1e-9), int(times + 1e-9) + 1}
+            off = abs((found * characters[order][own]).sum() - times * mixture.characters_in)
+            assert off <= characters[order][own].max() / 2 + 1e-6 * characters.sum()
+        return np.array(ledger["copies"])
+
+    if weight or of_source.any():
+        counts = copies(np.arange(size), 1 << 20)
+        order = rng.permutation(size)
+        assert np.array_equal(copies(order, 7), counts[order])
 
 
 def make_ledger(folder: Path) -> Ledger:
@@ -57,18 +78,18 @@ def test_the_default_changes_nothing(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path)
     mix_sources(ledger, list("abc"), params())
     assert set(ledger["copies"].tolist()) == {1}
-    assert ledger.stays().all()
+    assert ledger.stays("staying").all()
 
 
 @pytest.mark.parametrize("block", [100, 1 << 22])
 def test_training_text_takes_the_wanted_shares_and_nothing_else_is_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr("pipeline.preprocess.ledger.BLOCK", block)
+    monkeypatch.setattr("pipeline.mapped.BLOCK", block)
     ledger = make_ledger(tmp_path)
     mixtures = mix_sources(ledger, list("abc"), params(weights={"a": 3.0, "c": 0.5}))
     is_train = np.asarray(ledger["split"]) == SPLIT_CODES.index("train")
-    assert ledger.stays()[~is_train].all()
+    assert ledger.stays("staying")[~is_train].all()
     assert set(ledger["copies"][~is_train].tolist()) == {1}
     for kind in ("documents", "conversations"):
         own = [mixture for mixture in mixtures if mixture.kind == kind]
@@ -78,7 +99,7 @@ def test_training_text_takes_the_wanted_shares_and_nothing_else_is_touched(
         for m in own:
             assert m.characters_out / total_out == pytest.approx(raw[m.source] / sum(raw.values()), abs=0.01)
             assert m.wanted_share == pytest.approx(raw[m.source] / sum(raw.values()))
-    is_out = ~ledger.stays()
+    is_out = ~ledger.stays("staying")
     assert np.array_equal(is_out, np.asarray(ledger["copies"]) == 0)
     assert set(np.asarray(ledger["source"])[is_out].tolist()) == {2}
 
@@ -109,7 +130,7 @@ def test_a_kind_whose_sources_all_weigh_0_is_left_out_whole(tmp_path: Path) -> N
     ledger["source"][is_conversation] = 2
     ledger["source"][~is_conversation] %= 2
     mixtures = mix_sources(ledger, list("abc"), params(weights={"c": 0.0}))
-    assert np.array_equal(ledger.stays(), ~is_conversation)
+    assert np.array_equal(ledger.stays("staying"), ~is_conversation)
     assert np.array_equal(ledger["copies"], (~is_conversation).astype(int))
     assert {ledger.reasons[code] for code in ledger["reason"][is_conversation]} == {"mixed_out"}
     outs = {(m.kind, m.source): (m.wanted_share, m.characters_out) for m in mixtures}

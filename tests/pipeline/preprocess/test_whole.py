@@ -173,6 +173,15 @@ def test_bytes_do_not_depend_on_the_workers(done: Any, tmp_path: Path) -> None:
     assert one.read_bytes() == two.read_bytes()
 
 
+def test_bytes_do_not_depend_on_the_blocks(done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, _, _ = done
+    monkeypatch.setattr("pipeline.mapped.BLOCK", 11)
+    (tmp_path / "work").mkdir()
+    preprocess(place / "in", WorkFolder(tmp_path / "work"), PARAMS, executor=Local(1))
+    whole, blocks = (WorkFolder(folder).out / "manifest.json" for folder in (place, tmp_path / "work"))
+    assert whole.read_bytes() == blocks.read_bytes()
+
+
 def test_evaluation_sets_of_the_users(done: Any, tmp_path: Path) -> None:
     place, _, _ = done
     clean = pl.read_parquet(sorted(WorkFolder(place).out.glob("train/documents-*.parquet"))[0])

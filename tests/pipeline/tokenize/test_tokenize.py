@@ -322,6 +322,18 @@ def test_every_format_has_the_records_of_the_rows(
             assert counted == {name: figures[count] for name, count in FILES.items()}
 
 
+@pytest.mark.parametrize("drop", [False, True])
+def test_blocks_of_records_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drop: bool) -> None:
+    long = {"long_documents": LongDocuments.drop, "long_conversations": LongConversations.drop} if drop else {}
+    params = replace(PARAMS, formats=list(TOKEN_FORMATS), **long)
+    monkeypatch.setattr("pipeline.tokenize.pack.TOKENS_AT_A_TIME", 100)
+    _, whole = run(tmp_path / "whole", random_clean(), params)
+    monkeypatch.setattr("pipeline.mapped.BLOCK", 7)
+    monkeypatch.setattr("pipeline.tokenize.statistics.RECORDS_AT_A_TIME", 21)
+    _, blocks = run(tmp_path / "blocks", random_clean(), params)
+    assert blocks == whole
+
+
 def test_the_formats_do_not_change_the_rows(tmp_path: Path) -> None:
     (one, _), (all_, manifest) = (
         run(tmp_path / str(len(formats)), random_clean(), replace(PARAMS, formats=list(formats)))
