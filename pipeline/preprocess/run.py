@@ -19,6 +19,7 @@ from pipeline.preprocess.near.minhash import MinHash
 from pipeline.preprocess.prepare import Preparation
 from pipeline.preprocess.statistics import statistics, write_statistics
 from pipeline.preprocess.write import DROPPED, FileFigures, Write, write_shard
+from pipeline.rules import with_rules
 from pipeline.shards import Executor, Kept, run_shards, shard_names, verify_manifest, write_manifest
 from pipeline.shards.tables import KINDS, columns, describe, join_tables, write_table
 from pipeline.work import WorkFolder, link_or_copy, publish_directory
@@ -72,7 +73,7 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, exec
 
 def _shards(source: Path, work: WorkFolder, params: PreprocessParams) -> list[Annotate]:
     near = MinHash(params.near_words, params.near_bands, params.near_rows) if params.near_duplicates else None
-    preparation = Preparation(tuple(params.quality), tuple(params.pii))
+    preparation = Preparation(with_rules(params.quality), tuple(params.pii))
     model = None if params.language_model == EMBEDDED else Path(params.language_model)
     paths = [source / name for name in shard_names(verify_manifest(source))]
     return [

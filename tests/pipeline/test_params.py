@@ -68,9 +68,11 @@ def test_every_field_is_commented_where_it_first_stands():
         ({"base__precision": "fp4"}, ["base.precision", "fp4"]),
         ({"preprocess__max_chars": 1}, ["preprocess.max_chars must be at least min_chars"]),
         ({"preprocess__validation_fraction": 0.99}, ["preprocess.test_fraction", "below 1"]),
-        ({"preprocess__quality": ["gofer"]}, ["preprocess.quality", "gofer", "gopher, c4, fineweb, code"]),
+        ({"preprocess__quality": ["gofer"]}, ["preprocess.quality", "gofer", "gopher, c4, fineweb, code, none"]),
+        ({"preprocess__quality": []}, ["preprocess.quality must name a preset: [none] for no rules, or any of gopher"]),
+        ({"preprocess__quality": ["none", "c4"]}, ["preprocess.quality names none beside c4: none must stand alone"]),
         ({"preprocess__quality": ["c4", "c4"]}, ["preprocess.quality names c4 twice"]),
-        ({"preprocess__thresholds": {"c4_sentences": 3}}, ["preprocess.thresholds.c4_sentences", "quality is empty"]),
+        ({"preprocess__thresholds": {"c4_sentences": 3}}, ["preprocess.thresholds.c4_sentences", "quality is [none]"]),
         (
             {"preprocess__quality": ["c4"], "preprocess__thresholds": {"c4_sentences": 3}},
             ["preprocess.thresholds.c4_sentences", "did you mean c4_few_sentences?"],

@@ -23,7 +23,7 @@ MAIN = Path(__file__).parents[3] / "pipeline/preprocess/__main__.py"
 PARAMS: Any = SimpleNamespace(
     min_chars=3,
     max_chars=40,
-    quality=[],
+    quality=["none"],
     thresholds={},
     pii=[],
     language_model="embedded",
@@ -234,6 +234,21 @@ def test_damaged_work_is_named_and_done_again(tmp_path: Path, capfd: pytest.Capt
     assert warnings.count("done again") == 2
     assert (work.out / "manifest.json").read_bytes() == before
     verify_manifest(work.out)
+
+
+def test_rules_of_quality_leave_conversations_as_they_are(tmp_path: Path) -> None:
+    source, written = write_ingested(tmp_path / "in"), {}
+    for name, quality in (("none", ["none"]), ("all", ["gopher", "c4", "fineweb", "code"])):
+        work = WorkFolder(tmp_path / name)
+        preprocess(source, work, params(quality=quality), executor=Local(1))
+        dropped = pl.read_parquet(work.out / "dropped.parquet").filter(pl.col("kind") == "conversations")["reason"]
+        written[name] = (
+            dropped.to_list(),
+            read_clean(work.out).filter(pl.col("kind") == "conversations")["id"].to_list(),
+        )
+    assert sum(map(len, written["none"])) == 200
+    assert sorted(written["all"][1]) == sorted(written["none"][1])
+    assert sorted(written["all"][0]) == sorted(written["none"][0])
 
 
 @pytest.mark.parametrize("contamination_words", [0, 3])
