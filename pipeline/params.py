@@ -123,6 +123,7 @@ class PreprocessParams:
     validation_fraction: float
     test_fraction: float
     contamination_words: int
+    contamination_share: float
     evaluation_sets: str
     weights: dict[str, float]
     temperature: float
@@ -138,6 +139,7 @@ class PreprocessParams:
         for name in ("near_words", "near_bands", "near_rows"):
             _require(self, name, getattr(self, name) >= 1, "must be at least 1")
         _require(self, "contamination_words", self.contamination_words >= 0, "must be at least 0 (0: off)")
+        _require(self, "contamination_share", 0 <= self.contamination_share <= 1, "must be from 0 to 1")
         _require_path(self, "evaluation_sets")
         for source, weight in self.weights.items():
             if not (0 <= weight < math.inf):

@@ -17,10 +17,10 @@ import polars as pl
 from pipeline.params import load_params
 from pipeline.preprocess.components import BLOCK
 from pipeline.preprocess.contamination.lookup import AT_A_TIME, merge, write_part
-from pipeline.preprocess.ledger import Ledger
+from pipeline.preprocess.ledger import TRAIN, Ledger
 from pipeline.preprocess.mixing import mix_sources
 from pipeline.preprocess.runs import ENTRY, RANGE_BYTES, match, matches, write_run
-from pipeline.preprocess.splitting import TRAIN, draw
+from pipeline.preprocess.strata import draw
 from pipeline.shards.tables import KINDS
 
 DRAWN = (24 * BLOCK, 48 * BLOCK)
@@ -65,7 +65,8 @@ def measure_memory() -> Held:
 def _drawing(records: int) -> Callable[[], object]:
     kinds = np.ones(records, dtype=np.uint8)
     hashes = np.random.default_rng(0).integers(0, 1 << 63, records, dtype=np.uint64)
-    return lambda: draw(kinds, hashes, {kind: set() for kind in KINDS}, load_params().preprocess)
+    sources = np.zeros(records, dtype=np.uint16)
+    return lambda: draw(kinds, sources, hashes, {kind: set() for kind in KINDS}, load_params().preprocess)
 
 
 def _mixing(records: int, folder: Path) -> Callable[[], object]:

@@ -4,7 +4,7 @@
 
 Bytes on disk follow from the layout (docs/scaling.md) and are predicted without a measurement, but for the rows of the
 annotations. CPU time is a constant and a rate per MB, fitted to the two smaller sizes. The largest size is the check.
-These have one range each; what more ranges cost is measured apart (scaling_opens.py).
+Decontamination is off. These have one range each; what more ranges cost is measured apart (scaling_opens.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.preprocess.runs import ENTRY, RANGE_BYTES
 from pipeline.shards import Local
 from pipeline.work import WorkFolder
 
-BESIDE = {"parent": 8, "first": 8, "sizes": 8, "has_fixed": 1, "kinds": 1, "hashes": 8}
+BESIDE = {"parent": 8, "first": 8, "sizes": 8, "has_fixed": 1, "kinds": 1, "sources": 2, "hashes": 8}
 """What the ledger has beside COLUMNS while it is decided, bytes of a record: of components, and of the draw."""
 SHARD_MB = 2
 
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--stage", nargs=2, metavar=("SOURCE", "WORK"), help="run the stage alone")
     args = parser.parse_args()
     if args.stage:
-        params = replace(load_params().preprocess, near_duplicates=True)
+        params = replace(load_params().preprocess, near_duplicates=True, contamination_words=0)
         preprocess(Path(args.stage[0]), WorkFolder(Path(args.stage[1])), params, executor=Local(1))
         return
     from benchmarks.machine import machine  # torch, which the stage's processes do without

@@ -159,7 +159,8 @@ def _write_tables(ledger: Ledger, shards: Sequence[Annotate], hits: pl.DataFrame
     found = (np.unique(ledger["cause"][rows]) for rows in ledger.blocks())
     causes = np.unique(np.concatenate([block[block >= 0] for block in found]))
     ids = _ids(ledger, shards, causes)
-    evaluations = hits.group_by("row", maintain_order=True).first().select("row", evaluation="evaluation")
+    worst = hits.sort("share", descending=True, maintain_order=True).group_by("row", maintain_order=True).first()
+    evaluations = worst.select("row", evaluation="evaluation")
     reasons, splits = pl.Series([None, *ledger.reasons[1:]], dtype=pl.String), pl.Series([*SPLIT_CODES, None])
     paths: list[Path] = []
     for run in runs_of_shards(shards, ledger):

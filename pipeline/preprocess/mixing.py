@@ -20,8 +20,7 @@ import numpy as np
 
 from pipeline.preprocess.components import I64
 from pipeline.preprocess.hashes import mix
-from pipeline.preprocess.ledger import Ledger
-from pipeline.preprocess.splitting import TRAIN
+from pipeline.preprocess.ledger import TRAIN, Ledger
 from pipeline.shards.tables import KINDS
 from pipeline.splitmix import U64
 

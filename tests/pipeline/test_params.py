@@ -88,6 +88,7 @@ def test_every_field_is_commented_where_it_first_stands():
         ({"preprocess__near_bands": 0}, ["preprocess.near_bands must be at least 1"]),
         ({"preprocess__near_duplicates": "maybe"}, ["preprocess.near_duplicates", "maybe"]),
         ({"preprocess__contamination_words": -1}, ["preprocess.contamination_words must be at least 0"]),
+        ({"preprocess__contamination_share": 20}, ["preprocess.contamination_share must be from 0 to 1"]),
         ({"preprocess__evaluation_sets": "nowhere"}, ["preprocess.evaluation_sets: no file", "nowhere"]),
         ({"preprocess__weights": {"web": -1}}, ["preprocess.weights.web must be a finite number of at least 0"]),
         ({"preprocess__weights": {"web": "much"}}, ["preprocess.weights.web", "much"]),

@@ -36,6 +36,7 @@ PARAMS: Any = SimpleNamespace(
     validation_fraction=0.2,
     test_fraction=0.2,
     contamination_words=0,
+    contamination_share=0.0,
     evaluation_sets="embedded",
     weights={},
     temperature=1.0,
@@ -249,6 +250,28 @@ def test_rules_of_quality_leave_conversations_as_they_are(tmp_path: Path) -> Non
     assert sum(map(len, written["none"])) == 200
     assert sorted(written["all"][1]) == sorted(written["none"][1])
     assert sorted(written["all"][0]) == sorted(written["none"][0])
+
+
+def test_what_every_conversation_says_contaminates_none_but_a_copied_answer_does(tmp_path: Path) -> None:
+    """As params.yaml has it: 13 words, a share of 0.2."""
+    rng = random.Random(0)
+    source, system = tmp_path / "in", " ".join(f"always{number}" for number in range(40))
+    source.mkdir()
+    answers = [" ".join(f"w{rng.randrange(10**6)}" for _ in range(30)) for _ in range(60)]
+    rows = []
+    for number, answer in enumerate([*answers, f"{answers[0]} and more"]):
+        turns = [("system", system), ("user", f"question {number}"), ("assistant", answer)]
+        split = "test" if number < 3 else None
+        messages = [{"role": role, "content": content} for role, content in turns]
+        rows.append((f"c:{number}", "input", f"g{number}", split, messages))
+    table = pl.DataFrame(rows, schema=columns("conversations", split=True), orient="row")
+    write_table(table, source / "conversations-00000.parquet")
+    write_manifest(source, {"conversations-00000.parquet": len(rows)}, {})
+    given = params(max_chars=10**6, contamination_words=13, contamination_share=0.2, test_fraction=0.0)
+    preprocess(source, WorkFolder(tmp_path), given, executor=Local(1))
+    dropped = pl.read_parquet(WorkFolder(tmp_path).out / "dropped.parquet")
+    assert dropped.select("id", "reason", "detail").rows() == [("c:60", "contaminated", "c:0")]
+    assert pl.read_parquet(WorkFolder(tmp_path).out / "contamination.parquet")["id"].to_list() == ["c:60"]
 
 
 @pytest.mark.parametrize("contamination_words", [0, 3])
