@@ -76,7 +76,7 @@ def _mixing(records: int, folder: Path) -> Callable[[], object]:
     ledger["draw"][:] = np.random.default_rng(0).integers(0, 1 << 63, records, dtype=np.uint64)
     ledger["source"][0] = 1
     wanted = replace(load_params().preprocess, weights={"small": 2.0 * records})
-    return lambda: mix_sources(ledger, ["large", "small"], wanted)
+    return lambda: mix_sources(ledger, ["large", "small"], {}, wanted)
 
 
 def _merging(ngrams: int, folder: Path) -> Callable[[], object]:

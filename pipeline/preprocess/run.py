@@ -41,10 +41,11 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, exec
     Raises:
         ValueError: `source` is incomplete, a wanted split would be empty, or a parameter does not fit the data.
     """
-    shards = _shards(source, work, params)
+    manifest = verify_manifest(source)
+    shards = _shards(source, manifest, work, params)
     kept = Kept.of(work)
     annotated = run_shards(annotate, shards, title="preprocess: annotate", executor=executor, kept=kept)
-    decisions = decide(shards, annotated, work, params, executor)
+    decisions = decide(shards, annotated, manifest.get("weights", {}), work, params, executor)
     jobs = [
         Write(shard.path, shard.kind, shard.preparation, table, work.scratch / "shards" / shard.path.stem)
         for shard, table in zip(shards, decisions.tables, strict=True)
@@ -71,11 +72,11 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, exec
     return _summary(facts)
 
 
-def _shards(source: Path, work: WorkFolder, params: PreprocessParams) -> list[Annotate]:
+def _shards(source: Path, manifest: dict[str, Any], work: WorkFolder, params: PreprocessParams) -> list[Annotate]:
     near = MinHash(params.near_words, params.near_bands, params.near_rows) if params.near_duplicates else None
     preparation = Preparation(with_rules(params.quality), tuple(params.pii))
     model = None if params.language_model == EMBEDDED else Path(params.language_model)
-    paths = [source / name for name in shard_names(verify_manifest(source))]
+    paths = [source / name for name in shard_names(manifest)]
     return [
         Annotate(path, path.name.partition("-")[0], preparation, model, near, work.scratch / "annotated" / path.stem)
         for path in paths

@@ -1,7 +1,8 @@
-"""sources.yaml: the name of each source, where its files lie, and the split that all of them belong to."""
+"""sources.yaml: the name of each source, where its files lie, the split that all of them belong to, its weight."""
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ class Source(NamedTuple):
     paths: tuple[str, ...]
     """As they are written: paths and patterns, relative to the folder or absolute, and URIs."""
     split: str | None
+    weight: float | None
+    """In the training text, which preprocess mixes."""
 
 
 def read_catalog(path: Path) -> list[Source]:
@@ -39,18 +42,32 @@ def read_catalog(path: Path) -> list[Source]:
     return [_source(path, name, entry) for name, entry in found.items()]
 
 
+def read_weights(source: Path) -> dict[str, float]:
+    """The weights that the sources.yaml of a folder gives, by source; none where there is no such file.
+
+    Raises:
+        ValueError: the file is malformed.
+    """
+    if not (source / CATALOG).is_file():
+        return {}
+    return {each.name: float(each.weight) for each in read_catalog(source / CATALOG) if each.weight is not None}
+
+
 def _source(path: Path, name: Any, entry: Any) -> Source:
     where = f"{path}: source {name!r}"
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"{where}: a name has letters, digits, '.', '_' and '-'")
     if not isinstance(entry, dict) or "path" not in entry:
         raise ValueError(f"{where} must have a `path`: a path, a pattern or a URI, or a list of them")
-    if unknown := sorted(map(str, entry.keys() - {"path", "split"})):
-        raise ValueError(f"{where} has the unknown key {unknown[0]}; known are path and split")
+    if unknown := sorted(map(str, entry.keys() - {"path", "split", "weight"})):
+        raise ValueError(f"{where} has the unknown key {unknown[0]}; known are path, split and weight")
     paths = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
     if not paths or not all(isinstance(each, str) and each for each in paths):
         raise ValueError(f"{where}: path must be a text, or a list of texts; it is {entry['path']!r}")
     split = entry.get("split")
     if split is not None and split not in HELD_OUT:
         raise ValueError(f"{where}: split must be {' or '.join(HELD_OUT)}, or left out; it is {split!r}")
-    return Source(name, tuple(paths), split)
+    weight = entry.get("weight")
+    if weight is not None and not (type(weight) in (int, float) and 0 <= weight < math.inf):
+        raise ValueError(f"{where}: weight must be a finite number of at least 0, or left out; it is {weight!r}")
+    return Source(name, tuple(paths), split, weight)
