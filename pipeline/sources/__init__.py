@@ -13,9 +13,9 @@ Paths are relative to the folder, absolute, or URIs that fsspec knows. DVC sees 
 outside of it is pinned in a sources.lock.json beside (`python -m pipeline.sources`), and read only as pinned.
 """
 
-from pipeline.sources.catalog import CATALOG, read_weights
+from pipeline.sources.catalog import CATALOG, INPUT, read_weights
 from pipeline.sources.files import BadFileError, Fault, File
-from pipeline.sources.finding import INPUT, find_files
+from pipeline.sources.finding import find_files
 from pipeline.sources.pins import LOCK
 from pipeline.sources.remote import is_uri
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.sources.remote import is_uri
+from pipeline.work.publish import write_whole
+
 CATALOG = "sources.yaml"
+INPUT = "input"
+"""The name of the one source where nobody names any."""
+
 HELD_OUT = ("validation", "test")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -40,6 +49,23 @@ def read_catalog(path: Path) -> list[Source]:
     if not isinstance(found, dict) or not found:
         raise ValueError(f"{path}: expected sources, each a name with its `path`; found none")
     return [_source(path, name, entry) for name, entry in found.items()]
+
+
+def write_catalog(folder: Path, paths: Sequence[str]) -> None:
+    """Write the sources.yaml of one source, `input`; `folder` is made if need be.
+
+    Args:
+        paths: as seen from here, paths and patterns, and URIs.
+
+    Raises:
+        ValueError: there is a sources.yaml.
+    """
+    if (folder / CATALOG).exists():
+        raise ValueError(f"{folder / CATALOG} is there already: name {', '.join(paths)} in it yourself")
+    folder.mkdir(parents=True, exist_ok=True)
+    seen = [path if is_uri(path) or os.path.isabs(path) else os.path.relpath(path, folder) for path in paths]
+    lines = [f"  - {json.dumps(path, ensure_ascii=False)}" for path in seen]  # JSON's texts are YAML's
+    write_whole(folder / CATALOG, "\n".join([f"{INPUT}:", "  path:", *lines, ""]).encode())
 
 
 def read_weights(source: Path) -> dict[str, float]:

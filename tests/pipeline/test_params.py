@@ -103,6 +103,14 @@ def test_every_field_is_commented_where_it_first_stands():
         ({"tokenize__chat_template": "nowhere.jinja"}, ["tokenize.chat_template: no file", "nowhere.jinja"]),
         ({"tokenize__chat_template": "/"}, ["tokenize.chat_template must be a file of Jinja"]),
         ({"ingest__source": "data/input/nowhere.jsonl"}, ["ingest.source: no file", "nowhere.jsonl"]),
+        (
+            {"ingest__source": "s3://bucket/x/*.jsonl"},
+            ["ingest.source is the address", "python -m pipeline.sources FOLDER 's3://bucket/x/*.jsonl'`"],
+        ),
+        (
+            {"ingest__source": "data/input/*.jsonl"},
+            ["ingest.source is the pattern", "python -m pipeline.sources FOLDER 'data/input/*.jsonl'`"],
+        ),
         ({"model__pattern": "MXM"}, ["model.", "pattern", "X"]),
         ({"model__headdim": 48}, ["model.", "headdim"]),
         ({"model__mlp_activation": "tanh"}, ["model.", "activation", "tanh"]),

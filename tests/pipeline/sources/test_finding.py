@@ -312,6 +312,26 @@ def test_patterns_outside_that_end_in_a_slash_or_begin_with_a_wildcard(tmp_path:
         pin_outside(tmp_path / "in")
 
 
+def test_the_command_writes_what_its_paths_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("in/a.jsonl", "far/x/b.jsonl", "far/x/b.txt", "else where/'c\".jsonl"):
+        one(Path(), name, name)
+    main(["in", "in/*.jsonl", "far/**/*.jsonl", f"{tmp_path}/else where"])
+    told = capsys.readouterr().out
+    assert "in/sources.yaml: written; it is read with `ingest.source: in` in params.yaml" in told
+    assert "in/sources.lock.json: 2 files pinned" in told
+    ingest(tmp_path / "out", params(Path("in")))
+    assert {row[1:5:3] for row in rows(tmp_path / "out", "documents")} == {
+        ("input", name) for name in ("in/a.jsonl", "far/x/b.jsonl", "else where/'c\".jsonl")
+    }
+    with pytest.raises(SystemExit, match=r"in/sources.yaml is there already: name far in it yourself"):
+        main(["in", "far"])
+    main(["far", "far"])  # nothing of it lies outside
+    assert {file.name for file in find_files(Path("far"))} == {"x/b.jsonl", "x/b.txt"}
+
+
 def test_a_changed_weight_reads_nothing_anew(tmp_path: Path) -> None:
     """Ingest hands it on in its manifest; preprocess writes the training shards of the source anew."""
     folder, work = tmp_path / "in", WorkFolder(tmp_path / "work")
