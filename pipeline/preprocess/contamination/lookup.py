@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.preprocess.words import Ints
+from pipeline.shards.manifest import write_manifest
 from pipeline.shards.tables import join_tables, write_table
 from pipeline.splitmix import U64
 
@@ -53,7 +54,8 @@ def write_part(folder: Path, ids: pl.Series, hashes: U64, owners: Ints) -> None:
 
 
 def merge(parts: Sequence[Path], folder: Path) -> None:
-    """Write the n-grams of all parts into `folder`, which is new."""
+    """Write the n-grams of all parts into `folder`, which is new. A manifest closes it: every job that names it asks
+    for the hash of what is in it."""
     folder.mkdir(parents=True)
     if parts:
         join_tables([part / RECORDS for part in parts], folder / RECORDS)
@@ -74,6 +76,8 @@ def merge(parts: Sequence[Path], folder: Path) -> None:
             all_owners.write(owners.tobytes())
             np.add.at(owned, owners, np.uint32(1))
     owned.tofile(folder / COUNTS)
+    entries = len(_load(folder, HASHES))
+    write_manifest(folder, {HASHES: entries, OWNERS: entries, COUNTS: len(owned), RECORDS: len(owned)}, {})
 
 
 def look_up(folder: Path, hashes: U64) -> tuple[Ints, Ints]:
