@@ -219,6 +219,23 @@ def test_a_changed_threshold_annotates_nothing_anew(
     assert (work.out / "manifest.json").read_bytes() == (clean.out / "manifest.json").read_bytes()
 
 
+def test_another_weight_or_share_searches_nothing_anew(
+    done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, _, _ = done
+
+    def no_search(*_: Any) -> None:
+        raise AssertionError("searched again")
+
+    monkeypatch.setattr("pipeline.preprocess.contamination.scan.look_up", no_search)
+    changes = {"contamination_share": 0.9, "weights": {"web": 1.5}}
+    work = WorkFolder(tmp_path / "again", shards=WorkFolder(place).shards)
+    preprocess(place / "in", work, params(**{**vars(PARAMS), **changes}), executor=Local(1))
+    manifests = (verify_manifest(WorkFolder(at).out) for at in (place, tmp_path / "again"))
+    before, after = (manifest["dropped"].get("contaminated", 0) for manifest in manifests)
+    assert after < before
+
+
 def test_a_folder_may_be_named_like_a_pattern(tmp_path: Path) -> None:
     """Near duplicates, decontamination and decisions read their own files below it."""
     write_ingested(tmp_path / "ingested")
