@@ -43,7 +43,7 @@ class Collect:
 def collect(job: Collect) -> None:
     """Write them as a part of the lookup."""
     table = pl.read_parquet(job.path, glob=False)[chosen(job.rows)]
-    write_part(job.folder, *_of_both_forms(table, job.kind, job.preparation, job.n))
+    write_part(job.folder, *_of_both_forms(table, job.kind, job.preparation, job.n), of_sets=False)
 
 
 def choose(is_chosen: np.ndarray[Any, Any]) -> str:
@@ -82,7 +82,7 @@ def collect_files(path: Path, preparation: Preparation, n: int, folder: Path) ->
         records = pl.DataFrame(numbered, schema={"id": pl.String, "text": pl.String}, orient="row")
         parts.append(folder / str(len(parts)))
         parts[-1].mkdir(parents=True)
-        write_part(parts[-1], *_of_both_forms(records, DOCUMENTS, preparation, n))
+        write_part(parts[-1], *_of_both_forms(records, DOCUMENTS, preparation, n), of_sets=True)
         texts_found += len(numbered)
     if not texts_found:
         raise ValueError(

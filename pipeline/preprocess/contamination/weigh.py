@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pipeline.preprocess.contamination.lookup import read_owners, read_records
+from pipeline.preprocess.contamination.lookup import read_in_sets, read_owners, read_records
 
 COMMON = 10
-"""n-grams that more training records have are in common use and tell nothing (Brown et al. 2020, appendix C)."""
+"""n-grams that more training records have are in common use and tell nothing (Brown et al. 2020, appendix C); but not
+what one record alone of the user's evaluation sets has, which may be copied often."""
 
 
 def weigh(evaluation: Path, found: list[Path]) -> Iterator[pl.DataFrame]:
@@ -29,6 +30,7 @@ def weigh(evaluation: Path, found: list[Path]) -> Iterator[pl.DataFrame]:
         return
     shared = pl.scan_parquet(found, glob=False).group_by("ngram").len()
     common = shared.filter(pl.col("len") > COMMON).select("ngram").collect(engine="streaming")
+    common = common.filter(read_in_sets(evaluation, common["ngram"].to_numpy()) != 1)
     records = read_records(evaluation)
     lost = np.bincount(read_owners(evaluation, common["ngram"].to_numpy()), minlength=records.height)
     for path in found:

@@ -59,9 +59,12 @@ def hits_of(job: Scan) -> pl.DataFrame:
     return hits.with_columns(quoted).select("row", "id", "evaluation", "share", "ngrams", "ngram")
 
 
+@pytest.mark.parametrize("of_sets", [False, True])
 @pytest.mark.parametrize("common", [2, 10])
 @pytest.mark.parametrize("seed", range(10))
-def test_hits_against_a_search_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, common: int) -> None:
+def test_hits_against_a_search_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, common: int, of_sets: bool
+) -> None:
     monkeypatch.setattr("pipeline.preprocess.contamination.weigh.COMMON", common)
     rng = random.Random(seed)
     texts = [rng.choice([" ", ", "]).join(rng.choices("aBcDeF", k=rng.randrange(9))) for _ in range(40)]
@@ -73,17 +76,24 @@ def test_hits_against_a_search_of_all(tmp_path: Path, monkeypatch: pytest.Monkey
         return choose(np.isin(np.arange(40), rows))
 
     (tmp_path / "part").mkdir()
-    collect(Collect(tmp_path / "shard.parquet", "documents", AS_IS, chosen(held_out), N, tmp_path / "part"))
-    merge([tmp_path / "part"], tmp_path / "evaluation")
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "a.jsonl").write_text("".join(json.dumps(texts[number]) + "\n" for number in held_out))
+    if of_sets and any(texts[number].strip() for number in held_out):
+        parts = collect_files(tmp_path / "sets", AS_IS, N, tmp_path / "parts")
+    else:
+        parts = [tmp_path / "part"]
+        collect(Collect(tmp_path / "shard.parquet", "documents", AS_IS, chosen(held_out), N, *parts))
+    merge(parts, tmp_path / "evaluation")
     job = Scan(
         tmp_path / "shard.parquet", "documents", AS_IS, chosen(train), tmp_path / "evaluation", N, tmp_path / "found"
     )
     owner: dict[str, str] = {}
     for number in sorted(held_out, key=lambda number: len(set(grams(texts[number])))):
         for gram in grams(texts[number]):
-            owner.setdefault(gram, f"id{number}")
+            owner.setdefault(gram, f"a.jsonl:{held_out.index(number) + 1}" if of_sets else f"id{number}")
     used = Counter(gram for number in train for gram in set(grams(texts[number])) if gram in owner)
-    rare = {gram for gram in owner if used[gram] <= common}
+    held = Counter(gram for number in held_out for gram in set(grams(texts[number])))
+    rare = {gram for gram in owner if used[gram] <= common or (of_sets and held[gram] == 1)}
     owned = Counter(owner[gram] for gram in rare)
     expected = []
     for number in train:
@@ -226,7 +236,7 @@ def test_merged_range_by_range(
         hashes, rows = rng.choice(values, size), rng.integers(9, size=size)
         parts.append(tmp_path / str(number))
         parts[-1].mkdir()
-        write_part(parts[-1], pl.Series([f"{number}:{row}" for row in range(9)]), hashes, rows)
+        write_part(parts[-1], pl.Series([f"{number}:{row}" for row in range(9)]), hashes, rows, of_sets=False)
         for value, row in zip(hashes.tolist(), rows.tolist(), strict=True):
             has.setdefault(f"{number}:{row}", set()).add(value)
     for name in sorted(has, key=lambda name: len(has[name])):  # of as many, that of the first part and row

@@ -1,5 +1,6 @@
 """Preprocess as a whole: nothing is lost, nothing leaks, and the bytes depend on the input alone."""
 
+import json
 import random
 import shutil
 from collections.abc import Iterator
@@ -259,19 +260,23 @@ def test_what_every_conversation_says_contaminates_none_but_a_copied_answer_does
     source.mkdir()
     answers = [" ".join(f"w{rng.randrange(10**6)}" for _ in range(30)) for _ in range(60)]
     rows = []
-    for number, answer in enumerate([*answers, f"{answers[0]} and more"]):
+    (tmp_path / "set.jsonl").write_text(json.dumps({"question": "What?", "answer": answers[0]}))
+    copies = [f"{answers[0]} and more {number}" for number in range(12)]  # more than what is in common use
+    for number, answer in enumerate([*answers, *copies]):
         turns = [("system", system), ("user", f"question {number}"), ("assistant", answer)]
-        split = "test" if number < 3 else None
+        split = "test" if 0 < number < 4 else "validation" if 4 <= number < 8 else None
         messages = [{"role": role, "content": content} for role, content in turns]
         rows.append((f"c:{number}", "input", f"g{number}", split, messages))
     table = pl.DataFrame(rows, schema=columns("conversations", split=True), orient="row")
     write_table(table, source / "conversations-00000.parquet")
     write_manifest(source, {"conversations-00000.parquet": len(rows)}, {})
-    given = params(max_chars=10**6, contamination_words=13, contamination_share=0.2, test_fraction=0.0)
+    given = params(max_chars=10**6, contamination_words=13, contamination_share=0.2)
+    given.evaluation_sets = str(tmp_path / "set.jsonl")
     preprocess(source, WorkFolder(tmp_path), given, executor=Local(1))
     dropped = pl.read_parquet(WorkFolder(tmp_path).out / "dropped.parquet")
-    assert dropped.select("id", "reason", "detail").rows() == [("c:60", "contaminated", "c:0")]
-    assert pl.read_parquet(WorkFolder(tmp_path).out / "contamination.parquet")["id"].to_list() == ["c:60"]
+    names = ["c:0", *(f"c:{number}" for number in range(60, 72))]
+    assert dropped.select("id", "reason", "detail").rows() == [(name, "contaminated", "set.jsonl:1") for name in names]
+    assert pl.read_parquet(WorkFolder(tmp_path).out / "contamination.parquet")["id"].to_list() == names
 
 
 @pytest.mark.parametrize("contamination_words", [0, 3])
