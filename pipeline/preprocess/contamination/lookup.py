@@ -34,7 +34,7 @@ are merged, how many of them are put down to it."""
 _TYPES = {HASHES: "<u8", OWNERS: "<u4", IN_SETS: "u1", COUNTS: "<u4"}
 
 AT_A_TIME = 1 << 22
-"""n-grams of a range, if they are spread evenly; merging takes some 60 bytes for each."""
+"""n-grams of a range, if they are spread evenly; merging takes some 90 bytes for each."""
 
 
 def write_part(folder: Path, ids: pl.Series, hashes: U64, owners: Ints, *, of_sets: bool) -> None:
@@ -130,7 +130,7 @@ def _put_down(hashes: U64, owners: Any, counts: Any, in_sets: Any) -> tuple[U64,
     is_first = np.ones(len(hashes), dtype=bool)
     is_first[1:] = hashes[1:] != hashes[:-1]
     starts = np.flatnonzero(is_first)
-    sums = np.add.reduceat(in_sets[order].astype(np.int64), starts) if len(starts) else starts
+    sums = np.add.reduceat(in_sets[order], starts, dtype=np.int64) if len(starts) else starts
     return hashes[starts], owners[order[starts]], np.minimum(sums, 2).astype(np.uint8)
 
 
