@@ -93,10 +93,12 @@ class IngestParams:
     bad_records: BadRecords
 
     def __post_init__(self) -> None:
-        if "://" in self.source:
+        is_address = "://" in self.source
+        if is_address or (any(letter in self.source for letter in "*?[") and not os.path.exists(self.source)):
             raise ValueError(
-                f"source is the address {self.source!r}, where DVC would see no change: name a folder, and in a file "
-                f"sources.yaml in it write `NAME: {{path: {self.source!r}}}`; then run `python -m pipeline.sources`"
+                f"source is {'the address' if is_address else 'the pattern'} {self.source!r}, where DVC would see no "
+                f"change: run `python -m pipeline.sources FOLDER {shlex.quote(self.source)}`, which writes a "
+                "sources.yaml into a folder of your choice and pins what lies outside of it; then name the folder here"
             )
         if os.path.basename(self.source) == "sources.yaml":
             raise ValueError("source is a sources.yaml: name its folder, so that DVC sees what else lies in it")
@@ -123,6 +125,7 @@ class PreprocessParams:
     validation_fraction: float
     test_fraction: float
     contamination_words: int
+    contamination_share: float
     evaluation_sets: str
     weights: dict[str, float]
     temperature: float
@@ -138,6 +141,7 @@ class PreprocessParams:
         for name in ("near_words", "near_bands", "near_rows"):
             _require(self, name, getattr(self, name) >= 1, "must be at least 1")
         _require(self, "contamination_words", self.contamination_words >= 0, "must be at least 0 (0: off)")
+        _require(self, "contamination_share", 0 <= self.contamination_share <= 1, "must be from 0 to 1")
         _require_path(self, "evaluation_sets")
         for source, weight in self.weights.items():
             if not (0 <= weight < math.inf):

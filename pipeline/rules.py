@@ -78,10 +78,18 @@ _CODE = (
     Rule("code_encoded_data", "longest_encoded_run", 1024),
 )
 
-RULES: dict[str, tuple[Rule, ...]] = {"gopher": _GOPHER, "c4": _C4, "fineweb": _FINEWEB, "code": _CODE}
+NONE = "none"
+"""The preset without rules, which stands alone."""
+
+RULES: dict[str, tuple[Rule, ...]] = {"gopher": _GOPHER, "c4": _C4, "fineweb": _FINEWEB, "code": _CODE, NONE: ()}
 """By preset, in the order in which a text is judged: the first rule that it breaks is the reason."""
 
 PRESETS = tuple(RULES)
+
+
+def with_rules(presets: Sequence[str]) -> tuple[str, ...]:
+    """Those of the presets that have rules."""
+    return tuple(preset for preset in presets if RULES[preset])
 
 
 def select_rules(presets: Sequence[str], thresholds: Mapping[str, float]) -> list[Rule]:
@@ -92,20 +100,27 @@ def select_rules(presets: Sequence[str], thresholds: Mapping[str, float]) -> lis
         thresholds: rule name -> threshold, for rules of these presets.
 
     Raises:
-        ValueError: an unknown or repeated preset, or a threshold that no chosen rule has; says which.
+        ValueError: no preset, an unknown or repeated one, or another beside `none`; or a threshold that no chosen rule
+            has; says which.
     """
+    if not presets:
+        raise ValueError(
+            f"quality must name a preset: [{NONE}] for no rules, or any of {', '.join(with_rules(PRESETS))}"
+        )
     for preset in presets:
         if preset not in RULES:
-            raise ValueError(f"quality must name presets of {', '.join(PRESETS)}; {preset!r} is none")
+            raise ValueError(f"quality must name presets of {', '.join(PRESETS)}; there is no {preset!r}")
         if list(presets).count(preset) > 1:
             raise ValueError(f"quality names {preset} twice")
+    if NONE in presets and len(presets) > 1:
+        raise ValueError(f"quality names {NONE} beside {', '.join(with_rules(presets))}: {NONE} must stand alone")
     chosen = [rule for preset, rules in RULES.items() if preset in presets for rule in rules]
     known = {rule.name for rule in chosen}
     for name, threshold in thresholds.items():
         if name not in known:
             near = difflib.get_close_matches(name, sorted(known), n=1)
             hint = f"did you mean {near[0]}?" if near else f"theirs are: {', '.join(sorted(known))}"
-            hint = hint if known else "quality is empty"
+            hint = hint if known else f"quality is [{NONE}]"
             raise ValueError(f"thresholds.{name}: no rule of the presets in quality has this name; {hint}")
         if math.isnan(threshold):
             raise ValueError(f"thresholds.{name} must be a number; it is {threshold!r}")

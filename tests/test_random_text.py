@@ -71,7 +71,7 @@ def test_random_text_goes_all_the_way(tmp_path: Path, seed: int) -> None:
     clean = work["preprocess"].out
     counts = verify_manifest(clean)
     assert counts["records_in"] == sum(verify_manifest(work["ingest"].out)["records"].values()) == 78
-    assert counts["records_out"] > 40
+    assert counts["records_out"] + counts["dropped"].get("contaminated", 0) > 40
     assert 78 + sum(counts["repeated"].values()) == counts["records_out"] + sum(counts["dropped"].values())
     tokenize(clean, work["tokenize"], replace(PARAMS.tokenize, **TOKENIZE), checkpoint="embedded", executor=Local(1))
     tokens = work["tokenize"].out

@@ -26,7 +26,7 @@ def main() -> None:
     with executor_for(launch, jobs=shards, module="pipeline.preprocess.annotate") as executor:  # as the stage does
         from pipeline.preprocess.run import preprocess
 
-        chosen = replace(params.preprocess, near_duplicates=kind == "near")
+        chosen = replace(params.preprocess, near_duplicates=kind == "near", contamination_words=0)
         preprocess(Path(source), WorkFolder(Path(work)), chosen, executor=executor)
 
 

@@ -49,7 +49,7 @@ def _merging(ngrams: int, folder: Path) -> Callable[[], object]:
     part = folder / f"part-{ngrams}"
     part.mkdir()
     hashes = np.random.default_rng(0).integers(0, 1 << 64, ngrams, dtype=np.uint64)
-    write_part(part, pl.Series(["evaluation"]), hashes, np.zeros(ngrams, dtype=np.int64))
+    write_part(part, pl.Series(["evaluation"]), hashes, np.zeros(ngrams, dtype=np.int64), of_sets=False)
     return lambda: merge([part], folder / f"merged-{ngrams}")
 
 

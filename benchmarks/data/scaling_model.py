@@ -5,7 +5,8 @@
 Bytes on disk follow from the layout (docs/scaling.md) and are predicted without a measurement, but for the rows of the
 annotations. CPU time is a constant and a rate per MB, fitted to the two smallest sizes; the other three are the check.
 Peaks are of anonymous memory: a constant and a rate per record of those read at a time, fitted likewise, and a range.
-What more ranges cost is measured apart (scaling_opens.py), and what more records do to the peaks (scaling_peaks.py).
+Decontamination is off. What more ranges cost is measured apart (scaling_opens.py), and what more records do to the
+peaks (scaling_peaks.py).
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ from pipeline.preprocess.runs import ENTRY, RANGE_BYTES, ranges_for
 from pipeline.shards import Local
 from pipeline.work import WorkFolder
 
-BESIDE = {"parent": 8, "first": 8, "sizes": 8, "has_fixed": 1, "kinds": 1, "hashes": 8, "splits": 1}
+BESIDE = {
+    **{"parent": 8, "first": 8, "sizes": 8, "has_fixed": 1, "kinds": 1},
+    **{"sources": 2, "hashes": 8, "splits": 1},
+}
 """What the ledger has beside COLUMNS while it is decided, bytes of a record: of components, and of the draw."""
 MASKS = {"tying": 1, "distinct": 1, "is-cause": 1}
 """And of who takes part, and for whose sake others are dropped."""
@@ -128,7 +132,7 @@ def main() -> None:
     parser.add_argument("--stage", nargs=2, metavar=("SOURCE", "WORK"), help="run the stage alone")
     args = parser.parse_args()
     if args.stage:
-        params = replace(load_params().preprocess, near_duplicates=True)
+        params = replace(load_params().preprocess, near_duplicates=True, contamination_words=0)
         with peak_memory() as memory:
             preprocess(Path(args.stage[0]), WorkFolder(Path(args.stage[1])), params, executor=Local(1))
         print(memory.peak_mb)

@@ -15,7 +15,7 @@ from pipeline.ingest.shard import QUARANTINE, ShardJob, ShardReport, write_shard
 from pipeline.params import EMBEDDED, IngestParams
 from pipeline.shards import Executor, Kept, run_shards, write_manifest
 from pipeline.shards.tables import KINDS, columns, describe, join_tables, shard_file
-from pipeline.sources import find_files
+from pipeline.sources import find_files, read_weights
 from pipeline.sources.pins import changed_pins
 from pipeline.work import WorkFolder, link_or_copy, publish_directory
 
@@ -52,7 +52,7 @@ def ingest(work: WorkFolder, params: IngestParams, *, executor: Executor) -> dic
         for index, part in enumerate(pack(pieces, shard_bytes))
     ]
     reports = run(write_shards, jobs, "read")
-    facts = _facts(reports)
+    facts = _facts(reports) | {"weights": {} if params.source == EMBEDDED else read_weights(Path(params.source))}
     if not any(facts["records"].values()):
         put_aside = f"; {facts['records_in']} are in quarantine: {facts['quarantined']}" if facts["quarantined"] else ""
         raise ValueError(f"ingest.source: {params.source} holds no records{put_aside}")

@@ -6,7 +6,7 @@ those before it leave. What is decided of a shard is written to a table of its o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,11 +57,15 @@ class Decisions:
 def decide(
     shards: Sequence[Annotate],
     annotated: Sequence[Annotated],
+    weights: Mapping[str, float],
     work: WorkFolder,
     params: PreprocessParams,
     executor: Executor,
 ) -> Decisions:
     """Decide over all records of the annotated shards.
+
+    Args:
+        weights: of sources, by name, which those of `params` come before.
 
     Raises:
         ValueError: a wanted split would be empty, an unknown source has a weight, an evaluation set is malformed.
@@ -81,7 +85,7 @@ def decide(
     ties, clusters = tie(ledger, pairs, tying, near=params.near_duplicates)
     assign_splits(ledger, ties, tying, params)
     hits = find_hits(ledger, shards, work, params, executor)
-    mixtures = mix_sources(ledger, sources, params)
+    mixtures = mix_sources(ledger, sources, weights, params)
     require_splits(ledger, params)
     tables = _write_tables(ledger, shards, hits, work.scratch / "decisions")
     return Decisions(ledger, sources, tables, clusters, hits, mixtures)
@@ -158,7 +162,8 @@ def _codes(values: pl.Series, known: Sequence[str], null: int = 0) -> np.ndarray
 def _write_tables(ledger: Ledger, shards: Sequence[Annotate], hits: pl.DataFrame, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     causes = Causes(ledger, shards)
-    evaluations = hits.group_by("row", maintain_order=True).first().select("row", evaluation="evaluation")
+    worst = hits.sort("share", descending=True, maintain_order=True).group_by("row", maintain_order=True).first()
+    evaluations = worst.select("row", evaluation="evaluation")
     reasons, splits = pl.Series([None, *ledger.reasons[1:]], dtype=pl.String), pl.Series([*SPLIT_CODES, None])
     paths: list[Path] = []
     for run in runs_of_shards(shards, ledger):

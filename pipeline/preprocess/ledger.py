@@ -1,6 +1,6 @@
 """What is known and decided of each record, by its number: columns of fixed width in memory-mapped files.
 
-A record's number is its place in the order of the shards. 40 bytes a record, and 38 more for components, the draw of
+A record's number is its place in the order of the shards. 40 bytes a record, and 40 more for components, the draw of
 the splits and who takes part (`Ledger.make`); what of it is in memory is the operating system's choice.
 """
 
@@ -16,6 +16,8 @@ from pipeline import mapped
 
 SPLIT_CODES = ("test", "validation", "train")
 """Splits by code, in the order of precedence: of duplicates, the one with the lowest stays."""
+
+TRAIN = SPLIT_CODES.index("train")
 
 FREE = len(SPLIT_CODES)
 """The code of a record whose split the user's files do not fix."""

@@ -21,9 +21,8 @@ import numpy as np
 
 from pipeline.preprocess.components import I64
 from pipeline.preprocess.hashes import mix
-from pipeline.preprocess.ledger import Ledger
+from pipeline.preprocess.ledger import TRAIN, Ledger
 from pipeline.preprocess.lowest import Lowest
-from pipeline.preprocess.splitting import TRAIN
 from pipeline.shards.tables import KINDS
 from pipeline.splitmix import U64
 
@@ -44,8 +43,13 @@ class Mixture:
     characters_out: int
 
 
-def mix_sources(ledger: Ledger, sources: Sequence[str], params: PreprocessParams) -> list[Mixture]:
+def mix_sources(
+    ledger: Ledger, sources: Sequence[str], weights: Mapping[str, float], params: PreprocessParams
+) -> list[Mixture]:
     """Drop and repeat training records, of each kind apart, so that the sources have their shares.
+
+    Args:
+        weights: what sources.yaml says of them; `params.weights` comes before it, source by source.
 
     Raises:
         ValueError: a weight is for an unknown source, or all training text weighs 0.
@@ -53,14 +57,17 @@ def mix_sources(ledger: Ledger, sources: Sequence[str], params: PreprocessParams
     for name in params.weights:
         if name not in sources:
             raise ValueError(f"preprocess.weights.{name}: there is no such source; there are {', '.join(sources)}")
+    weights = {**weights, **params.weights}
     sizes = _training_characters(ledger, sources)
-    weighty = {kind for kind, own in sizes.items() if any(params.weights.get(name, 1.0) for name in own)}
+    weighty = {kind for kind, own in sizes.items() if any(weights.get(name, 1.0) for name in own)}
     if not weighty and (names := sorted({name for own in sizes.values() for name in own})):
-        raise ValueError(f"preprocess.weights: nothing is left to train on: {', '.join(names)} weigh 0")
+        raise ValueError(
+            f"preprocess.weights (or sources.yaml): nothing is left to train on: {', '.join(names)} weigh 0"
+        )
     mixtures = []
     for place, kind in enumerate(KINDS):
         if kind in weighty:
-            mixtures += _mix_kind(ledger, place, sources, sizes[kind], params)
+            mixtures += _mix_kind(ledger, place, sources, sizes[kind], weights, params)
         elif sizes[kind]:
             for rows in ledger.blocks():
                 _repeat(ledger, rows[(ledger["reason"][rows] == 0) & (ledger["kind"][rows] == place)], 0)
@@ -81,10 +88,15 @@ def _training_characters(ledger: Ledger, sources: Sequence[str]) -> dict[str, di
 
 
 def _mix_kind(
-    ledger: Ledger, place: int, sources: Sequence[str], sizes: Mapping[str, int], params: PreprocessParams
+    ledger: Ledger,
+    place: int,
+    sources: Sequence[str],
+    sizes: Mapping[str, int],
+    weights: Mapping[str, float],
+    params: PreprocessParams,
 ) -> list[Mixture]:
     """Mix the sources of the kind at `place` of KINDS. What is written once as it is takes no memory."""
-    wanted, total = shares(sizes, params.weights, params.temperature), sum(sizes.values())
+    wanted, total = shares(sizes, weights, params.temperature), sum(sizes.values())
     mixtures = []
     for name, size in sizes.items():
         times, written = min(round(wanted[name] / size * total, _DIGITS), params.max_repeats), size

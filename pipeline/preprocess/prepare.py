@@ -21,6 +21,7 @@ class Preparation:
     """The parameters that change texts."""
 
     quality: tuple[str, ...]
+    """The presets that have rules."""
     pii: tuple[str, ...]
 
 

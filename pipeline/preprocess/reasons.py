@@ -9,6 +9,7 @@ import polars as pl
 
 from pipeline.preprocess.cleaning import judge
 from pipeline.preprocess.quality import decide
+from pipeline.rules import with_rules
 from pipeline.shards.tables import DOCUMENTS
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def own_reasons(records: pl.DataFrame, kind: str, params: PreprocessParams) -> p
     verdicts = [judge(records, kind, params.min_chars, params.max_chars)]
     if kind == DOCUMENTS and params.languages:
         verdicts.append(_judge_language(records, params.languages, params.min_language_score))
-    if kind == DOCUMENTS and params.quality:
+    if kind == DOCUMENTS and with_rules(params.quality):
         verdicts.append(decide(records, params.quality, params.thresholds))
     chosen = verdicts[0]
     for verdict in verdicts[1:]:

@@ -19,6 +19,7 @@ from pipeline.preprocess.near.minhash import MinHash
 from pipeline.preprocess.prepare import Preparation
 from pipeline.preprocess.statistics import statistics, write_statistics
 from pipeline.preprocess.write import DROPPED, FileFigures, Write, write_shard
+from pipeline.rules import with_rules
 from pipeline.shards import Executor, Kept, run_shards, shard_names, verify_manifest, write_manifest
 from pipeline.shards.tables import KINDS, columns, describe, join_tables, write_table
 from pipeline.work import WorkFolder, link_or_copy, publish_directory
@@ -40,10 +41,11 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, exec
     Raises:
         ValueError: `source` is incomplete, a wanted split would be empty, or a parameter does not fit the data.
     """
-    shards = _shards(source, work, params)
+    manifest = verify_manifest(source)
+    shards = _shards(source, manifest, work, params)
     kept = Kept.of(work)
     annotated = run_shards(annotate, shards, title="preprocess: annotate", executor=executor, kept=kept)
-    decisions = decide(shards, annotated, work, params, executor)
+    decisions = decide(shards, annotated, manifest.get("weights", {}), work, params, executor)
     jobs = [
         Write(shard.path, shard.kind, shard.preparation, table, work.scratch / "shards" / shard.path.stem)
         for shard, table in zip(shards, decisions.tables, strict=True)
@@ -70,11 +72,11 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, exec
     return _summary(facts)
 
 
-def _shards(source: Path, work: WorkFolder, params: PreprocessParams) -> list[Annotate]:
+def _shards(source: Path, manifest: dict[str, Any], work: WorkFolder, params: PreprocessParams) -> list[Annotate]:
     near = MinHash(params.near_words, params.near_bands, params.near_rows) if params.near_duplicates else None
-    preparation = Preparation(tuple(params.quality), tuple(params.pii))
+    preparation = Preparation(with_rules(params.quality), tuple(params.pii))
     model = None if params.language_model == EMBEDDED else Path(params.language_model)
-    paths = [source / name for name in shard_names(verify_manifest(source))]
+    paths = [source / name for name in shard_names(manifest)]
     return [
         Annotate(path, path.name.partition("-")[0], preparation, model, near, work.scratch / "annotated" / path.stem)
         for path in paths

@@ -1,30 +1,24 @@
-"""Which split each record belongs to. No group stands on both sides, nor do groups that share a duplicate."""
+"""Which split each record belongs to. No group stands on both sides, nor do groups that share a duplicate.
+
+What is drawn from together, strata.py says.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import mapped
 from pipeline.preprocess.components import I64
 from pipeline.preprocess.hashes import mix
 from pipeline.preprocess.ledger import CONTAMINATED, FREE, SPLIT_CODES, Ledger
-from pipeline.preprocess.lowest import Lowest
+from pipeline.preprocess.strata import Own, draw, fraction_of
 from pipeline.shards.tables import KINDS, SPLITS
-from pipeline.splitmix import U64
 
 if TYPE_CHECKING:
     from pipeline.params import PreprocessParams
 
 GROUP_OF_HELD_OUT = "group_of_held_out"
-HELD_OUT = ("test", "validation")
-TRAIN = SPLIT_CODES.index("train")
-
-Own = dict[str, set[str]]
-"""By kind, the splits that the user has files for."""
 
 
 def assign_splits(ledger: Ledger, ties: I64, tying: np.ndarray[Any, Any], params: PreprocessParams) -> None:
@@ -32,8 +26,8 @@ def assign_splits(ledger: Ledger, ties: I64, tying: np.ndarray[Any, Any], params
 
     Tied records go as one. What the user's files fix stays as it is. Of the rest, a record tied to one that the
     user holds out is dropped (`group_of_held_out`). All others are drawn by the hashes of their groups, apart for
-    each combination of kinds, so that each kind has its share; kinds for which the user has a test (or
-    validation) split of their own have none drawn. The order of the records plays no part.
+    each combination of kinds and source (of several, the first by name), so that each has its share; kinds for which
+    the user has a test (or validation) split of their own have none drawn. The order of the records plays no part.
 
     Args:
         ledger: `split`, and `reason` of those that are lost, are written.
@@ -41,7 +35,8 @@ def assign_splits(ledger: Ledger, ties: I64, tying: np.ndarray[Any, Any], params
         tying: which records' groups count in the draw: all that were not dropped before duplicates were.
     """
     has_fixed, kinds, hashes = ledger.make("has_fixed", "?"), ledger.make("kinds", "u1"), ledger.make("hashes", "u8")
-    hashes[:] = np.iinfo(np.uint64).max
+    sources = ledger.make("sources", "u2")
+    hashes[:], sources[:] = np.iinfo(np.uint64).max, np.iinfo(np.uint16).max
     for rows in ledger.blocks():
         ledger["split"][rows] = ledger["fixed"][rows]
         has_fixed[ties[_staying(ledger, rows, fixed=True)]] = True
@@ -51,12 +46,13 @@ def assign_splits(ledger: Ledger, ties: I64, tying: np.ndarray[Any, Any], params
         ledger.drop(free[is_torn], GROUP_OF_HELD_OUT)
         drawn, named = free[~is_torn], rows[tying[rows]]
         np.bitwise_or.at(kinds, ties[drawn], np.left_shift(1, ledger["kind"][drawn]).astype(np.uint8))
+        np.minimum.at(sources, ties[drawn], ledger["source"][drawn])
         np.minimum.at(hashes, ties[named], ledger["group_hash"][named])
     seed = mix(np.full(1, params.seed, dtype=np.uint64))
     for rows in ledger.blocks():
         hashes[rows] = mix(hashes[rows] ^ seed)
     splits = ledger.make("splits", "u1")
-    draw(kinds, hashes, splits, own_splits(ledger), params)
+    draw(kinds, sources, hashes, splits, own_splits(ledger), params)
     for rows in ledger.blocks():
         drawn = _staying(ledger, rows, fixed=False)
         ledger["split"][drawn] = splits[ties[drawn]]
@@ -65,60 +61,6 @@ def assign_splits(ledger: Ledger, ties: I64, tying: np.ndarray[Any, Any], params
 def _staying(ledger: Ledger, rows: I64, *, fixed: bool) -> I64:
     """Those of the records that stay whose split the user's files fix, or do not."""
     return rows[(ledger["reason"][rows] == 0) & ((ledger["fixed"][rows] != FREE) == fixed)]
-
-
-def draw(
-    kinds: np.ndarray[Any, Any],
-    hashes: np.ndarray[Any, Any],
-    splits: np.ndarray[Any, Any],
-    own: Own,
-    params: PreprocessParams,
-) -> None:
-    """Write a split for each tie.
-
-    Args:
-        kinds: (n,) the kinds of records each tie has, a bit for each place in KINDS; 0: there is no such tie. Ties
-            with the same kinds are drawn from together: in the order of their hashes the first are test, the next
-            validation, the rest train, at least one each where there are as many.
-        hashes: (n,)
-        splits: (n,) is written.
-    """
-    totals = np.zeros(1 << len(KINDS), dtype=np.int64)
-    for block in mapped.blocks(len(kinds)):
-        totals += np.bincount(kinds[block], minlength=len(totals))
-        splits[block] = TRAIN
-    for stratum in range(1, 1 << len(KINDS)):
-        total = int(totals[stratum])
-        names = [kind for place, kind in enumerate(KINDS) if stratum >> place & 1]
-        counts: list[int] = []
-        for split in HELD_OUT:
-            wanted = 0 if all(split in own[kind] for kind in names) else _share(_fraction(params, split), total)
-            counts.append(max(0, min(wanted, total - 1 - sum(counts))))  # one at least is for train
-        if any(counts):
-            _hold_out(kinds, hashes, splits, stratum, counts)
-
-
-def _hold_out(
-    kinds: np.ndarray[Any, Any],
-    hashes: np.ndarray[Any, Any],
-    splits: np.ndarray[Any, Any],
-    stratum: int,
-    counts: list[int],
-) -> None:
-    """Give the ties of the stratum with the lowest hashes to the splits of HELD_OUT, so many to each."""
-
-    def ties() -> Iterator[tuple[I64, U64]]:
-        for block in mapped.blocks(len(kinds)):
-            found = block.start + np.flatnonzero(kinds[block] == stratum)
-            yield found, hashes[found]
-
-    def one_each() -> Iterator[tuple[U64, I64]]:
-        return ((own, np.ones_like(found)) for found, own in ties())
-
-    first = [Lowest(one_each, count) for count in np.cumsum(counts).tolist()]
-    for found, own in ties():
-        for split, lowest in reversed(list(zip(HELD_OUT, first, strict=True))):
-            splits[found[lowest.take(own, np.ones_like(found))]] = SPLIT_CODES.index(split)
 
 
 def own_splits(ledger: Ledger) -> Own:
@@ -169,19 +111,11 @@ def _groups(ledger: Ledger, kind: int) -> int:
     return len(groups)
 
 
-def _share(fraction: float, count: int) -> int:
-    return math.ceil(round(fraction * count, 6))  # 0.07 * 100 is a little more than 7
-
-
-def _fraction(params: PreprocessParams, split: str) -> float:
-    return {"test": params.test_fraction, "validation": params.validation_fraction}[split]
-
-
 def _contaminated(lost: int, params: PreprocessParams) -> str:
     return (
         f"{lost} of its records are dropped as {CONTAMINATED}, for {params.contamination_words} words in a row that "
-        "they share with held-out records or preprocess.evaluation_sets; raise preprocess.contamination_words, set it "
-        "to 0, or add records"
+        "they share with held-out records or preprocess.evaluation_sets; raise preprocess.contamination_words or "
+        "contamination_share, or add records"
     )
 
 
@@ -191,7 +125,7 @@ def _remedy(ledger: Ledger, kind: int, split: str, own: Own, params: PreprocessP
             "all of your own are dropped, or in groups or with contents of another of your splits; "
             "data/README.md says how records are kept apart"
         )
-    if split != "train" and _fraction(params, split) == 0:
+    if split != "train" and fraction_of(params, split) == 0:
         return f"raise preprocess.{split}_fraction above 0, or bring a {split} file of your own"
     return (
         f"{_groups(ledger, kind)} groups of them are kept, of which what you hold out takes its share first; "

@@ -13,15 +13,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.sources.catalog import CATALOG, Source, read_catalog
+from pipeline.sources.catalog import CATALOG, INPUT, Source, read_catalog
 from pipeline.sources.files import EMPTY, File
 from pipeline.sources.patterns import matches, name_below, split_pattern
 from pipeline.sources.pins import LOCK, Pins, make_pin, read_pins
 from pipeline.sources.remote import HOW_TO_PIN, find_objects, in_store, is_uri, without_file_scheme
 from pipeline.sources.walking import Found, look, walk
-
-INPUT = "input"
-"""The name of the one source where there is no sources.yaml."""
 
 NOT_DATA = {"README.md", CATALOG, LOCK}
 """At the top of a folder."""

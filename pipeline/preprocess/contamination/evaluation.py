@@ -43,7 +43,7 @@ class Collect:
 def collect(job: Collect) -> None:
     """Write them as a part of the lookup."""
     table = pl.read_parquet(job.path, glob=False)[chosen(job.rows)]
-    write_part(job.folder, table["id"], *_of_both_forms(table, job.kind, job.preparation, job.n))
+    write_part(job.folder, *_of_both_forms(table, job.kind, job.preparation, job.n), of_sets=False)
 
 
 def choose(is_chosen: np.ndarray[Any, Any]) -> str:
@@ -82,7 +82,7 @@ def collect_files(path: Path, preparation: Preparation, n: int, folder: Path) ->
         records = pl.DataFrame(numbered, schema={"id": pl.String, "text": pl.String}, orient="row")
         parts.append(folder / str(len(parts)))
         parts[-1].mkdir(parents=True)
-        write_part(parts[-1], records["id"], *_of_both_forms(records, DOCUMENTS, preparation, n))
+        write_part(parts[-1], *_of_both_forms(records, DOCUMENTS, preparation, n), of_sets=True)
         texts_found += len(numbered)
     if not texts_found:
         raise ValueError(
@@ -92,17 +92,21 @@ def collect_files(path: Path, preparation: Preparation, n: int, folder: Path) ->
     return parts
 
 
-def _of_both_forms(table: pl.DataFrame, kind: str, preparation: Preparation, n: int) -> tuple[U64, Ints]:
+def _of_both_forms(table: pl.DataFrame, kind: str, preparation: Preparation, n: int) -> tuple[pl.Series, U64, Ints]:
     """The n-grams of records in the form that training documents have and in that of conversations: the same, unless a
-    quality preset rewrites documents. Beside each, the row that has it."""
+    quality preset rewrites documents. The ids of the forms, the n-grams, and the form that has each.
+
+    Each form is looked for as a record of its own, so that whoever has all of one has all of it.
+    """
     as_conversations = replace(preparation, quality=())
     forms = [whole_texts(prepare_table(table, kind, as_conversations)[0], kind)]
     if rewrites(preparation.quality):
         documents = table.select("id", text=whole_texts(table, kind))
         forms.append(prepare_table(documents, DOCUMENTS, preparation)[0]["text"])
     hashes, offsets = zip(*(ngram_hashes(texts, n, whole=False) for texts in forms), strict=True)
-    owners = [np.repeat(np.arange(table.height), np.diff(ends)) for ends in offsets]
-    return np.concatenate(hashes), np.concatenate(owners)
+    lengths = np.concatenate([np.diff(ends) for ends in offsets])
+    ids = pl.concat([table["id"]] * len(forms))
+    return ids, np.concatenate(hashes), np.repeat(np.arange(len(lengths)), lengths)
 
 
 def _texts(file: Path) -> Iterator[str]:

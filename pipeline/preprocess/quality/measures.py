@@ -37,7 +37,7 @@ def measure(texts: pl.Series, presets: Sequence[str]) -> pl.DataFrame:
 
     Args:
         texts: String without nulls, cleaned and rewritten.
-        presets: names in `pipeline.rules.PRESETS`; none gives a table without columns.
+        presets: names in `pipeline.rules.PRESETS` that have rules.
 
     Returns:
         Int64 counts and Float64 shares, null where a share has no whole (a text without lines, words, ...).

@@ -68,7 +68,9 @@ def make(case: dict, device: torch.device) -> tuple[dict[str, Tensor], dict]:
 
 
 def check(case: dict, device: torch.device) -> None:
-    """Errors are at most those of a few roundings to the precision of the inputs."""
+    """Errors are at most those of a few roundings to the precision of the inputs, or twice those of torch in it: what
+    sums over all positions lose has no bound by their size, where they cancel.
+    """
     inputs, options = make(case, device)
 
     def run(backend: str, tensors: dict[str, Tensor]) -> list[Tensor]:
@@ -90,7 +92,11 @@ def check(case: dict, device: torch.device) -> None:
             dropped = math.exp(-20) * inputs["dt"].abs().max().item() * case["headdim"] * case["dstate"]
             floor = dropped if name == "A" else 1e-7
         difference, scale = (mine - truth).abs().max().item(), truth.abs().max().item()
-        assert difference <= 2 * rounding * scale + floor, f"{name}: {difference:.1e} of {scale:.1e}"
+        most = 2 * rounding * scale + floor
+        if difference > most and name in ("A", "dt_bias"):
+            by_torch = run("torch", inputs)[names.index(name)]
+            most = max(most, 2 * (by_torch - truth).abs().max().item())
+        assert difference <= most, f"{name}: {difference:.1e} of {scale:.1e}"
 
 
 @pytest.mark.parametrize("case", COVERING, ids=label)

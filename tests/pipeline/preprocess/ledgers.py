@@ -15,7 +15,7 @@ from pipeline.preprocess.ledger import FREE, SPLIT_CODES, Ledger
 from pipeline.shards.tables import KINDS
 
 Rows = list[dict[str, Any]]
-"""Records: `id`, `kind`, `group`, `split`, `reason`, `detail`, `key` and, optionally, `characters`."""
+"""Records: `id`, `kind`, `group`, `split`, `reason`, `detail`, `key`, and optionally `source` and `characters`."""
 
 SHARD = 7
 """Records of a shard."""
@@ -26,6 +26,7 @@ def make_ledger(folder: Path, rows: Rows) -> Ledger:
     ledger = Ledger(folder, list(range(0, len(rows), SHARD)), len(rows))
     for number, row in enumerate(rows):
         ledger["kind"][number] = KINDS.index(row["kind"])
+        ledger["source"][number] = row.get("source", 0)
         ledger["fixed"][number] = SPLIT_CODES.index(row["split"]) if row["split"] else FREE
         ledger["reason"][number] = ledger.code(row["reason"] or "none")
         ledger["characters"][number] = row.get("characters", 1)

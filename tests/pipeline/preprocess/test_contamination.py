@@ -12,8 +12,18 @@ import pytest
 
 from pipeline.preprocess.contamination import lookup
 from pipeline.preprocess.contamination.evaluation import Collect, choose, collect, collect_files
-from pipeline.preprocess.contamination.lookup import HASHES, OWNERS, RECORDS, look_up, merge, write_part
-from pipeline.preprocess.contamination.scan import Scan, scan
+from pipeline.preprocess.contamination.lookup import (
+    HASHES,
+    OWNERS,
+    RECORDS,
+    look_up,
+    merge,
+    read_owners,
+    read_records,
+    write_part,
+)
+from pipeline.preprocess.contamination.scan import FOUND, Quote, Scan, quote, scan
+from pipeline.preprocess.contamination.weigh import weigh
 from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
 from pipeline.shards.tables import columns, write_table
 
@@ -40,8 +50,22 @@ def owners(parts: list[Path]) -> Counter[str]:
     return found
 
 
+def hits_of(job: Scan) -> pl.DataFrame:
+    """`row`, `id`, `evaluation`, `share`, `ngrams` and `ngram` of the hits of one shard."""
+    job.folder.mkdir()
+    scan(job)
+    (hits,) = weigh(job.evaluation, [job.folder / FOUND])
+    quoted = quote(Quote(job.path, job.kind, job.preparation, hits.select("row", "place"), job.n))
+    return hits.with_columns(quoted).select("row", "id", "evaluation", "share", "ngrams", "ngram")
+
+
+@pytest.mark.parametrize("of_sets", [False, True])
+@pytest.mark.parametrize("common", [2, 10])
 @pytest.mark.parametrize("seed", range(10))
-def test_hits_against_a_search_of_all(tmp_path: Path, seed: int) -> None:
+def test_hits_against_a_search_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, common: int, of_sets: bool
+) -> None:
+    monkeypatch.setattr("pipeline.preprocess.contamination.weigh.COMMON", common)
     rng = random.Random(seed)
     texts = [rng.choice([" ", ", "]).join(rng.choices("aBcDeF", k=rng.randrange(9))) for _ in range(40)]
     write_shard(tmp_path / "shard.parquet", texts)
@@ -52,20 +76,33 @@ def test_hits_against_a_search_of_all(tmp_path: Path, seed: int) -> None:
         return choose(np.isin(np.arange(40), rows))
 
     (tmp_path / "part").mkdir()
-    collect(Collect(tmp_path / "shard.parquet", "documents", AS_IS, chosen(held_out), N, tmp_path / "part"))
-    merge([tmp_path / "part"], tmp_path / "evaluation")
-    hits = scan(Scan(tmp_path / "shard.parquet", "documents", AS_IS, chosen(train), tmp_path / "evaluation", N))
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "a.jsonl").write_text("".join(json.dumps(texts[number]) + "\n" for number in held_out))
+    if of_sets and any(texts[number].strip() for number in held_out):
+        parts = collect_files(tmp_path / "sets", AS_IS, N, tmp_path / "parts")
+    else:
+        parts = [tmp_path / "part"]
+        collect(Collect(tmp_path / "shard.parquet", "documents", AS_IS, chosen(held_out), N, *parts))
+    merge(parts, tmp_path / "evaluation")
+    job = Scan(
+        tmp_path / "shard.parquet", "documents", AS_IS, chosen(train), tmp_path / "evaluation", N, tmp_path / "found"
+    )
     owner: dict[str, str] = {}
-    for number in held_out:
+    for number in sorted(held_out, key=lambda number: len(set(grams(texts[number])))):
         for gram in grams(texts[number]):
-            owner.setdefault(gram, f"id{number}")
+            owner.setdefault(gram, f"a.jsonl:{held_out.index(number) + 1}" if of_sets else f"id{number}")
+    used = Counter(gram for number in train for gram in set(grams(texts[number])) if gram in owner)
+    held = Counter(gram for number in held_out for gram in set(grams(texts[number])))
+    rare = {gram for gram in owner if used[gram] <= common or (of_sets and held[gram] == 1)}
+    owned = Counter(owner[gram] for gram in rare)
     expected = []
     for number in train:
-        own = [gram for gram in grams(texts[number]) if gram in owner]
+        own = [gram for gram in grams(texts[number]) if gram in rare]
         for evaluation in sorted({owner[gram] for gram in own}):
             of_evaluation = [gram for gram in own if owner[gram] == evaluation]
-            expected.append((number, f"id{number}", evaluation, len(of_evaluation), of_evaluation[0]))
-    assert hits.rows() == expected
+            share = len(set(of_evaluation)) / owned[evaluation]
+            expected.append((number, f"id{number}", evaluation, share, len(of_evaluation), of_evaluation[0]))
+    assert hits_of(job).rows() == expected
 
 
 ACCENTED = "été garçon naïve coûté déjà"
@@ -96,7 +133,7 @@ def test_text_that_preparing_changes_is_found_by_its_own_bytes(
     else:
         file.write_bytes(text.encode() if suffix == ".txt" else json.dumps({"q": text}).encode())
     merge(collect_files(file, preparation, N, tmp_path / "parts"), tmp_path / "evaluation")
-    hits = scan(
+    hits = hits_of(
         Scan(
             tmp_path / "shard.parquet",
             kind,
@@ -104,11 +141,12 @@ def test_text_that_preparing_changes_is_found_by_its_own_bytes(
             choose(np.ones(1, dtype=bool)),
             tmp_path / "evaluation",
             N,
+            tmp_path / "found",
         )
     )
     table, _ = prepare(tmp_path / "shard.parquet", kind, preparation)
     words = len(grams(whole_texts(table, kind)[0].replace(".", " ").replace("@", " ").replace("[1]", " 1 ")))
-    assert hits.select("id", "evaluation", "ngrams").rows() == [("id0", f"{file.name}:1", words)]
+    assert hits.select("id", "evaluation", "share", "ngrams").rows() == [("id0", f"{file.name}:1", 1.0, words)]
     assert words > 0
 
 
@@ -127,11 +165,15 @@ def test_a_held_out_text_is_found_in_either_kind_of_record(tmp_path: Path, held_
     (tmp_path / "part").mkdir()
     collect(Collect(tmp_path / "held_out.parquet", held_out, c4, every, n, tmp_path / "part"))
     merge([tmp_path / "part"], tmp_path / "evaluation")
-    (hit,) = scan(Scan(tmp_path / "training.parquet", training, c4, every, tmp_path / "evaluation", n)).rows()
+    job = Scan(tmp_path / "training.parquet", training, c4, every, tmp_path / "evaluation", n, tmp_path / "found")
+    (hit,) = hits_of(job).rows()
     table, _ = prepare(tmp_path / "training.parquet", training, c4)
     words = whole_texts(table, training)[0].replace(".", " ").replace("[1]", " 1 ").split()
     in_common = len(words) - n + 1 - (training == "conversations" and held_out == "documents")  # the answer
-    assert hit[1:4] == ("training", "held_out", in_common)
+    assert hit[1:3] == ("training", "held_out")
+    assert hit[4] == in_common
+    if training == held_out or training == "conversations":
+        assert hit[3] == 1  # all of the form that it can hold
 
 
 def test_files_of_every_format(tmp_path: Path) -> None:
@@ -185,15 +227,25 @@ def test_merged_range_by_range(
     monkeypatch.setattr(lookup, "AT_A_TIME", at_a_time)
     rng = np.random.default_rng(len(sizes))
     values = np.concatenate([rng.integers(2**64, size=50, dtype=np.uint64), np.array([0, 2**63, 2**64 - 1], "u8")])
-    parts, expected = [], dict[int, str]()
+    parts, expected, has = (
+        [],
+        dict[int, str](),
+        {f"{n}:{row}": set[int]() for n in range(len(sizes)) for row in range(9)},
+    )
     for number, size in enumerate(sizes):
         hashes, rows = rng.choice(values, size), rng.integers(9, size=size)
         parts.append(tmp_path / str(number))
         parts[-1].mkdir()
-        write_part(parts[-1], pl.Series([f"{number}:{row}" for row in range(9)]), hashes, rows)
+        write_part(parts[-1], pl.Series([f"{number}:{row}" for row in range(9)]), hashes, rows, of_sets=False)
         for value, row in zip(hashes.tolist(), rows.tolist(), strict=True):
-            expected.setdefault(value, f"{number}:{row}")
+            has.setdefault(f"{number}:{row}", set()).add(value)
+    for name in sorted(has, key=lambda name: len(has[name])):  # of as many, that of the first part and row
+        for value in has[name]:
+            expected.setdefault(value, name)
     merge(parts, tmp_path / "all")
     assert np.fromfile(tmp_path / "all" / HASHES, dtype="<u8").tolist() == sorted(expected)
-    places, owner = look_up(tmp_path / "all", np.append(values, np.uint64(12345)))
+    places, ngrams = look_up(tmp_path / "all", np.append(values, np.uint64(12345)))
+    records = read_records(tmp_path / "all")
+    owner = records["evaluation"].gather(read_owners(tmp_path / "all", ngrams))
     assert dict(zip(values[places].tolist(), owner.to_list(), strict=True)) == expected
+    assert {name: count for name, count in records.iter_rows() if count} == Counter(expected.values())

@@ -28,8 +28,10 @@ def record(
     key: str = "",
     split: str | None = None,
     reason: str | None = None,
+    source: int = 0,
 ) -> dict[str, Any]:
     return {
+        "source": source,
         "id": f"id{number}",
         "kind": kind,
         "group": group or f"g{number}",
@@ -68,6 +70,7 @@ def random_records(rng: random.Random, with_own_splits: bool) -> Rows:
             key=f"key {rng.randrange(2 * size)}",
             split=rng.choice(splits),
             reason=rng.choice([None] * 9 + ["too_long"]),
+            source=rng.randrange(3),
         )
         for number in range(size)
     ]
@@ -179,6 +182,38 @@ def test_each_kind_has_its_share(tmp_path: Path) -> None:
     assert {row["split"] for row in decided if row["kind"] == "conversations"} == set(SPLITS)
 
 
+def by_source(decided: Rows, rows: Rows) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = defaultdict(list)
+    for row, result in zip(rows, decided, strict=True):
+        found[row["source"]].append(result["split"])
+    return found
+
+
+def test_each_source_has_its_share_whatever_others_there_are(tmp_path: Path) -> None:
+    rows = [record(number, source=2 * (number < 40)) for number in range(240)]
+    decided = decide(tmp_path, rows, params(validation=0.05, test=0.1))
+    found = by_source(decided, rows)
+    assert [found[0].count(split) for split in SPLITS] == [170, 10, 20]
+    assert [found[2].count(split) for split in SPLITS] == [34, 2, 4]
+    more = [*rows, *(record(number, source=1) for number in range(240, 400)), record(400, source=3)]
+    assert decide(tmp_path, more, params(validation=0.05, test=0.1))[:240] == decided
+
+
+def test_small_sources_have_their_share_together_and_keep_some_to_train_on(tmp_path: Path) -> None:
+    """Each of them by itself could give 0 of its 3 records or 1, and not 10%."""
+    rows = [record(number, source=number // 3) for number in range(150)]
+    for seed in range(5):
+        found = by_source(decide(tmp_path, rows, params(seed=seed)), rows)
+        total = [split for splits in found.values() for split in splits]
+        assert [total.count(split) for split in SPLITS] == [120, 15, 15]
+        assert all("train" in splits for splits in found.values())
+
+
+def test_sources_of_one_record_can_be_held_out(tmp_path: Path) -> None:
+    rows = [record(number, source=number) for number in range(20)]
+    assert {row["split"] for row in decide(tmp_path, rows, params())} == set(SPLITS)
+
+
 def test_own_splits_are_not_added_to(tmp_path: Path) -> None:
     rows = [record(number) for number in range(20)] + [record(20, split="test")]
     splits = [row["split"] for row in decide(tmp_path, rows, params())]
@@ -222,7 +257,7 @@ def test_a_split_that_contamination_empties_is_told_so(tmp_path: Path) -> None:
     message = (
         r"no conversations are left for the split train: 7 of its records are dropped as contaminated, for 13 words"
     )
-    with pytest.raises(ValueError, match=message + r".*; raise preprocess\.contamination_words"):
+    with pytest.raises(ValueError, match=message + r".*; raise preprocess\.contamination_words or contamination_share"):
         require_splits(ledger, wanted)
 
 

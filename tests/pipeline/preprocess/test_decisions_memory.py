@@ -42,7 +42,7 @@ def test_it_does_not_grow_with_the_records(tmp_path: Path, monkeypatch: pytest.M
             flatten(parent)
             cluster_sizes(ledger, parent, tying)
             assign_splits(ledger, parent, tying, params)
-            mix_sources(ledger, ["a", "b"], params)
+            mix_sources(ledger, ["a", "b"], {}, params)
             require_splits(ledger, params)
 
         peaks.append(peak_of(decide))

@@ -43,7 +43,7 @@ def test_copies_come_as_near_as_whole_records_can(tmp_path: Path, monkeypatch: p
             draws[order],
         )
         ledger["split"][:] = SPLIT_CODES.index("train")
-        mixtures = mix_sources(ledger, list("ab"), params(weights={"a": weight, "b": 1.0}, max_repeats=1000))
+        mixtures = mix_sources(ledger, list("ab"), {}, params(weights={"a": weight, "b": 1.0}, max_repeats=1000))
         for source, mixture in enumerate(mixtures):
             own = np.asarray(ledger["source"]) == source
             times = mixture.wanted_share * characters.sum() / mixture.characters_in
@@ -74,9 +74,17 @@ def params(**changes: Any) -> Any:
     return SimpleNamespace(**{"weights": {}, "temperature": 1.0, "max_repeats": 4, "seed": 0, **changes})
 
 
+def test_params_come_before_the_weights_of_the_sources(tmp_path: Path) -> None:
+    """Source by source; one that sources.yaml names and that has no records left is nobody's mistake."""
+    given = {"a": 3.0, "b": 5.0, "gone": 2.0}
+    wanted = mix_sources(make_ledger(tmp_path / "1"), list("abc"), {}, params(weights={"a": 3.0, "b": 0.5}))
+    assert mix_sources(make_ledger(tmp_path / "2"), list("abc"), given, params(weights={"b": 0.5})) == wanted
+    assert mix_sources(make_ledger(tmp_path / "3"), list("abc"), given, params()) != wanted
+
+
 def test_the_default_changes_nothing(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path)
-    mix_sources(ledger, list("abc"), params())
+    mix_sources(ledger, list("abc"), {}, params())
     assert set(ledger["copies"].tolist()) == {1}
     assert ledger.stays("staying").all()
 
@@ -87,7 +95,7 @@ def test_training_text_takes_the_wanted_shares_and_nothing_else_is_touched(
 ) -> None:
     monkeypatch.setattr("pipeline.mapped.BLOCK", block)
     ledger = make_ledger(tmp_path)
-    mixtures = mix_sources(ledger, list("abc"), params(weights={"a": 3.0, "c": 0.5}))
+    mixtures = mix_sources(ledger, list("abc"), {}, params(weights={"a": 3.0, "c": 0.5}))
     is_train = np.asarray(ledger["split"]) == SPLIT_CODES.index("train")
     assert ledger.stays("staying")[~is_train].all()
     assert set(ledger["copies"][~is_train].tolist()) == {1}
@@ -106,7 +114,7 @@ def test_training_text_takes_the_wanted_shares_and_nothing_else_is_touched(
 
 def test_a_source_is_not_repeated_beyond_the_bound(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path)
-    mixtures = mix_sources(ledger, list("abc"), params(weights={"a": 1e6}, max_repeats=2))
+    mixtures = mix_sources(ledger, list("abc"), {}, params(weights={"a": 1e6}, max_repeats=2))
     assert ledger["copies"].max() == 2
     assert [m.characters_out / m.characters_in for m in mixtures if m.source == "a"] == [2, 2]
 
@@ -117,7 +125,7 @@ def test_a_source_with_a_weight_that_comes_out_as_none_is_told(
     ledger = Ledger(tmp_path, [0], 3)
     ledger["source"][:], ledger["split"][:], ledger["characters"][:] = [0, 1, 1], SPLIT_CODES.index("train"), 1000
     ledger["draw"][:] = mix(np.arange(3, dtype=np.uint64))
-    small = mix_sources(ledger, list("ab"), params(weights={"a": 0.2}))[0]
+    small = mix_sources(ledger, list("ab"), {}, params(weights={"a": 0.2}))[0]
     assert (small.source, small.characters_out) == ("a", 0)  # 0.27 of 1,000 characters are nearer to none than to all
     warned = capsys.readouterr().err
     assert "preprocess.weights: nothing of source a (documents) is left to train on: 0.27 of its 1,000" in warned
@@ -129,7 +137,7 @@ def test_a_kind_whose_sources_all_weigh_0_is_left_out_whole(tmp_path: Path) -> N
     is_conversation = np.asarray(ledger["kind"]) == 1
     ledger["source"][is_conversation] = 2
     ledger["source"][~is_conversation] %= 2
-    mixtures = mix_sources(ledger, list("abc"), params(weights={"c": 0.0}))
+    mixtures = mix_sources(ledger, list("abc"), {}, params(weights={"c": 0.0}))
     assert np.array_equal(ledger.stays("staying"), ~is_conversation)
     assert np.array_equal(ledger["copies"], (~is_conversation).astype(int))
     assert {ledger.reasons[code] for code in ledger["reason"][is_conversation]} == {"mixed_out"}
@@ -143,10 +151,12 @@ def test_a_kind_whose_sources_all_weigh_0_is_left_out_whole(tmp_path: Path) -> N
 def test_when_all_that_is_there_weighs_0_the_error_names_it(tmp_path: Path) -> None:
     ledger = make_ledger(tmp_path)
     ledger["source"][:] %= 2
-    with pytest.raises(ValueError, match=r"preprocess\.weights: nothing is left to train on: a, b weigh 0$"):
-        mix_sources(ledger, list("abc"), params(weights={"a": 0.0, "b": 0.0}))
+    with pytest.raises(
+        ValueError, match=r"preprocess\.weights \(or sources\.yaml\): nothing is left to train on: a, b weigh 0$"
+    ):
+        mix_sources(ledger, list("abc"), {}, params(weights={"a": 0.0, "b": 0.0}))
 
 
 def test_an_unknown_source_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"preprocess\.weights\.d: there is no such source; there are a, b, c"):
-        mix_sources(make_ledger(tmp_path), list("abc"), params(weights={"d": 1.0}))
+        mix_sources(make_ledger(tmp_path), list("abc"), {}, params(weights={"d": 1.0}))

@@ -1,5 +1,6 @@
 """Preprocess as a whole: nothing is lost, nothing leaks, and the bytes depend on the input alone."""
 
+import json
 import random
 import shutil
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ MAIN = Path(__file__).parents[3] / "pipeline/preprocess/__main__.py"
 PARAMS: Any = SimpleNamespace(
     min_chars=3,
     max_chars=40,
-    quality=[],
+    quality=["none"],
     thresholds={},
     pii=[],
     language_model="embedded",
@@ -36,6 +37,7 @@ PARAMS: Any = SimpleNamespace(
     validation_fraction=0.2,
     test_fraction=0.2,
     contamination_words=0,
+    contamination_share=0.0,
     evaluation_sets="embedded",
     weights={},
     temperature=1.0,
@@ -234,6 +236,47 @@ def test_damaged_work_is_named_and_done_again(tmp_path: Path, capfd: pytest.Capt
     assert warnings.count("done again") == 2
     assert (work.out / "manifest.json").read_bytes() == before
     verify_manifest(work.out)
+
+
+def test_rules_of_quality_leave_conversations_as_they_are(tmp_path: Path) -> None:
+    source, written = write_ingested(tmp_path / "in"), {}
+    for name, quality in (("none", ["none"]), ("all", ["gopher", "c4", "fineweb", "code"])):
+        work = WorkFolder(tmp_path / name)
+        preprocess(source, work, params(quality=quality), executor=Local(1))
+        dropped = pl.read_parquet(work.out / "dropped.parquet").filter(pl.col("kind") == "conversations")["reason"]
+        written[name] = (
+            dropped.to_list(),
+            read_clean(work.out).filter(pl.col("kind") == "conversations")["id"].to_list(),
+        )
+    assert sum(map(len, written["none"])) == 200
+    assert sorted(written["all"][1]) == sorted(written["none"][1])
+    assert sorted(written["all"][0]) == sorted(written["none"][0])
+
+
+def test_what_every_conversation_says_contaminates_none_but_a_copied_answer_does(tmp_path: Path) -> None:
+    """As params.yaml has it: 13 words, a share of 0.2."""
+    rng = random.Random(0)
+    source, system = tmp_path / "in", " ".join(f"always{number}" for number in range(40))
+    source.mkdir()
+    answers = [" ".join(f"w{rng.randrange(10**6)}" for _ in range(30)) for _ in range(60)]
+    rows = []
+    (tmp_path / "set.jsonl").write_text(json.dumps({"question": "What?", "answer": answers[0]}))
+    copies = [f"{answers[0]} and more {number}" for number in range(12)]  # more than what is in common use
+    for number, answer in enumerate([*answers, *copies]):
+        turns = [("system", system), ("user", f"question {number}"), ("assistant", answer)]
+        split = "test" if 0 < number < 4 else "validation" if 4 <= number < 8 else None
+        messages = [{"role": role, "content": content} for role, content in turns]
+        rows.append((f"c:{number}", "input", f"g{number}", split, messages))
+    table = pl.DataFrame(rows, schema=columns("conversations", split=True), orient="row")
+    write_table(table, source / "conversations-00000.parquet")
+    write_manifest(source, {"conversations-00000.parquet": len(rows)}, {})
+    given = params(max_chars=10**6, contamination_words=13, contamination_share=0.2)
+    given.evaluation_sets = str(tmp_path / "set.jsonl")
+    preprocess(source, WorkFolder(tmp_path), given, executor=Local(1))
+    dropped = pl.read_parquet(WorkFolder(tmp_path).out / "dropped.parquet")
+    names = ["c:0", *(f"c:{number}" for number in range(60, 72))]
+    assert dropped.select("id", "reason", "detail").rows() == [(name, "contaminated", "set.jsonl:1") for name in names]
+    assert pl.read_parquet(WorkFolder(tmp_path).out / "contamination.parquet")["id"].to_list() == names
 
 
 @pytest.mark.parametrize("contamination_words", [0, 3])

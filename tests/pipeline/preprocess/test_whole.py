@@ -137,11 +137,26 @@ def test_no_training_record_shares_an_ngram_with_a_held_out_one(done: Any) -> No
         grams["train" if split == "train" else "held out"] |= own
     assert not grams["train"] & grams["held out"]
     hits = pl.read_parquet(WorkFolder(place).out / "contamination.parquet")
-    assert hits.columns == ["id", "evaluation", "ngrams", "ngram"]
-    for name, evaluation, count, ngram in hits.iter_rows():
+    assert hits.columns == ["id", "evaluation", "share", "ngrams", "ngram"]
+    for name, evaluation, share, count, ngram in hits.iter_rows():
         assert ngram in given[name][1]
         assert ngram in given[evaluation][1]
+        assert 0 < share <= 1
         assert count >= 1
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_record_is_dropped_for_its_share_of_an_evaluation_record(done: Any, tmp_path: Path, share: float) -> None:
+    place, _, _ = done
+    work = WorkFolder(tmp_path, shards=WorkFolder(place).shards)
+    changed = params(**{**vars(PARAMS), "contamination_share": share, "weights": {}})
+    preprocess(place / "in", work, changed, executor=Local(1))
+    dropped = pl.read_parquet(work.out / "dropped.parquet").filter(reason="contaminated")
+    hits, before = (pl.read_parquet(WorkFolder(at).out / "contamination.parquet") for at in (tmp_path, place))
+    assert hits.equals(before)  # what is not dropped is reported, too
+    worst = {(name, evaluation) for name, evaluation, own, *_ in hits.iter_rows() if own >= share}
+    assert {name for name, _ in worst} == set(dropped["id"]) != set(hits["id"])
+    assert set(dropped.select("id", "detail").iter_rows()) <= worst
 
 
 def test_statistics_agree_with_what_was_written(done: Any) -> None:
@@ -211,6 +226,23 @@ def test_a_changed_threshold_annotates_nothing_anew(
     clean = WorkFolder(tmp_path / "clean")
     preprocess(place / "in", clean, params(**{**vars(PARAMS), **changes}), executor=Local(1))
     assert (work.out / "manifest.json").read_bytes() == (clean.out / "manifest.json").read_bytes()
+
+
+def test_another_weight_or_share_searches_nothing_anew(
+    done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, _, _ = done
+
+    def no_search(*_: Any) -> None:
+        raise AssertionError("searched again")
+
+    monkeypatch.setattr("pipeline.preprocess.contamination.scan.look_up", no_search)
+    changes = {"contamination_share": 0.9, "weights": {"web": 1.5}}
+    work = WorkFolder(tmp_path / "again", shards=WorkFolder(place).shards)
+    preprocess(place / "in", work, params(**{**vars(PARAMS), **changes}), executor=Local(1))
+    manifests = (verify_manifest(WorkFolder(at).out) for at in (place, tmp_path / "again"))
+    before, after = (manifest["dropped"].get("contaminated", 0) for manifest in manifests)
+    assert after < before
 
 
 def test_a_folder_may_be_named_like_a_pattern(tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from pipeline.ingest import run
 from pipeline.ingest.plan import plan
+from pipeline.params import load_params
+from pipeline.preprocess.run import preprocess
 from pipeline.shards import Local
 from pipeline.sources import find_files
 from pipeline.sources.__main__ import main
@@ -17,6 +20,8 @@ from pipeline.sources.finding import pin_outside
 from pipeline.sources.pins import read_pins
 from pipeline.work import WorkFolder
 from tests.pipeline.ingest.stage import ingest, manifest, params, quarantining, rows, texts, write_jsonl
+
+ROOT = Path(__file__).parents[3]
 
 
 def catalog(folder: Path, text: str) -> None:
@@ -106,7 +111,10 @@ def test_patterns_mean_what_the_shell_means(tmp_path: Path, outside: bool) -> No
         ("web: a.jsonl", "source 'web' must have a `path`"),
         ("web: {path: []}", "source 'web': path must be a text, or a list of texts"),
         ("web: {path: [1]}", "source 'web': path must be"),
-        ("web: {path: a.jsonl, weight: 2}", "source 'web' has the unknown key weight; known are path and split"),
+        ("web: {path: a.jsonl, name: b}", "source 'web' has the unknown key name; known are path, split and weight"),
+        ("web: {path: a.jsonl, weight: -1}", "source 'web': weight must be a finite number of at least 0"),
+        ("web: {path: a.jsonl, weight: .inf}", "source 'web': weight must be a finite number"),
+        ("web: {path: a.jsonl, weight: true}", "source 'web': weight must be .* it is True"),
         ("web: {path: a.jsonl, split: train}", "source 'web': split must be validation or test, or left out"),
         ("'we b': {path: a.jsonl}", "source 'we b': a name has letters"),
         ("web: {path: b.jsonl}", "source 'web': there is no file at b.jsonl"),
@@ -302,3 +310,42 @@ def test_patterns_outside_that_end_in_a_slash_or_begin_with_a_wildcard(tmp_path:
     catalog(tmp_path / "in", f"far: {{path: '{scheme}/nowhere*/a.jsonl'}}\n")
     with pytest.raises(ValueError, match="name a folder before the first wildcard"):
         pin_outside(tmp_path / "in")
+
+
+def test_the_command_writes_what_its_paths_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("in/a.jsonl", "far/x/b.jsonl", "far/x/b.txt", "else where/'c\".jsonl"):
+        one(Path(), name, name)
+    main(["in", "in/*.jsonl", "far/**/*.jsonl", f"{tmp_path}/else where"])
+    told = capsys.readouterr().out
+    assert "in/sources.yaml: written; it is read with `ingest.source: in` in params.yaml" in told
+    assert "in/sources.lock.json: 2 files pinned" in told
+    ingest(tmp_path / "out", params(Path("in")))
+    assert {row[1:5:3] for row in rows(tmp_path / "out", "documents")} == {
+        ("input", name) for name in ("in/a.jsonl", "far/x/b.jsonl", "else where/'c\".jsonl")
+    }
+    with pytest.raises(SystemExit, match=r"in/sources.yaml is there already: name far in it yourself"):
+        main(["in", "far"])
+    main(["far", "far"])  # nothing of it lies outside
+    assert {file.name for file in find_files(Path("far"))} == {"x/b.jsonl", "x/b.txt"}
+
+
+def test_a_changed_weight_reads_nothing_anew(tmp_path: Path) -> None:
+    """Ingest hands it on in its manifest; preprocess writes the training shards of the source anew."""
+    folder, work = tmp_path / "in", WorkFolder(tmp_path / "work")
+    for name in ("web", "books"):
+        write_jsonl(folder / f"{name}.jsonl", [{"text": f"{name} {number} {'x' * 40}"} for number in range(200)])
+    outs = []
+    for weight in (1, 3):
+        catalog(folder, f"web: {{path: web.jsonl, weight: {weight}}}\nbooks: {{path: books.jsonl}}\n")
+        run.ingest(work, params(folder), executor=Local(1))
+        assert manifest(work.out)["weights"] == {"web": weight}
+        kept = {path: path.stat().st_mtime_ns for path in work.shards.glob("*/result")}
+        outs.append((kept, {file.name: file.read_bytes() for file in work.out.glob("*.parquet")}))
+    assert outs[0] == outs[1]
+    mixed = WorkFolder(tmp_path / "mixed")
+    preprocess(work.out, mixed, load_params(ROOT / "params.yaml").preprocess, executor=Local(1))
+    mixture = pl.read_csv(mixed.out / "statistics" / "mixture.csv")
+    assert mixture.sort("source")["wanted_share"].to_list() == pytest.approx([0.25, 0.75], abs=0.01)

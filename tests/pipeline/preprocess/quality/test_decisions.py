@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from pipeline.preprocess.quality import decide, measure
-from pipeline.rules import PRESETS, RULES, select_rules
+from pipeline.rules import PRESETS, RULES, select_rules, with_rules
 from tests.pipeline.preprocess.quality import oracle
 
 PASSES = {rule.measure: rule.threshold for preset in PRESETS for rule in RULES[preset] if rule.is_least}
@@ -41,14 +41,27 @@ def test_the_first_rule_that_is_broken_is_the_reason() -> None:
 def test_every_rule_has_a_measure_and_a_name_of_its_own() -> None:
     names = [rule.name for preset in PRESETS for rule in RULES[preset]]
     assert len(names) == len(set(names))
-    for preset in PRESETS:
+    for preset in with_rules(PRESETS):
         assert all(rule.name.startswith(f"{preset}_") for rule in RULES[preset])
         assert {rule.measure for rule in RULES[preset]} == set(getattr(oracle, preset)("a"))
 
 
+def test_the_preset_none_has_no_rules_and_stands_alone() -> None:
+    assert select_rules(["none"], {}) == []
+    assert with_rules(["none"]) == ()
+    with pytest.raises(ValueError, match="quality names none beside gopher, c4: none must stand alone"):
+        select_rules(["gopher", "none", "c4"], {})
+    with pytest.raises(ValueError, match=r"quality must name a preset: \[none\] for no rules, or any of gopher, c4"):
+        select_rules([], {})
+    with pytest.raises(ValueError, match=r"thresholds\.c4_few_sentences: .*quality is \[none\]"):
+        select_rules(["none"], {"c4_few_sentences": 1})
+
+
 def test_what_is_wrong_with_presets_and_thresholds_is_named() -> None:
     table = measure(pl.Series(["a"]), ["c4"])
-    with pytest.raises(ValueError, match=r"quality must name presets of gopher, c4, fineweb, code; 'c5' is none"):
+    with pytest.raises(
+        ValueError, match=r"quality must name presets of gopher, c4, fineweb, code, none; there is no 'c5'"
+    ):
         measure(pl.Series(["a"]), ["c5"])
     with pytest.raises(ValueError, match=r"thresholds\.code_long_line: .*theirs are: c4_curly_brackets"):
         decide(table, ["c4"], {"code_long_line": 1})

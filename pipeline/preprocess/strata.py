@@ -1,0 +1,147 @@
+"""The draw of the splits, so that each kind and source has its share in every split.
+
+A source that is large enough is drawn from by itself: another one that comes or goes moves none of its records. The
+language plays no part: documents alone have one, and only with a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline import mapped
+from pipeline.preprocess.components import I64
+from pipeline.preprocess.ledger import SPLIT_CODES, TRAIN
+from pipeline.preprocess.lowest import Lowest
+from pipeline.shards.tables import KINDS
+from pipeline.splitmix import U64
+
+if TYPE_CHECKING:
+    from pipeline.params import PreprocessParams
+
+HELD_OUT = ("test", "validation")
+
+Own = dict[str, set[str]]
+"""By kind, the splits that the user has files for."""
+
+_MASKS = 1 << len(KINDS)
+
+
+def draw(
+    kinds: np.ndarray[Any, Any],
+    sources: np.ndarray[Any, Any],
+    hashes: np.ndarray[Any, Any],
+    splits: np.ndarray[Any, Any],
+    own: Own,
+    params: PreprocessParams,
+) -> None:
+    """Write a split for each tie.
+
+    Ties with the same kinds and source are drawn from together if they come to one at least in each split; those of
+    smaller sources are in one draw for all of them. In the order of their hashes the first are test, the next
+    validation, the rest train, at least one each where there are as many. The last tie of each source is held out last,
+    so that a small one is not held out whole if others can be.
+
+    Args:
+        kinds: (n,) the kinds of records each tie has, a bit for each place in KINDS; 0: there is no such tie.
+        sources: (n,) the code of its source.
+        hashes: (n,)
+        splits: (n,) is written.
+    """
+    strata = Strata(kinds, sources, hashes, own, params)
+    for block in mapped.blocks(len(kinds)):
+        splits[block] = TRAIN
+    for number in np.flatnonzero(strata.counts.any(axis=0)).tolist():
+        _hold_out(strata, number, splits)
+
+
+def _hold_out(strata: Strata, number: int, splits: np.ndarray[Any, Any]) -> None:
+    """Give the first ties of a stratum to the splits of HELD_OUT, so many to each as it counts."""
+
+    def ties() -> Iterator[tuple[I64, U64]]:
+        for block in strata.blocks():
+            found = block[strata.of(block) == number]
+            yield found, strata.order(found)
+
+    def one_each() -> Iterator[tuple[U64, I64]]:
+        return ((order, np.ones_like(found)) for found, order in ties())
+
+    first = [Lowest(one_each, count) for count in np.cumsum(strata.counts[:, number]).tolist()]
+    for found, order in ties():
+        for split, lowest in reversed(list(zip(HELD_OUT, first, strict=True))):
+            splits[found[lowest.take(order, np.ones_like(found))]] = SPLIT_CODES.index(split)
+
+
+class Strata:
+    """What is drawn from together, by number, and how many ties of each are held out."""
+
+    def __init__(
+        self,
+        kinds: np.ndarray[Any, Any],
+        sources: np.ndarray[Any, Any],
+        hashes: np.ndarray[Any, Any],
+        own: Own,
+        params: PreprocessParams,
+    ) -> None:
+        self._kinds, self._sources, self._hashes = kinds, sources, hashes
+        fractions = np.zeros((len(HELD_OUT), _MASKS))
+        for mask in range(1, _MASKS):
+            names = [kind for place, kind in enumerate(KINDS) if mask >> place & 1]
+            for place, split in enumerate(HELD_OUT):
+                is_drawn = any(split not in own[kind] for kind in names)
+                fractions[place, mask] = fraction_of(params, split) if is_drawn else 0.0
+        totals: I64 = np.zeros(0, dtype=np.int64)
+        self._last: U64 = np.zeros(0, dtype=np.uint64)
+        for rows in self.blocks():
+            cells = self._cells(rows)
+            grown = max(len(totals), int(cells.max(initial=-1)) + 1)
+            totals, self._last = (
+                np.pad(totals, (0, grown - len(totals))),
+                np.pad(self._last, (0, grown - len(self._last))),
+            )
+            totals += np.bincount(cells, minlength=grown)
+            np.maximum.at(self._last, cells, hashes[rows])
+        masks: I64 = np.arange(len(totals)) % _MASKS
+        wanted = fractions[:, masks]
+        is_small = ((wanted > 0) & (wanted * totals < 1)).any(axis=0)
+        self._numbers = np.where(is_small, masks, np.arange(len(totals)) + _MASKS)
+        """Of a kind and source that is large enough its own, else one for all small sources of the kind."""
+        sizes = np.bincount(self._numbers, weights=totals, minlength=len(totals) + _MASKS).astype(np.int64)
+        self.counts = np.zeros((len(HELD_OUT), len(sizes)), dtype=np.int64)
+        """(splits, strata)"""
+        for number in np.flatnonzero(sizes).tolist():
+            size = int(sizes[number])
+            for place in range(len(HELD_OUT)):
+                most = size - 1 - int(self.counts[:place, number].sum())  # one at least is for train
+                self.counts[place, number] = max(0, min(_share(fractions[place, number % _MASKS], size), most))
+
+    def blocks(self) -> Iterator[I64]:
+        """The ties, a block at a time."""
+        for block in mapped.blocks(len(self._kinds)):
+            yield block.start + np.flatnonzero(self._kinds[block])
+
+    def of(self, ties: I64) -> I64:
+        """The stratum of each."""
+        numbers: I64 = self._numbers[self._cells(ties)]
+        return numbers
+
+    def order(self, ties: I64) -> U64:
+        """By what the ties of a stratum are drawn, the lowest first."""
+        hashes = self._hashes[ties]
+        is_last = hashes == self._last[self._cells(ties)]
+        return (hashes >> np.uint64(1)) | (is_last.astype(np.uint64) << np.uint64(63))
+
+    def _cells(self, ties: I64) -> I64:
+        return self._sources[ties].astype(np.int64) * _MASKS + self._kinds[ties]
+
+
+def _share(fraction: float, count: int) -> int:
+    return math.ceil(round(fraction * count, 6))  # 0.07 * 100 is a little more than 7
+
+
+def fraction_of(params: PreprocessParams, split: str) -> float:
+    """The share of a split that is drawn."""
+    return {"test": params.test_fraction, "validation": params.validation_fraction}[split]
