@@ -15,6 +15,7 @@ import numpy as np
 import tokenizers
 
 from pipeline.chat.fast import FastEncoder
+from pipeline.hashing import file_sha256
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 """The control tokens of a tokenizer trained here; their ids are 0 to 4."""
@@ -124,8 +125,21 @@ def load_tokenizer(path: Path) -> Tokenizer:
             that comes to nothing, or ids that differ from call to call.
     """
     file, *companions = tokenizer_files(path)
-    configs = [companion for companion in companions if companion.name == CONFIG_FILE]
     content = file.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    key = (sha256, *chain.from_iterable((companion.name, file_sha256(companion)) for companion in companions))
+    if key not in _loaded:
+        _loaded.clear()
+        _loaded[key] = _load(file, content, sha256, companions)
+    return _loaded[key]
+
+
+_loaded: dict[tuple[str, ...], Tokenizer] = {}
+"""The last one, by what its files hold: tokenize loads the one that it is given, and then its copy."""
+
+
+def _load(file: Path, content: bytes, sha256: str, companions: Sequence[Path]) -> Tokenizer:
+    configs = [companion for companion in companions if companion.name == CONFIG_FILE]
     try:
         backend = tokenizers.Tokenizer.from_buffer(content)
     except Exception as error:  # the binding raises nothing narrower
@@ -150,7 +164,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         vocab_size=1 + max(vocab.values()),
         bos_id=vocab[bos],
         eos_id=vocab[eos],
-        sha256=hashlib.sha256(content).hexdigest(),
+        sha256=sha256,
         backend=backend,
         chat_template=_chat_template(config, companions),
         names={"bos_token": bos, "eos_token": eos} if not config else _names(config),

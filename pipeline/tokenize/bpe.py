@@ -8,7 +8,6 @@ from itertools import accumulate
 from pathlib import Path
 
 import polars as pl
-import pyarrow.parquet as pq
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pipeline.chat.tokenizer import SPECIAL_TOKENS
@@ -99,6 +98,8 @@ def sample_texts(shards: Sequence[Path], sample_bytes: int) -> Iterator[str]:
 
 def _size(shard: Path) -> tuple[int, int]:
     """Its records, and about the bytes of their texts, from the footer; where texts repeat, it does not have them."""
+    import pyarrow.parquet as pq  # takes a while, which a tokenizer that is given does without
+
     footer = pq.read_metadata(shard)
     groups = [footer.row_group(group) for group in range(footer.num_row_groups)]
     columns = [group.column(place) for group in groups for place in range(group.num_columns)]

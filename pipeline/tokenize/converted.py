@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer
 
+ENCODING_FILE = "encoding.json"
+"""Beside tiktoken's ranks: what they lack."""
+
 
 @dataclass(frozen=True)
 class Converted:

@@ -25,13 +25,12 @@ from pipeline.chat.tokenizer import (
     copy_tokenizer,
     load_tokenizer,
 )
-from pipeline.tokenize import from_sentencepiece, from_tiktoken
 from pipeline.tokenize.converted import AWKWARD, Converted
 
 PROOF_BYTES = 10**6
 """Of the training text, that a conversion is proven with."""
 
-READERS = {".model": from_sentencepiece.read, ".tiktoken": from_tiktoken.read}
+SENTENCEPIECE, TIKTOKEN = ".model", ".tiktoken"
 
 
 def foreign_file(path: Path) -> Path | None:
@@ -41,10 +40,10 @@ def foreign_file(path: Path) -> Path | None:
         ValueError: the directory has several.
     """
     if not path.is_dir():
-        return path if path.suffix in READERS else None
+        return path if path.suffix in (SENTENCEPIECE, TIKTOKEN) else None
     if (path / TOKENIZER_FILE).is_file():
         return None
-    found = sorted(file for file in path.iterdir() if file.suffix in READERS)
+    found = sorted(file for file in path.iterdir() if file.suffix in (SENTENCEPIECE, TIKTOKEN))
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         raise ValueError(f"{path}: more than one tokenizer there: {names}; name the file")
@@ -64,7 +63,7 @@ def take_tokenizer(path: Path, directory: Path, texts: Iterable[str]) -> None:
     if file is None:
         copy_tokenizer(path, directory)
         return
-    converted = READERS[file.suffix](file)
+    converted = _convert(file)
     converted.backend.save(str(directory / TOKENIZER_FILE))
     for name in (CONFIG_FILE, CHAT_TEMPLATE_FILE):
         if (beside := file.with_name(name)).is_file():
@@ -73,6 +72,15 @@ def take_tokenizer(path: Path, directory: Path, texts: Iterable[str]) -> None:
         config = {"tokenizer_class": "PreTrainedTokenizerFast", **converted.names}
         (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     prove(converted, directory, chain(AWKWARD, texts), file)
+
+
+def _convert(file: Path) -> Converted:
+    """By the library of the format, which takes a while to import."""
+    if file.suffix == SENTENCEPIECE:
+        from pipeline.tokenize.from_sentencepiece import read
+    else:
+        from pipeline.tokenize.from_tiktoken import read
+    return read(file)
 
 
 def prove(converted: Converted, directory: Path, texts: Iterable[str], file: Path) -> None:

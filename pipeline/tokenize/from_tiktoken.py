@@ -11,9 +11,7 @@ from typing import NamedTuple
 import tiktoken
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from pipeline.tokenize.converted import Converted
-
-ENCODING_FILE = "encoding.json"
+from pipeline.tokenize.converted import ENCODING_FILE, Converted
 
 _GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CL100K = (

@@ -17,12 +17,12 @@ from pipeline.shards import Executor, Kept, Local, run_shards, verify_manifest, 
 from pipeline.shards.tables import CONVERSATIONS, DOCUMENTS, KINDS, SPLITS
 from pipeline.tokenize.bpe import BYTES_PER_TOKEN, sample_texts, train_bpe
 from pipeline.tokenize.choice import given_tokenizer
+from pipeline.tokenize.converted import ENCODING_FILE
 from pipeline.tokenize.encode import load_encoder
 from pipeline.tokenize.encoded import join_encoded
 from pipeline.tokenize.encoding import encode_shards, encoded_at, get_ready, packer
 from pipeline.tokenize.foreign import PROOF_BYTES, take_tokenizer
 from pipeline.tokenize.formats import ROW_FILES
-from pipeline.tokenize.from_tiktoken import ENCODING_FILE
 from pipeline.tokenize.pack import pack
 from pipeline.tokenize.statistics import SOURCES, by_source
 from pipeline.work import WorkFolder, link_tree, publish_directory, remove

@@ -70,10 +70,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _remove_leftovers(target: Path) -> None:
-    import psutil  # takes a while, which worker processes do without
-
     prefix = f".{target.name}.tmp-"
     for leftover in target.parent.glob(f"{prefix}*"):
+        import psutil  # takes a while, and there is mostly nothing left
+
         pid = int(leftover.name.removeprefix(prefix).removesuffix("-old"))
         if pid == os.getpid() or not psutil.pid_exists(pid):
             remove(leftover)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from pipeline.shards.executors.base import J, R
 from pipeline.shards.executors.cores import cores
-from pipeline.shards.executors.processes import Processes
+
+if TYPE_CHECKING:
+    from pipeline.shards.executors.processes import Processes
 
 
 class Local:
@@ -37,8 +40,7 @@ class Local:
     def start(self, jobs: int, module: str) -> None:
         """See `Executor`: start the processes that the run needs, and have them import the module."""
         if self._workers > 1 and jobs > 1:
-            self._processes = self._processes or Processes(self._workers)
-            self._processes.start(min(self._workers, jobs), module)
+            self._get_processes().start(min(self._workers, jobs), module)
 
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
         """See `Executor`. The shards that a worker died over are done again one at a time, once."""
@@ -56,14 +58,14 @@ class Local:
         while left:
             try:
                 yield from spread(list(left), at_once)
-            except BrokenProcessPool:
+            except BrokenExecutor:
                 suspects = list(left)[:at_once]  # the pool does not say which one it was
                 print("warning: a worker process died; going on with one shard at a time", file=sys.stderr)
                 for index in suspects:
                     name = left[index].name
                     try:
                         yield from spread([index], 1)
-                    except BrokenProcessPool:
+                    except BrokenExecutor:
                         raise RuntimeError(
                             f"shard {name}: the process that works on it died, also with no other beside it, most "
                             "likely for lack of memory: make the shards smaller (ingest.shard_mb)"
@@ -72,12 +74,17 @@ class Local:
     def _in_processes(
         self, function: Callable[[J], R], jobs: dict[int, J], at_once: int
     ) -> Generator[tuple[int, R], None, None]:
-        self._processes = self._processes or Processes(self._workers)
         try:
-            yield from self._processes.run(function, jobs, at_once=at_once)
+            yield from self._get_processes().run(function, jobs, at_once=at_once)
         except BaseException:  # GeneratorExit, too: they may be at work on what nobody waits for
             self._end()
             raise
+
+    def _get_processes(self) -> Processes:
+        from pipeline.shards.executors.processes import Processes  # takes a while, which few shards do without
+
+        self._processes = self._processes or Processes(self._workers)
+        return self._processes
 
     def _end(self) -> None:
         if self._processes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import threading
@@ -72,7 +71,6 @@ def _start(lifeline: Connection, free_cores: SimpleQueue[int] | None) -> None:
     """Prepare a spawned process, before anything of the job is imported."""
     if free_cores:
         stay_on(free_cores.get())
-    gc.set_threshold(100_000)  # to look through what is imported, again and again, takes a sixth of its time
     os.environ |= {"POLARS_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # the caller has a process for each core
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's, who then closes the lifeline
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()

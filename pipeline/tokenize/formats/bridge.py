@@ -10,31 +10,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.rows import RESPONSE, Sequences
 from pipeline.tokenize.formats.parquet import lists
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 PACKED = "packed.idx.parquet"
 ROW_GROUP = 500
-
-SCHEMA = pa.schema(
-    [("input_ids", pa.list_(pa.int32())), ("loss_mask", pa.list_(pa.int8())), ("seq_start_id", pa.list_(pa.int32()))]
-)
 
 
 @contextmanager
 def write_bridge(directory: Path, vocab_size: int) -> Iterator[Callable[[Sequences, np.ndarray], None]]:
     """The format "megatron-bridge"."""
-    with pq.ParquetWriter(directory / PACKED, SCHEMA, compression="zstd", write_statistics=False) as writer:
-        waiting = SCHEMA.empty_table()
+    import pyarrow as pa  # takes a while, which who does not want the format does without
+    import pyarrow.parquet as pq
+
+    lists_of = {"input_ids": pa.int32(), "loss_mask": pa.int8(), "seq_start_id": pa.int32()}
+    schema = pa.schema([(name, pa.list_(dtype)) for name, dtype in lists_of.items()])
+    with pq.ParquetWriter(directory / PACKED, schema, compression="zstd", write_statistics=False) as writer:
+        waiting = schema.empty_table()
 
         def add(sequences: Sequences, counts: np.ndarray) -> None:
             nonlocal waiting
-            waiting = pa.concat_tables([waiting, _table(sequences, counts)])
+            waiting = pa.concat_tables([waiting, _table(sequences, counts, schema)])
             whole = len(waiting) - len(waiting) % ROW_GROUP
             if whole:
                 writer.write_table(waiting[:whole].combine_chunks(), row_group_size=ROW_GROUP)
@@ -45,7 +48,9 @@ def write_bridge(directory: Path, vocab_size: int) -> Iterator[Callable[[Sequenc
             writer.write_table(waiting.combine_chunks())
 
 
-def _table(sequences: Sequences, counts: np.ndarray) -> pa.Table:
+def _table(sequences: Sequences, counts: np.ndarray, schema: pa.Schema) -> pa.Table:
+    import pyarrow as pa
+
     keep = sequences.lengths > 1
     kept_tokens = np.repeat(keep, sequences.lengths)
     row_of = np.repeat(np.arange(len(counts)), counts)[keep]
@@ -59,5 +64,5 @@ def _table(sequences: Sequences, counts: np.ndarray) -> pa.Table:
             lists(rows, np.append(learned[1:], False), pa.int8()),
             lists(np.bincount(row_of, minlength=len(counts)), starts, pa.int32()),
         ],
-        schema=SCHEMA,
+        schema=schema,
     )

@@ -173,3 +173,12 @@ def test_errors(file: Path, tmp_path: Path) -> None:
         config.write_text(text)
         with pytest.raises(ValueError, match=rf"tokenizer_config\.json: .*{problem}"):
             load_tokenizer(bad)
+
+
+def test_what_is_loaded_again_is_what_the_files_hold_now(file: Path, tmp_path: Path) -> None:
+    copy_tokenizer(file, tmp_path)
+    loaded = load_tokenizer(file)
+    assert load_tokenizer(tmp_path) is loaded, "equal files are loaded once"
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    assert load_tokenizer(tmp_path).chat_template == "{{ messages }}"
+    assert load_tokenizer(file).chat_template is None
