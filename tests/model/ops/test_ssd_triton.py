@@ -110,8 +110,9 @@ def test_the_full_grid(case: dict, device: torch.device) -> None:
     check(case, device)
 
 
-def test_runs_are_bitwise_the_same(device: torch.device) -> None:
-    case = {"dtype": torch.bfloat16, "length": "segments", "groups": 2, "dstate": 16, "headdim": 32} | {
+@pytest.mark.parametrize(("headdim", "dstate"), [(32, 16), (64, 128)], ids=["small", "preset"])
+def test_runs_are_bitwise_the_same(headdim: int, dstate: int, device: torch.device) -> None:
+    case = {"dtype": torch.bfloat16, "length": "segments", "groups": 2, "dstate": dstate, "headdim": headdim} | {
         "packed": True,
         "options": "all",
     }
