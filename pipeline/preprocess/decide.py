@@ -20,7 +20,7 @@ from pipeline.preprocess.components import I64, flatten, unite
 from pipeline.preprocess.contamination.find import find_hits
 from pipeline.preprocess.duplicates import cluster_sizes, deduplicate
 from pipeline.preprocess.hashes import string_hashes
-from pipeline.preprocess.ledger import CONTAMINATED, FREE, SPLIT_CODES, Ledger
+from pipeline.preprocess.ledger import CONTAMINATED, FREE, MOST_SOURCES, SPLIT_CODES, Ledger
 from pipeline.preprocess.mixing import MIXED_OUT, Mixture, mix_sources
 from pipeline.preprocess.reasons import own_reasons
 from pipeline.preprocess.records import read_records, runs_of_shards
@@ -71,6 +71,10 @@ def decide(
         ValueError: a wanted split would be empty, an unknown source has a weight, an evaluation set is malformed.
     """
     sources = sorted({source for shard in annotated for source in shard.sources})
+    if len(sources) > MOST_SOURCES:
+        raise ValueError(
+            f"{len(sources):,} sources, and at most {MOST_SOURCES:,} can be told apart: name several as one"
+        )
     ledger = _enter(shards, annotated, sources, work.scratch / "ledger", params)
 
     def pairs(file: str, taking_part: np.ndarray[Any, Any]) -> list[Path]:

@@ -23,7 +23,10 @@ FREE = len(SPLIT_CODES)
 """The code of a record whose split the user's files do not fix."""
 
 CONTAMINATED = "contaminated"
-"""The reason of records that share an n-gram with an evaluation set."""
+"""The reason of records that share enough n-grams with an evaluation record."""
+
+MOST_SOURCES = 2**16 - 1
+"""That `source` has codes for, and one for none."""
 
 COLUMNS = {
     "kind": "u1",

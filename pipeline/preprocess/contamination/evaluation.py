@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
-from pipeline.preprocess.contamination.lookup import write_part
+from pipeline.preprocess.contamination.lookup import count_short, write_part
 from pipeline.preprocess.ngrams import ngram_hashes
 from pipeline.preprocess.prepare import Preparation, prepare_table, whole_texts
 from pipeline.preprocess.quality import rewrites
@@ -70,7 +71,7 @@ def collect_files(path: Path, preparation: Preparation, n: int, folder: Path) ->
     else:
         found = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
         files = {name: found[name] for name in sorted(found) if not name.rpartition("/")[2].startswith(".")}
-    parts, texts_found = list[Path](), 0
+    parts, texts_found, short = list[Path](), 0, 0
     for name, file in files.items():
         if file.suffix not in SUFFIXES:
             if name == "README.md":
@@ -83,11 +84,17 @@ def collect_files(path: Path, preparation: Preparation, n: int, folder: Path) ->
         parts.append(folder / str(len(parts)))
         parts[-1].mkdir(parents=True)
         write_part(parts[-1], *_of_both_forms(records, DOCUMENTS, preparation, n), of_sets=True)
-        texts_found += len(numbered)
+        texts_found, short = texts_found + len(numbered), short + count_short(parts[-1])
     if not texts_found:
         raise ValueError(
             f"preprocess.evaluation_sets: {path}: there is no text in it; bring files of {', '.join(SUFFIXES)}, "
             "or set it to embedded"
+        )
+    if short:
+        print(
+            f"warning: preprocess.evaluation_sets: {path}: {short} of {texts_found} texts have fewer words than "
+            f"preprocess.contamination_words ({n}), and nothing is looked for of them; lower it to look for them",
+            file=sys.stderr,
         )
     return parts
 

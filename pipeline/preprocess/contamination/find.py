@@ -65,7 +65,7 @@ def find_hits(
     ]
     run_shards(scan, scans, title="preprocess: decontaminate", executor=executor, kept=kept)
     hits = _quoted(
-        ledger, shards, scans, list(weigh(evaluation, [job.folder / FOUND for job in scans])), executor, kept
+        ledger, shards, scans, list(weigh(evaluation, [job.folder / FOUND for job in scans], n)), executor, kept
     )
     contaminated = hits.filter(pl.col("share") >= params.contamination_share)
     ledger.drop(contaminated["row"].unique().to_numpy(), CONTAMINATED)

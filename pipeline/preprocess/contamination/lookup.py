@@ -27,11 +27,11 @@ HASHES, OWNERS, IN_SETS = "hashes.u64", "owners.u32", "in-sets.u8"
 """With an entry for each n-gram, little-endian and nothing else; the third says how many records of the user's
 evaluation sets have it, 2 for more."""
 
-COUNTS, RECORDS = "counts.u32", "records.parquet"
-"""With an entry for each record, of whose rows an owner is one: in a part, of how many n-grams it is made; where parts
-are merged, how many of them are put down to it."""
+COUNTS, OWNED, RECORDS = "counts.u32", "owned.u32", "records.parquet"
+"""With an entry for each record, of whose rows an owner is one: of how many n-grams it is made and, where parts are
+merged, how many of them are put down to it."""
 
-_TYPES = {HASHES: "<u8", OWNERS: "<u4", IN_SETS: "u1", COUNTS: "<u4"}
+_TYPES = {HASHES: "<u8", OWNERS: "<u4", IN_SETS: "u1", COUNTS: "<u4", OWNED: "<u4"}
 
 AT_A_TIME = 1 << 22
 """n-grams of a range, if they are spread evenly; merging takes some 90 bytes for each."""
@@ -86,11 +86,12 @@ def merge(parts: Sequence[Path], folder: Path) -> None:
             for file, values in zip(files, merged, strict=True):
                 file.write(values.tobytes())
             np.add.at(owned, merged[1], np.uint32(1))
-    owned.tofile(folder / COUNTS)
-    entries = len(_load(folder, HASHES))
-    write_manifest(
-        folder, {HASHES: entries, OWNERS: entries, IN_SETS: entries, COUNTS: len(owned), RECORDS: len(owned)}, {}
-    )
+    owned.tofile(folder / OWNED)
+    with (folder / COUNTS).open("wb") as file:
+        for part in parts:
+            file.write(_load(part, COUNTS).tobytes())
+    of_records = dict.fromkeys((COUNTS, OWNED, RECORDS), len(owned))
+    write_manifest(folder, dict.fromkeys((HASHES, OWNERS, IN_SETS), len(_load(folder, HASHES))) | of_records, {})
 
 
 def look_up(folder: Path, hashes: U64) -> tuple[Ints, Ints]:
@@ -117,9 +118,16 @@ def read_in_sets(folder: Path, ngrams: Ints) -> np.ndarray[Any, np.dtype[np.uint
 
 
 def read_records(folder: Path) -> pl.DataFrame:
-    """The records of the lookup: the id (`evaluation`), and how many n-grams are put down to each (`owned`)."""
-    owned = np.array(_load(folder, COUNTS), dtype=np.int64)
-    return pl.read_parquet(folder / RECORDS, glob=False).with_columns(owned=owned)
+    """The records of the lookup: the id (`evaluation`), how many n-grams each has (`all`), and how many are put down
+    to it (`owned`)."""
+    counts = {"all": _load(folder, COUNTS), "owned": _load(folder, OWNED)}
+    whole = {name: pl.Series(name, np.array(values, dtype=np.int64)) for name, values in counts.items()}
+    return pl.read_parquet(folder / RECORDS, glob=False).with_columns(**whole)
+
+
+def count_short(part: Path) -> int:
+    """How many records of a part have too few words for an n-gram."""
+    return int(np.count_nonzero(_load(part, COUNTS) == 0))
 
 
 def _put_down(hashes: U64, owners: Any, counts: Any, in_sets: Any) -> tuple[U64, Any, Any]:

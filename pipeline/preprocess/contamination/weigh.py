@@ -15,16 +15,19 @@ COMMON = 10
 what one record alone of the user's evaluation sets has, which may be copied often."""
 
 
-def weigh(evaluation: Path, found: list[Path]) -> Iterator[pl.DataFrame]:
+def weigh(evaluation: Path, found: list[Path], n: int) -> Iterator[pl.DataFrame]:
     """For each shard, the training records and evaluation records that share n-grams, by row and id.
 
     Args:
         evaluation: what `merge` wrote.
         found: what `scan` wrote of each shard.
+        n: words of an n-gram.
 
     Yields:
-        `row`; `evaluation`, the id; `share`, of the n-grams that are put down to it and not in common use; `ngrams`,
-        how many places of the record are one; `place`, that of the first.
+        `row`; `evaluation`, the id; `share`, of its n-grams; `ngrams`, how many places of the record are one; `place`,
+        that of the first. Where others of its n-grams are in common use, or put down to another record, the share is
+        of those that are left less `n` - 1 on either side, or 1 for all: so many there are on the seam of a common
+        system prompt and a question.
     """
     if not found:
         return
@@ -37,9 +40,15 @@ def weigh(evaluation: Path, found: list[Path]) -> Iterator[pl.DataFrame]:
         hits = pl.read_parquet(path, glob=False).join(common, on="ngram", how="anti")
         owners = read_owners(evaluation, hits["ngram"].to_numpy())
         hits = hits.with_columns(owner=owners, evaluation=records["evaluation"].gather(owners))
-        hits = hits.with_columns(of=records["owned"].gather(owners) - pl.Series(lost[owners]))
+        every, own, gone = (values.gather(owners) for values in (records["all"], records["owned"], pl.Series(lost)))
+        hits = hits.with_columns(
+            every=every, left=own - gone, rare=every - gone, has=pl.len().cast(pl.Int64).over("row", "owner")
+        )
+        beyond = pl.max_horizontal(pl.col("has") - (n - 1), 0) / pl.max_horizontal(pl.col("left") - (n - 1), 1)
+        of_left = pl.when(pl.col("has") == pl.col("rare")).then(1.0).otherwise(beyond)
+        is_all = pl.col("left") == pl.col("every")
         yield (
-            hits.with_columns(share=pl.len().over("row", "owner") / pl.col("of"))
+            hits.with_columns(share=pl.when(is_all).then(pl.col("has") / pl.col("left")).otherwise(of_left))
             .group_by("row", "evaluation")
             .agg(pl.col("share").max(), ngrams=pl.col("places").sum(), place=pl.col("place").min())
             .sort("row", "evaluation")

@@ -54,7 +54,7 @@ def hits_of(job: Scan) -> pl.DataFrame:
     """`row`, `id`, `evaluation`, `share`, `ngrams` and `ngram` of the hits of one shard."""
     job.folder.mkdir()
     scan(job)
-    (hits,) = weigh(job.evaluation, [job.folder / FOUND])
+    (hits,) = weigh(job.evaluation, [job.folder / FOUND], job.n)
     quoted = quote(Quote(job.path, job.kind, job.preparation, hits.select("row", "place"), job.n))
     return hits.with_columns(quoted).select("row", "id", "evaluation", "share", "ngrams", "ngram")
 
@@ -95,12 +95,21 @@ def test_hits_against_a_search_of_all(
     held = Counter(gram for number in held_out for gram in set(grams(texts[number])))
     rare = {gram for gram in owner if used[gram] <= common or (of_sets and held[gram] == 1)}
     owned = Counter(owner[gram] for gram in rare)
+    names = {number: f"a.jsonl:{place}" if of_sets else f"id{number}" for place, number in enumerate(held_out, start=1)}
+    every = {names[number]: len(set(grams(texts[number]))) for number in held_out}
+    common_use = Counter(owner[gram] for gram in owner if gram not in rare)
     expected = []
     for number in train:
         own = [gram for gram in grams(texts[number]) if gram in rare]
         for evaluation in sorted({owner[gram] for gram in own}):
             of_evaluation = [gram for gram in own if owner[gram] == evaluation]
-            share = len(set(of_evaluation)) / owned[evaluation]
+            has, left = len(set(of_evaluation)), owned[evaluation]
+            if left == every[evaluation]:
+                share = has / left
+            elif has == every[evaluation] - common_use[evaluation]:
+                share = 1.0
+            else:
+                share = max(0, has - (N - 1)) / max(1, left - (N - 1))
             expected.append((number, f"id{number}", evaluation, share, len(of_evaluation), of_evaluation[0]))
     assert hits_of(job).rows() == expected
 
@@ -248,4 +257,9 @@ def test_merged_range_by_range(
     records = read_records(tmp_path / "all")
     owner = records["evaluation"].gather(read_owners(tmp_path / "all", ngrams))
     assert dict(zip(values[places].tolist(), owner.to_list(), strict=True)) == expected
-    assert {name: count for name, count in records.iter_rows() if count} == Counter(expected.values())
+    assert {name: count for name, count in records.select("evaluation", "owned").iter_rows() if count} == Counter(
+        expected.values()
+    )
+    assert {name: count for name, count in records.select("evaluation", "all").iter_rows() if count} == {
+        name: len(values) for name, values in has.items() if values
+    }

@@ -279,6 +279,25 @@ def test_what_every_conversation_says_contaminates_none_but_a_copied_answer_does
     assert pl.read_parquet(WorkFolder(tmp_path).out / "contamination.parquet")["id"].to_list() == names
 
 
+def test_the_seam_of_a_common_system_prompt_contaminates_none(tmp_path: Path) -> None:
+    """Of a short conversation little is left but the n-grams that end the prompt and begin the question."""
+    source, system = tmp_path / "in", " ".join(f"always{number}" for number in range(32))
+    source.mkdir()
+    rows = []
+    for number in range(480):
+        question = " ".join(f"lead{number % 60}x{word}" for word in range(8))
+        turns = [("system", system), ("user", f"{question} w{number}"), ("assistant", f"a{number} b{number}")]
+        messages = [{"role": role, "content": content} for role, content in turns]
+        rows.append((f"c:{number}", "input", f"g{number}", None, messages))
+    table = pl.DataFrame(rows, schema=columns("conversations", split=True), orient="row")
+    write_table(table, source / "conversations-00000.parquet")
+    write_manifest(source, {"conversations-00000.parquet": len(rows)}, {})
+    given = params(max_chars=10**6, contamination_words=13, contamination_share=0.2)
+    preprocess(source, WorkFolder(tmp_path), given, executor=Local(1))
+    assert pl.read_parquet(WorkFolder(tmp_path).out / "contamination.parquet").height > 100  # reported all the same
+    assert pl.read_parquet(WorkFolder(tmp_path).out / "dropped.parquet").is_empty()
+
+
 @pytest.mark.parametrize("contamination_words", [0, 3])
 def test_when_every_record_is_dropped_the_error_says_so(tmp_path: Path, contamination_words: int) -> None:
     wanted = params(min_chars=1000, max_chars=0, contamination_words=contamination_words)

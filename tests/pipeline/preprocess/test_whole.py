@@ -141,7 +141,7 @@ def test_no_training_record_shares_an_ngram_with_a_held_out_one(done: Any) -> No
     for name, evaluation, share, count, ngram in hits.iter_rows():
         assert ngram in given[name][1]
         assert ngram in given[evaluation][1]
-        assert 0 < share <= 1
+        assert 0 <= share <= 1
         assert count >= 1
 
 
