@@ -26,7 +26,12 @@ def main(arguments: list[str] | None = None) -> None:
         folder = Path(chosen.folder or load_params().ingest.source)
         if chosen.paths:
             write_catalog(folder, chosen.paths)
-        pins = pin_outside(folder)
+        try:
+            pins = pin_outside(folder)
+        except (ValueError, OSError):
+            if chosen.paths:  # written by this command, and of no use
+                (folder / CATALOG).unlink()
+            raise
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     if chosen.paths:

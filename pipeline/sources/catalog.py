@@ -58,12 +58,15 @@ def write_catalog(folder: Path, paths: Sequence[str]) -> None:
         paths: as seen from here, paths and patterns, and URIs.
 
     Raises:
-        ValueError: there is a sources.yaml.
+        ValueError: there is a sources.yaml, or `folder` is no folder's name.
     """
+    if ":/" in str(folder) or set(str(folder)) & set("*?["):  # a URI's second slash is none in a Path
+        raise ValueError(f"{folder} is no folder: the first argument is where sources.yaml is to be")
     if (folder / CATALOG).exists():
         raise ValueError(f"{folder / CATALOG} is there already: name {', '.join(paths)} in it yourself")
     folder.mkdir(parents=True, exist_ok=True)
-    seen = [path if is_uri(path) or os.path.isabs(path) else os.path.relpath(path, folder) for path in paths]
+    real = os.path.realpath(folder)  # as what the file names is found from
+    seen = [path if is_uri(path) or os.path.isabs(path) else os.path.relpath(path, real) for path in paths]
     lines = [f"  - {json.dumps(path, ensure_ascii=False)}" for path in seen]  # JSON's texts are YAML's
     write_whole(folder / CATALOG, "\n".join([f"{INPUT}:", "  path:", *lines, ""]).encode())
 

@@ -349,3 +349,21 @@ def test_a_changed_weight_reads_nothing_anew(tmp_path: Path) -> None:
     preprocess(work.out, mixed, load_params(ROOT / "params.yaml").preprocess, executor=Local(1))
     mixture = pl.read_csv(mixed.out / "statistics" / "mixture.csv")
     assert mixture.sort("source")["wanted_share"].to_list() == pytest.approx([0.25, 0.75], abs=0.01)
+
+
+def test_a_pattern_that_matches_nothing_leaves_no_sources_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "big" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "big" / "deep")
+    with pytest.raises(SystemExit, match="rww"):
+        main(["link", "rww/*.jsonl"])
+    assert not list((tmp_path / "link").iterdir())
+    main(["link", "raw/*.jsonl"])  # through a link, where a path's own folder is another
+    assert {path.name for path in (tmp_path / "link").iterdir()} == {"sources.yaml", "sources.lock.json"}
+    for folder in ("s3://bucket/a.jsonl", "raw/*.jsonl"):
+        with pytest.raises(SystemExit, match="is no folder"):
+            main([folder, "raw/*.jsonl"])
