@@ -34,8 +34,11 @@ from pipeline.work import WorkFolder
 if TYPE_CHECKING:
     from pipeline.params import PreprocessParams
 
-Pairs = Callable[[str, np.ndarray[Any, Any]], list[Path]]
-"""Given the name of the shards' runs and which records take part: files of pairs of those that share a name."""
+Pairs = Callable[[str, Path], list[Path]]
+"""Given the name of the shards' runs, and the file of which records take part: files of pairs that share a name."""
+
+TYING, DISTINCT = "tying", "distinct"
+"""Columns: which records stay before duplicates are dropped, and before near ones are."""
 
 ClusterSizes = dict[str, dict[int, int]]
 """Of `exact` and `near` duplicates: how many clusters there are of each size."""
@@ -77,15 +80,13 @@ def decide(
         )
     ledger = _enter(shards, annotated, sources, work.scratch / "ledger", params)
 
-    def pairs(file: str, taking_part: np.ndarray[Any, Any]) -> list[Path]:
+    def pairs(file: str, taking_part: Path) -> list[Path]:
         relation = file.removesuffix(".npy")
-        mask = ledger.folder / f"taking-part-{file}"
-        np.save(mask, taking_part)
-        jobs = matches([shard.folder / file for shard in shards], ledger.starts, mask, work.scratch / relation)
+        jobs = matches([shard.folder / file for shard in shards], ledger.starts, taking_part, work.scratch / relation)
         run_shards(match, jobs, title=f"preprocess: match {relation}", executor=executor, kept=Kept.of(work))
         return [job.folder / PAIRS for job in jobs]
 
-    tying = ledger.stays("tying")
+    tying = ledger.stays(TYING)
     ties, clusters = tie(ledger, pairs, tying, near=params.near_duplicates)
     assign_splits(ledger, ties, tying, params)
     hits = find_hits(ledger, shards, work, params, executor)
@@ -100,7 +101,7 @@ def tie(ledger: Ledger, pairs: Pairs, tying: np.ndarray[Any, Any], *, near: bool
 
     Args:
         pairs: called with the name of the runs of contents, of bands and of groups.
-        tying: which records stay so far.
+        tying: which records stay so far, as in the column TYING.
         near: whether near duplicates are dropped, too.
 
     Returns:
@@ -111,13 +112,13 @@ def tie(ledger: Ledger, pairs: Pairs, tying: np.ndarray[Any, Any], *, near: bool
     parent = ledger.make("parent", "i8")
     for rows in ledger.blocks():
         parent[rows] = rows
-    deduplicate(ledger, parent, pairs(CONTENTS, tying), "duplicate")
+    deduplicate(ledger, parent, pairs(CONTENTS, ledger.path(TYING)), "duplicate")
     clusters["exact"] = cluster_sizes(ledger, parent, tying)
     if near:
-        distinct = ledger.stays("distinct")
-        deduplicate(ledger, parent, pairs(BANDS, distinct), "near_duplicate")
+        distinct = ledger.stays(DISTINCT)
+        deduplicate(ledger, parent, pairs(BANDS, ledger.path(DISTINCT)), "near_duplicate")
         clusters["near"] = cluster_sizes(ledger, parent, distinct)
-    for path in pairs(GROUPS, tying):
+    for path in pairs(GROUPS, ledger.path(TYING)):
         unite(parent, np.load(path, mmap_mode="r"))
     flatten(parent)
     return parent, clusters

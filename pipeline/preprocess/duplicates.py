@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.preprocess.components import I64, flatten, unite
-from pipeline.preprocess.ledger import SPLIT_CODES, Ledger
+from pipeline.preprocess.ledger import TRAIN, Ledger
 
 _NEVER = np.iinfo(np.int64).max
-_TRAIN = SPLIT_CODES.index("train")
 
 
 def deduplicate(ledger: Ledger, parent: I64, pairs: list[Path], reason: str) -> None:
@@ -39,7 +38,7 @@ def deduplicate(ledger: Ledger, parent: I64, pairs: list[Path], reason: str) -> 
         rank, keeper_rank = order // ledger.total, keeper // ledger.total
         keeper %= ledger.total
         is_dropped = keeper != rows
-        is_held_out = (keeper_rank < _TRAIN) & (keeper_rank < rank)
+        is_held_out = (keeper_rank < TRAIN) & (keeper_rank < rank)
         for name, which in ((f"{reason}_of_held_out", is_held_out), (reason, ~is_held_out)):
             which &= is_dropped
             if which.any():
@@ -50,7 +49,7 @@ def _ordered(ledger: Ledger) -> Iterator[tuple[I64, I64]]:
     """The numbers of the records that stay, a block at a time, and by what the first of several is told."""
     for rows in ledger.blocks():
         rows = rows[ledger["reason"][rows] == 0]
-        rank = np.minimum(ledger["fixed"][rows], _TRAIN).astype(np.int64)  # what is free stands with what is for train
+        rank = np.minimum(ledger["fixed"][rows], TRAIN).astype(np.int64)  # what is free stands with what is for train
         yield rows, rank * ledger.total + rows
 
 

@@ -71,7 +71,11 @@ class Ledger:
         Raises:
             OSError: the disk is full.
         """
-        return mapped.make(self.folder / f"{name}.npy", dtype, self.total)
+        return mapped.make(self.path(name), dtype, self.total)
+
+    def path(self, name: str) -> Path:
+        """The file of a column."""
+        return self.folder / f"{name}.npy"
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
         return self._made[name]
@@ -103,4 +107,4 @@ class Ledger:
     def stays(self, name: str) -> np.ndarray[Any, Any]:
         """Which records have no reason to be dropped, so far: (records,) bool, in `<name>.npy`."""
         own = (self["reason"][block] == 0 for block in mapped.blocks(self.total))
-        return mapped.write(self.folder / f"{name}.npy", "?", own)
+        return mapped.write(self.path(name), "?", own)

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.preprocess.components import I64
 from pipeline.preprocess.hashes import mix
 from pipeline.preprocess.ledger import CONTAMINATED, FREE, SPLIT_CODES, Ledger
-from pipeline.preprocess.strata import Own, draw, fraction_of
+from pipeline.preprocess.strata import Own, Strata, draw, fraction_of
 from pipeline.shards.tables import KINDS, SPLITS
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def assign_splits(ledger: Ledger, ties: I64, tying: np.ndarray[Any, Any], params
     for rows in ledger.blocks():
         hashes[rows] = mix(hashes[rows] ^ seed)
     splits = ledger.make("splits", "u1")
-    draw(kinds, sources, hashes, splits, own_splits(ledger), params)
+    draw(Strata(kinds, sources, hashes, own_splits(ledger), params), splits)
     for rows in ledger.blocks():
         drawn = _staying(ledger, rows, fixed=False)
         ledger["split"][drawn] = splits[ties[drawn]]

@@ -30,29 +30,14 @@ Own = dict[str, set[str]]
 _MASKS = 1 << len(KINDS)
 
 
-def draw(
-    kinds: np.ndarray[Any, Any],
-    sources: np.ndarray[Any, Any],
-    hashes: np.ndarray[Any, Any],
-    splits: np.ndarray[Any, Any],
-    own: Own,
-    params: PreprocessParams,
-) -> None:
-    """Write a split for each tie.
+def draw(strata: Strata, splits: np.ndarray[Any, Any]) -> None:
+    """Write the split of each tie into `splits` (n,).
 
-    Ties with the same kinds and source are drawn from together if they come to one at least in each split; those of
-    smaller sources are in one draw for all of them. In the order of their hashes the first are test, the next
-    validation, the rest train, at least one each where there are as many. The last tie of each source is held out last,
-    so that a small one is not held out whole if others can be.
-
-    Args:
-        kinds: (n,) the kinds of records each tie has, a bit for each place in KINDS; 0: there is no such tie.
-        sources: (n,) the code of its source.
-        hashes: (n,)
-        splits: (n,) is written.
+    In the order of their hashes the first ties of a stratum are test, the next validation, the rest train, at least one
+    each where there are as many. The last tie of each source is held out last, so that a small one is not held out
+    whole if others can be.
     """
-    strata = Strata(kinds, sources, hashes, own, params)
-    for block in mapped.blocks(len(kinds)):
+    for block in mapped.blocks(len(splits)):
         splits[block] = TRAIN
     for number in np.flatnonzero(strata.counts.any(axis=0)).tolist():
         _hold_out(strata, number, splits)
@@ -76,7 +61,11 @@ def _hold_out(strata: Strata, number: int, splits: np.ndarray[Any, Any]) -> None
 
 
 class Strata:
-    """What is drawn from together, by number, and how many ties of each are held out."""
+    """What is drawn from together, by number, and how many ties of each are held out.
+
+    Ties with the same kinds and source, if they come to one at least in each split; those of smaller sources are in one
+    draw for all of them.
+    """
 
     def __init__(
         self,
@@ -86,6 +75,12 @@ class Strata:
         own: Own,
         params: PreprocessParams,
     ) -> None:
+        """
+        Args:
+            kinds: (n,) the kinds of records each tie has, a bit for each place in KINDS; 0: there is no such tie.
+            sources: (n,) the code of its source.
+            hashes: (n,)
+        """
         self._kinds, self._sources, self._hashes = kinds, sources, hashes
         fractions = np.zeros((len(HELD_OUT), _MASKS))
         for mask in range(1, _MASKS):

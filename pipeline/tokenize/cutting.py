@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import mapped
-from pipeline.tokenize.packing import Pieces, ranges
+from pipeline.tokenize.pieces import Pieces, ranges
 
 ENDS, STARTS = "ends.npy", "starts.npy"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline import mapped
 from pipeline.rows import smallest_uint
-from pipeline.tokenize.packing import Pieces, ranges
+from pipeline.tokenize.pieces import Pieces, ranges
 
 RECORDS, BOUNDS = "records.npy", "bounds.npy"
 

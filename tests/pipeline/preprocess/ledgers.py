@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.preprocess import runs
 from pipeline.preprocess.components import I64
-from pipeline.preprocess.decide import tie
+from pipeline.preprocess.decide import TYING, tie
 from pipeline.preprocess.hashes import content_names, string_hashes
 from pipeline.preprocess.ledger import FREE, SPLIT_CODES, Ledger
 from pipeline.shards.tables import KINDS
@@ -43,8 +43,7 @@ def tie_rows(ledger: Ledger, rows: Rows, bands: list[list[bytes]] | None = None)
         "bands.npy": bands or [],
     }
 
-    def pairs(file: str, taking_part: np.ndarray) -> list[Path]:
-        np.save(ledger.folder / "mask.npy", taking_part)
+    def pairs(file: str, taking_part: Path) -> list[Path]:
         paths = []
         for index, start in enumerate(ledger.starts):
             folder = ledger.folder / str(index)
@@ -56,13 +55,13 @@ def tie_rows(ledger: Ledger, rows: Rows, bands: list[list[bytes]] | None = None)
             paths.append(folder / file)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(runs, "RANGE_BYTES", 256)
-            jobs = runs.matches(paths, ledger.starts, ledger.folder / "mask.npy", ledger.folder / file[:-4])
+            jobs = runs.matches(paths, ledger.starts, taking_part, ledger.folder / file[:-4])
         for job in reversed(jobs):
             job.folder.mkdir(parents=True, exist_ok=True)
             runs.match(job)
         return [job.folder / runs.PAIRS for job in jobs]
 
-    ties, _ = tie(ledger, pairs, ledger.stays("tying"), near=bands is not None)
+    ties, _ = tie(ledger, pairs, ledger.stays(TYING), near=bands is not None)
     return ties
 
 

@@ -253,11 +253,22 @@ def test_rules_of_quality_leave_conversations_as_they_are(tmp_path: Path) -> Non
     assert sorted(written["all"][0]) == sorted(written["none"][0])
 
 
+def write_conversations(source: Path, given: list[tuple[list[tuple[str, str]], str | None]]) -> None:
+    """As ingest writes them, c:0 and so on: the turns of each, a role and what it says, and its split."""
+    source.mkdir()
+    rows = [
+        (f"c:{number}", "input", f"g{number}", split, [{"role": role, "content": said} for role, said in turns])
+        for number, (turns, split) in enumerate(given)
+    ]
+    table = pl.DataFrame(rows, schema=columns("conversations", split=True), orient="row")
+    write_table(table, source / "conversations-00000.parquet")
+    write_manifest(source, {"conversations-00000.parquet": len(rows)}, {})
+
+
 def test_what_every_conversation_says_contaminates_none_but_a_copied_answer_does(tmp_path: Path) -> None:
     """As params.yaml has it: 13 words, a share of 0.2."""
     rng = random.Random(0)
     source, system = tmp_path / "in", " ".join(f"always{number}" for number in range(40))
-    source.mkdir()
     answers = [" ".join(f"w{rng.randrange(10**6)}" for _ in range(30)) for _ in range(60)]
     rows = []
     (tmp_path / "set.jsonl").write_text(json.dumps({"question": "What?", "answer": answers[0]}))
@@ -265,11 +276,8 @@ def test_what_every_conversation_says_contaminates_none_but_a_copied_answer_does
     for number, answer in enumerate([*answers, *copies]):
         turns = [("system", system), ("user", f"question {number}"), ("assistant", answer)]
         split = "test" if 0 < number < 4 else "validation" if 4 <= number < 8 else None
-        messages = [{"role": role, "content": content} for role, content in turns]
-        rows.append((f"c:{number}", "input", f"g{number}", split, messages))
-    table = pl.DataFrame(rows, schema=columns("conversations", split=True), orient="row")
-    write_table(table, source / "conversations-00000.parquet")
-    write_manifest(source, {"conversations-00000.parquet": len(rows)}, {})
+        rows.append((turns, split))
+    write_conversations(source, rows)
     given = params(max_chars=10**6, contamination_words=13, contamination_share=0.2)
     given.evaluation_sets = str(tmp_path / "set.jsonl")
     preprocess(source, WorkFolder(tmp_path), given, executor=Local(1))
@@ -282,16 +290,12 @@ def test_what_every_conversation_says_contaminates_none_but_a_copied_answer_does
 def test_the_seam_of_a_common_system_prompt_contaminates_none(tmp_path: Path) -> None:
     """Of a short conversation little is left but the n-grams that end the prompt and begin the question."""
     source, system = tmp_path / "in", " ".join(f"always{number}" for number in range(32))
-    source.mkdir()
     rows = []
     for number in range(480):
         question = " ".join(f"lead{number % 60}x{word}" for word in range(8))
         turns = [("system", system), ("user", f"{question} w{number}"), ("assistant", f"a{number} b{number}")]
-        messages = [{"role": role, "content": content} for role, content in turns]
-        rows.append((f"c:{number}", "input", f"g{number}", None, messages))
-    table = pl.DataFrame(rows, schema=columns("conversations", split=True), orient="row")
-    write_table(table, source / "conversations-00000.parquet")
-    write_manifest(source, {"conversations-00000.parquet": len(rows)}, {})
+        rows.append((turns, None))
+    write_conversations(source, rows)
     given = params(max_chars=10**6, contamination_words=13, contamination_share=0.2)
     preprocess(source, WorkFolder(tmp_path), given, executor=Local(1))
     assert pl.read_parquet(WorkFolder(tmp_path).out / "contamination.parquet").height > 100  # reported all the same

@@ -6,10 +6,11 @@ import triton.language as tl
 from model.ops._launch import Launched
 from model.ops.ssd.triton.inside import inside
 from model.ops.ssd.triton.parts import INTERPRETED
+from model.ops.ssd.triton.plan import MULTIPROCESSORS
 from model.ops.ssd.triton.through import through
 
-TURN = tl.constexpr(2**30 if INTERPRETED.value else 132)
-"""The multiprocessors of an H100 or H200, which take one program each, then another. The interpreter has no second."""
+TURN = tl.constexpr(2**30 if INTERPRETED.value else MULTIPROCESSORS)
+"""Multiprocessors take one program each, then another. The interpreter has no second."""
 
 
 @Launched
