@@ -8,7 +8,10 @@ import torch
 from model.ops._launch import Launched, Launches
 from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel, totals_kernel
 from model.ops.ssd.triton.gradients import gradients_kernel, sum_splits_kernel
-from model.ops.ssd.triton.hopper.gradients import STAGES, fused_gradients_kernel
+from model.ops.ssd.triton.hopper.gradients.kernel import STAGES as STAGES_OF_GRADIENTS
+from model.ops.ssd.triton.hopper.gradients.kernel import fused_gradients_kernel
+from model.ops.ssd.triton.hopper.scan.kernel import STAGES as STAGES_OF_SCAN
+from model.ops.ssd.triton.hopper.scan.kernel import fused_scan_kernel
 from model.ops.ssd.triton.plan import Plan
 from model.ops.ssd.triton.scan import scan_kernel
 from model.ops.ssd.triton.states import parts_kernel, states_kernel
@@ -45,10 +48,10 @@ class Forward:
                 parts_kernel, (plan.nheads, plan.batch * (nsegments - 1) * parts),
                 **sizes, **cut, first_chunk=0, REVERSE=False, **options | plan.prefetch,
             )  # fmt: skip
+        kernel, programs, constants = _of_segments(plan, options | {"SKIP": skip, "START": start})
         self.launches.add(
-            scan_kernel, (plan.nheads, plan.batch * nsegments),
-            **sizes, **cut, chunks_of_start=plan.chunks_of_segment, nstarts=plan.nstarts,
-            SKIP=skip, START=start, **options,
+            kernel, (programs, plan.batch * nsegments),
+            **sizes, **cut, chunks_of_start=plan.chunks_of_segment, nstarts=plan.nstarts, **constants,
         )  # fmt: skip
 
 
@@ -113,13 +116,22 @@ class Backward:
         )  # fmt: skip
 
 
+def _of_segments(plan: Plan, options: dict[str, Any]) -> tuple[Launched, int, dict[str, Any]]:
+    """The kernel for the outputs of segments, its programs for all heads, and its constants."""
+    if not plan.fused or plan.nheads // plan.ngroups % 2:
+        return scan_kernel, plan.nheads, options
+    names = ("ngroups", "plane", "Q", "P", "N", "SKIP", "DOCUMENTS", "START")
+    fused = {name: options[name] for name in names} | {"STAGES": STAGES_OF_SCAN, "num_warps": 4}
+    return fused_scan_kernel, plan.nheads // 2, fused
+
+
 def _of_chunks(plan: Plan, skip: bool, options: dict[str, Any]) -> tuple[Launched, int, dict[str, Any]]:
     """The kernel for the gradients of chunks, its programs for each, and its constants."""
     inner = options | {"nsplits": plan.nsplits, "SKIP": skip}
     if not plan.fused:
         return gradients_kernel, 2, inner | {"STAGES": plan.prefetch["num_stages"]}
     names = ("ngroups", "plane", "nsplits", "Q", "P", "N", "SKIP", "DOCUMENTS")
-    return fused_gradients_kernel, 1, {name: inner[name] for name in names} | {"STAGES": STAGES, "num_warps": 4}
+    return fused_gradients_kernel, 1, {name: inner[name] for name in names} | {"STAGES": STAGES_OF_GRADIENTS, "num_warps": 4}
 
 
 Scratch = dict[str, tuple[tuple[int, ...], torch.dtype]]

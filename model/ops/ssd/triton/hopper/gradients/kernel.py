@@ -5,11 +5,11 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
 from model.ops._launch import Launched
-from model.ops.ssd.triton.hopper.load import load
-from model.ops.ssd.triton.hopper.maps import maps
+from model.ops.ssd.triton.hopper.gradients.load import load
+from model.ops.ssd.triton.hopper.gradients.maps import maps
 from model.ops.ssd.triton.hopper.parts import THREADS
-from model.ops.ssd.triton.hopper.through import through
-from model.ops.ssd.triton.hopper.updates import updates
+from model.ops.ssd.triton.hopper.gradients.through import through
+from model.ops.ssd.triton.hopper.gradients.updates import updates
 
 STAGES = 3
 """Heads whose tiles are in shared memory at a time."""
