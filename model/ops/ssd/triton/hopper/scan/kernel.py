@@ -39,37 +39,38 @@ def fused_scan_kernel(
     B_tiles = gl.allocate_shared_memory(gl.bfloat16, [STAGES, Q, N], wide)
     C_tiles = gl.allocate_shared_memory(gl.bfloat16, [STAGES, Q, N], wide)
     vectors = gl.allocate_shared_memory(gl.float32, [6 * STAGES, Q], line)
+    documents = gl.allocate_shared_memory(gl.int32, [STAGES, Q], line)
     handed = gl.allocate_shared_memory(gl.bfloat16, [4, Q, Q], square)
 
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    made = gl.allocate_shared_memory(gl.int64, [4, 1], mbarrier.MBarrierLayout())
-    taken = gl.allocate_shared_memory(gl.int64, [4, 1], mbarrier.MBarrierLayout())
+    made = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    taken = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(STAGES):
         mbarrier.init(full.index(i), count=THREADS)
         mbarrier.init(empty.index(i), count=3)  # who reads: both heads' `outputs`, `maps`
-    for i in gl.static_range(4):
+    for i in gl.static_range(2):
         mbarrier.init(made.index(i), count=1)
-        mbarrier.init(taken.index(i), count=1)
+        mbarrier.init(taken.index(i), count=2)
     gl.warp_specialize(
         [
             (outputs, (
-                0, D, seq_idx, start, local, decay, starts, final, x_tiles, B_tiles, C_tiles, vectors, handed,
+                0, D, seq_idx, start, local, decay, starts, final, x_tiles, B_tiles, C_tiles, vectors, documents, handed,
                 full, empty, made, taken, h, b, s, first_chunk, last_chunk, seqlen, nheads, nsegments, parts, nchunks,
                 chunks_of_start, nstarts, Q, P, N, SKIP, DOCUMENTS, START, STAGES,
             )),
             (outputs, (
-                1, D, seq_idx, start, local, decay, starts, final, x_tiles, B_tiles, C_tiles, vectors, handed,
+                1, D, seq_idx, start, local, decay, starts, final, x_tiles, B_tiles, C_tiles, vectors, documents, handed,
                 full, empty, made, taken, h, b, s, first_chunk, last_chunk, seqlen, nheads, nsegments, parts, nchunks,
                 chunks_of_start, nstarts, Q, P, N, SKIP, DOCUMENTS, START, STAGES,
             )),
             (maps, (
-                seq_idx, B_tiles, C_tiles, vectors, handed, full, empty, made, taken, b, first_chunk, last_chunk, seqlen,
+                B_tiles, C_tiles, vectors, documents, handed, full, empty, made, taken, first_chunk, last_chunk,
                 Q, DOCUMENTS, STAGES,
             )),
             (load, (
-                x, y, B, C, decays, plane, x_tiles, B_tiles, C_tiles, vectors, full, empty, h, b, g, first_chunk, last_chunk,
-                seqlen, nheads, ngroups, nchunks, Q, P, N, STAGES,
+                x, y, B, C, decays, plane, seq_idx, x_tiles, B_tiles, C_tiles, vectors, documents, full, empty, h, b, g,
+                first_chunk, last_chunk, seqlen, nheads, ngroups, nchunks, Q, P, N, DOCUMENTS, STAGES,
             )),
         ],
         [4, 4, 4],
