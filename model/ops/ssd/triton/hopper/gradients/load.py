@@ -4,11 +4,13 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import async_copy, mbarrier
 
+from model.ops.ssd.triton.hopper.parts import here
+
 
 @gluon.jit
 def load(
     x, dy, B, C, decays, plane, states, d_states, x_tiles, dy_tiles, B_tile, C_tile, vectors, before, after,
-    ready, full, empty, first_head, count, b, c, here, chunks, g, seqlen, nheads, ngroups, nchunks,
+    ready, full, empty, first_head, count, b, c, chunk, chunks, g, seqlen, nheads, ngroups, nchunks,
     Q: gl.constexpr, P: gl.constexpr, N: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     """B and C of the chunk; then for each head x, dy, both states and the four planes of decays."""
@@ -24,20 +26,21 @@ def load(
     async_copy.mbarrier_arrive(ready, increment_count=False)
 
     rows, p = gl.arange(0, Q, layout=gl.SliceLayout(1, narrow)), gl.arange(0, P, layout=gl.SliceLayout(0, narrow))
-    at = rows[:, None] * (nheads * P) + p[None, :]
     there = (rows[:, None] < left) & (p[None, :] < P)
-    square = gl.arange(0, P, layout=gl.SliceLayout(1, wide))[:, None] * N + n[None, :]
+    places = gl.arange(0, P, layout=gl.SliceLayout(1, wide))[:, None] * N + n[None, :]
     positions = gl.arange(0, Q, layout=gl.BlockedLayout([1], [32], [4], [0]))
     for i in range(0, count):
         h, stage = first_head + i, i % STAGES
         mbarrier.wait(empty.index(stage), ((i // STAGES) & 1) ^ 1)
-        of_head = first * (nheads * P) + h * P
-        around = ((b * chunks + here) * nheads + h).to(gl.int64) * (P * N)
-        own_decays = decays + (b.to(gl.int64) * nheads + h) * nchunks * Q + c * Q + positions
+        of_heads = here(nheads) * P
+        at = rows[:, None] * of_heads + p[None, :]
+        of_head = first * of_heads + h * P
+        around = ((b * chunks + chunk) * nheads + h).to(gl.int64) * (P * N)
+        own_decays = decays + (b.to(gl.int64) * nheads + h) * nchunks * Q + c * Q
         async_copy.async_copy_global_to_shared(x_tiles.index(stage), x + of_head + at, there)
         async_copy.async_copy_global_to_shared(dy_tiles.index(stage), dy + of_head + at, there)
-        async_copy.async_copy_global_to_shared(after.index(stage), d_states + around + square)
+        async_copy.async_copy_global_to_shared(after.index(stage), d_states + around + places)
         for k in gl.static_range(4):
-            async_copy.async_copy_global_to_shared(vectors.index(4 * stage + k), own_decays + k * plane)
-        async_copy.async_copy_global_to_shared(before.index(stage), states + around + square)
+            async_copy.async_copy_global_to_shared(vectors.index(4 * stage + k), own_decays + k * plane + positions)
+        async_copy.async_copy_global_to_shared(before.index(stage), states + around + places)
         async_copy.mbarrier_arrive(full.index(stage), increment_count=False)

@@ -4,7 +4,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, warpgroup_mma_wait
 
-from model.ops.ssd.triton.hopper.parts import exp2, map_of_outputs, product
+from model.ops.ssd.triton.hopper.parts import exp2, product
 
 
 @gluon.jit
@@ -16,14 +16,14 @@ def maps(
     """The map (update m, output l) of each head, into `handed`; the gradient of B C^T, into `gradient`.
 
     `shares` gets the shares of the loss of what outputs read of updates, by output less by update, and the gradient of
-    each step size but for the decays, to which `at_ends` adds. An output's own update has no decay on its way: it is
-    kept apart.
+    each step size but for the decays. An output's own update has no decay on its way: it is kept apart, by `updates`,
+    and comes in `at_ends`, last what is to stand on the diagonal of `gradient`.
     """
     square: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, Q, 16])
     of_m: gl.constexpr = gl.SliceLayout(1, square)
     of_l: gl.constexpr = gl.SliceLayout(0, square)
     update, output = gl.arange(0, Q, layout=of_m), gl.arange(0, Q, layout=of_l)
-    seen, same = update[:, None] < output[None, :], update[:, None] == output[None, :]
+    seen = update[:, None] < output[None, :]
     if DOCUMENTS:
         of_row = seq_idx + b.to(gl.int64) * seqlen
         of_update = gl.load(of_row + gl.minimum(c * Q + update, seqlen - 1))
@@ -31,22 +31,22 @@ def maps(
         seen = seen & (of_update[:, None] == of_output[None, :])
     mbarrier.wait(ready, 0)
     fence_async_shared()
-    scores, own_score = map_of_outputs(B_tile, C_tile, Q, square)
-    later, own = gl.zeros([Q, Q], gl.float32, square), gl.zeros([Q], gl.float32, of_m)
+    scores = product(B_tile, C_tile.permute((1, 0)), Q, Q, square)
+    scores = gl.where(seen, warpgroup_mma_wait(0, deps=(scores,)), 0.0)
+    later = gl.zeros([Q, Q], gl.float32, square)
     for i in range(0, count):
         stage, turn = i % STAGES, i % 2
         mbarrier.wait(full.index(stage), (i // STAGES) & 1)
         fence_async_shared()
         products = product(x_tiles.index(stage), dy_tiles.index(stage).permute((1, 0)), Q, Q, square)
         step, decay = vectors.index(4 * stage).load(of_m), vectors.index(4 * stage + 1)
-        between = exp2(gl.where(seen, decay.load(of_l)[None, :] - decay.load(of_m)[:, None], float("-inf")))
+        # What is not seen has a score of 0, and is left out of the gradient at last: it must only be finite
+        between = exp2(gl.minimum(decay.load(of_l)[None, :] - decay.load(of_m)[:, None], 0.0))
         handed.index(turn).store((scores * between).to(gl.bfloat16))
         fence_async_shared()
         mbarrier.arrive(made.index(turn))
         products = warpgroup_mma_wait(0, deps=(products,))
         mbarrier.arrive(empty.index(stage))
-        own_product = gl.sum(gl.where(same, products, 0.0), 1)
-        own += own_product * step
         decayed = products * between
         later += decayed * step[:, None]
         share = scores * decayed
@@ -55,7 +55,10 @@ def maps(
         place = shares + (b.to(gl.int64) * nheads + first_head + i) * nchunks * Q + c * Q + update
         gl.store(place, of_outputs - of_updates * step)
         mbarrier.wait(ended.index(turn), (i // 2) & 1)
-        gl.store(place + 2 * plane, of_updates + at_ends.index(turn).load(of_m) + own_score * own_product)
-    gradient.store((later + gl.where(same, own[:, None], 0.0)).to(gl.bfloat16))
+        gl.store(place + 2 * plane, of_updates + at_ends.index(turn).load(of_m))
+    mbarrier.wait(ended.index(count % 2), (count // 2) & 1)
+    own = at_ends.index(count % 2).load(of_m)
+    later = gl.where(seen, later, gl.where(update[:, None] == output[None, :], own[:, None], 0.0))
+    gradient.store(later.to(gl.bfloat16))
     fence_async_shared()
     mbarrier.arrive(finished)

@@ -9,7 +9,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from model.ops.ssd.triton.hopper.parts import edges, exp2, map_of_outputs, product
+from model.ops.ssd.triton.hopper.parts import edges, exp2, here, map_of_outputs, product
 
 
 @gluon.jit
@@ -19,8 +19,9 @@ def updates(
     Q: gl.constexpr, P: gl.constexpr, N: gl.constexpr, SKIP: gl.constexpr, DOCUMENTS: gl.constexpr,
     STAGES: gl.constexpr,
 ):  # fmt: skip
-    """dx, and dD of the chunk. `at_ends` and `shares` get the shares of the loss of what updates do to the chunk's end,
-    `d_across` that of what the state before the chunk is after it.
+    """dx, and dD of the chunk. `shares` gets the shares of the loss of what updates do to the chunk's end, `d_across`
+    that of what the state before the chunk is after it; `at_ends` for each head the gradient of the step sizes by both
+    what an update does to the chunk's end and what its own output reads of it, and last that of B C^T by the latter.
     """
     narrow: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, P, 16])
     square: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, Q, 16])
@@ -41,6 +42,7 @@ def updates(
     rows, p = gl.arange(0, Q, layout=gl.SliceLayout(1, even)), gl.arange(0, P, layout=gl.SliceLayout(0, even))
     there = (rows[:, None] < seqlen - c * Q) & (p[None, :] < P)
     first = b.to(gl.int64) * seqlen + c * Q
+    own = gl.zeros([Q], gl.float32, of_x)
     for i in range(0, count):
         h, stage, turn = first_head + i, i % STAGES, i % 2
         mbarrier.wait(full.index(stage), (i // STAGES) & 1)
@@ -54,9 +56,11 @@ def updates(
         if DOCUMENTS:
             to_end = gl.where(document == last, to_end, 0.0)
         xs = x_tile.load(narrow).to(gl.float32)
+        own_product = gl.sum(xs * dy_tile.load(narrow).to(gl.float32), 1)
+        own += own_product * step
         d_update = warpgroup_mma_wait(0, deps=(next_update,)) * to_end[:, None]
         at_end = gl.sum(d_update * xs, 1)
-        at_ends.index(turn).store(at_end)
+        at_ends.index(turn).store(at_end + own_score * own_product)
         mbarrier.arrive(ended.index(turn))
         gl.store(shares + plane + (b.to(gl.int64) * nheads + h) * nchunks * Q + c * Q + m, at_end * step)
         mbarrier.wait(made.index(turn), (i // 2) & 1)
@@ -74,9 +78,12 @@ def updates(
         gl.store(d_across + chunk, gl.sum(kept, 0) * across)
         dys = dy_tile.load(narrow).to(gl.float32)
         if SKIP:
-            gl.store(dD + chunk, gl.sum(gl.sum(x_tile.load(narrow).to(gl.float32) * dys, 1), 0))
+            gl.store(dD + chunk, gl.sum(own_product, 0))
         d_update = warpgroup_mma_wait(0, deps=(next_update,))
         mbarrier.arrive(empty.index(stage))
         d_x = d_update * step[:, None] + (own_score * step + skip)[:, None] * dys
-        place = first * (nheads * P) + h * P + (rows[:, None] * (nheads * P) + p[None, :])
+        of_heads = here(nheads) * P
+        place = first * of_heads + h * P + (rows[:, None] * of_heads + p[None, :])
         gl.store(dx + place, gl.convert_layout(d_x.to(dx.dtype.element_ty), even), mask=there)
+    at_ends.index(count % 2).store(own)
+    mbarrier.arrive(ended.index(count % 2))
