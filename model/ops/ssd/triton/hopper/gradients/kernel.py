@@ -14,7 +14,7 @@ from model.ops.ssd.triton.hopper.gradients.updates import updates
 STAGES = 3
 """Heads whose tiles are in shared memory at a time."""
 
-REGISTERS = gl.constexpr((152, 112, 40))
+REGISTERS = gl.constexpr((160, 96, 40))
 """Of a thread of `maps`, `updates`, `load`; `through` has what is left of 512. A register that any of them spills costs
 more than its loads: the fences wait for its stores."""
 
@@ -69,7 +69,7 @@ def fused_gradients_kernel(
     gl.warp_specialize(
         [
             (through, (
-                dB, dC, shares, plane, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, gradient, vectors, before, after,
+                dB, dC, shares, plane, d_across, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, gradient, vectors, before, after,
                 ready, full, empty, finished, first_head, count, b, c, out, g, seqlen, nheads, ngroups, nchunks,
                 Q, P, N, DOCUMENTS, STAGES,
             )),
@@ -79,8 +79,8 @@ def fused_gradients_kernel(
                 Q, DOCUMENTS, STAGES,
             )),
             (updates, (
-                dx, shares, plane, D, dD, d_across, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, handed, at_ends,
-                vectors, before, after, ready, full, empty, made, ended, first_head, count, b, c, seqlen, nheads,
+                dx, shares, plane, D, dD, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, handed, at_ends,
+                vectors, after, ready, full, empty, made, ended, first_head, count, b, c, seqlen, nheads,
                 nchunks, Q, P, N, SKIP, DOCUMENTS, STAGES,
             )),
             (load, (

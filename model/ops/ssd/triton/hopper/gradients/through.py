@@ -14,19 +14,22 @@ from model.ops.ssd.triton.hopper.parts import edges, exp2, product
 
 @gluon.jit
 def through(
-    dB, dC, shares, plane, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, gradient, vectors, before, after,
+    dB, dC, shares, plane, d_across, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, gradient, vectors, before, after,
     ready, full, empty, finished, first_head, count, b, c, out, g, seqlen, nheads, ngroups, nchunks,
     Q: gl.constexpr, P: gl.constexpr, N: gl.constexpr, DOCUMENTS: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     """dB and dC into rows from `out` on: through the states around the chunk, and at last inside it, by `gradient`.
 
-    `shares` gets, of each output, the share of the loss of what it reads of the state.
+    `shares` gets, of each output, the share of the loss of what it reads of the state; `d_across` that of what the
+    state before the chunk is after it.
     """
     wide: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, N, 16])
     narrow: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, P, 16])
     left_side: gl.constexpr = gl.DotOperandLayout(0, wide, 2)
     of_rows: gl.constexpr = gl.SliceLayout(1, left_side)
     of_shares: gl.constexpr = gl.SliceLayout(1, narrow)
+    # A whole tile's sum: threads along the rows, as which shared memory gives them without conflicts
+    tall: gl.constexpr = gl.BlockedLayout([1, 8], [16, 2], [4, 1], [0, 1])
     document, last, earlier = 0, 0, 0
     if DOCUMENTS:
         of_row = seq_idx + b.to(gl.int64) * seqlen
@@ -50,6 +53,15 @@ def through(
         dB_next = warpgroup_mma(weighted, after.index(stage), dB_sum, is_async=True)
         dC_sum, dB_sum = warpgroup_mma_wait(0, deps=(dC_next, dB_next))
         read = product(C_tile, state.permute((1, 0)), Q, P, narrow)
+        # While that is made
+        across = exp2(gl.max(vectors.index(4 * stage + 1).slice(Q - 1, 1).load(gl.SliceLayout(1, tall)), 0))
+        if DOCUMENTS:
+            across = gl.where(last == earlier, across, 0.0)
+        kept = gl.zeros([P], gl.float32, gl.SliceLayout(1, tall))
+        for k in gl.static_range(2):
+            part = state.slice(k * N // 2, N // 2, 1).load(tall).to(gl.float32)
+            kept += gl.sum(part * after.index(stage).slice(k * N // 2, N // 2, 1).load(tall).to(gl.float32), 1)
+        gl.store(d_across + (b * nchunks + c) * nheads + first_head + i, gl.sum(kept, 0) * across)
         read = warpgroup_mma_wait(0, deps=(read,))
         share = gl.sum(read * dy_tile.load(narrow).to(gl.float32), 1) * gl.convert_layout(from_start, of_shares)
         of_head = (b.to(gl.int64) * nheads + first_head + i) * nchunks * Q + c * Q

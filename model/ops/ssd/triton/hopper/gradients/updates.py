@@ -14,27 +14,25 @@ from model.ops.ssd.triton.hopper.parts import edges, exp2, here, map_of_outputs,
 
 @gluon.jit
 def updates(
-    dx, shares, plane, D, dD, d_across, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, handed, at_ends, vectors, before,
+    dx, shares, plane, D, dD, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, handed, at_ends, vectors,
     after, ready, full, empty, made, ended, first_head, count, b, c, seqlen, nheads, nchunks,
     Q: gl.constexpr, P: gl.constexpr, N: gl.constexpr, SKIP: gl.constexpr, DOCUMENTS: gl.constexpr,
     STAGES: gl.constexpr,
 ):  # fmt: skip
-    """dx, and dD of the chunk. `shares` gets the shares of the loss of what updates do to the chunk's end, `d_across`
-    that of what the state before the chunk is after it; `at_ends` for each head the gradient of the step sizes by both
-    what an update does to the chunk's end and what its own output reads of it, and last that of B C^T by the latter.
+    """dx, and dD of the chunk. `shares` gets the shares of the loss of what updates do to the chunk's end; `at_ends` for
+    each head the gradient of the step sizes by both what an update does to the chunk's end and what its own output
+    reads of it, and last that of B C^T by the latter.
     """
     narrow: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, P, 16])
     square: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, Q, 16])
     of_x: gl.constexpr = gl.SliceLayout(1, narrow)
     even: gl.constexpr = gl.BlockedLayout([1, 8], [256 // P, P // 8], [4, 1], [1, 0])
-    # A whole tile's sum: threads along the rows, as which shared memory gives them without conflicts
-    tall: gl.constexpr = gl.BlockedLayout([1, 8], [16, 2], [4, 1], [0, 1])
     m = gl.arange(0, Q, layout=of_x)
-    document, last, earlier = m, 0, 0
+    document, last = m, 0
     if DOCUMENTS:
         of_row = seq_idx + b.to(gl.int64) * seqlen
         document = gl.load(of_row + gl.minimum(c * Q + m, seqlen - 1))
-        last, earlier = edges(of_row, c * Q, Q, seqlen)
+        last, _ = edges(of_row, c * Q, Q, seqlen)
     mbarrier.wait(ready, 0)
     fence_async_shared()
     _, own_score = map_of_outputs(B_tile, C_tile, Q, square)
@@ -66,19 +64,9 @@ def updates(
         mbarrier.wait(made.index(turn), (i // 2) & 1)
         next_update = warpgroup_mma(handed.index(turn), dy_tile, d_update, is_async=True)
 
-        # While that is made
-        chunk = (b * nchunks + c) * nheads + h
-        across = exp2(gl.max(vectors.index(4 * stage + 1).slice(Q - 1, 1).load(gl.SliceLayout(1, tall)), 0))
-        if DOCUMENTS:
-            across = gl.where(last == earlier, across, 0.0)
-        kept = gl.zeros([P], gl.float32, gl.SliceLayout(1, tall))
-        for k in gl.static_range(2):
-            state = before.index(stage).slice(k * N // 2, N // 2, 1).load(tall).to(gl.float32)
-            kept += gl.sum(state * d_state.slice(k * N // 2, N // 2, 1).load(tall).to(gl.float32), 1)
-        gl.store(d_across + chunk, gl.sum(kept, 0) * across)
         dys = dy_tile.load(narrow).to(gl.float32)
         if SKIP:
-            gl.store(dD + chunk, gl.sum(own_product, 0))
+            gl.store(dD + (b * nchunks + c) * nheads + h, gl.sum(own_product, 0))
         d_update = warpgroup_mma_wait(0, deps=(next_update,))
         mbarrier.arrive(empty.index(stage))
         d_x = d_update * step[:, None] + (own_score * step + skip)[:, None] * dys
