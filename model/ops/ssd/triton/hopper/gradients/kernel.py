@@ -14,7 +14,7 @@ from model.ops.ssd.triton.hopper.gradients.updates import updates
 STAGES = 3
 """Heads whose tiles are in shared memory at a time."""
 
-REGISTERS = gl.constexpr((160, 96, 40))
+REGISTERS = gl.constexpr((152, 112, 40))
 """Of a thread of `maps`, `updates`, `load`; `through` has what is left of 512. A register that any of them spills costs
 more than its loads: the fences wait for its stores."""
 
@@ -49,7 +49,9 @@ def fused_gradients_kernel(
     B_tile = gl.allocate_shared_memory(gl.bfloat16, [Q, N], wide)
     C_tile = gl.allocate_shared_memory(gl.bfloat16, [Q, N], wide)
     handed = gl.allocate_shared_memory(gl.bfloat16, [2, Q, Q], square)
-    at_ends = gl.allocate_shared_memory(gl.float32, [2, Q], line)
+    sums = gl.allocate_shared_memory(gl.float32, [2, 16, Q], gl.SwizzledSharedLayout(8, 1, 4, [1, 0]))
+    of_updates = gl.allocate_shared_memory(gl.float32, [4, Q], line)
+    own = gl.allocate_shared_memory(gl.float32, [Q], line)
     gradient = gl.allocate_shared_memory(gl.bfloat16, [Q, Q], square)
 
     ready = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
@@ -74,13 +76,13 @@ def fused_gradients_kernel(
                 Q, P, N, DOCUMENTS, STAGES,
             )),
             (maps, (
-                shares, plane, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, gradient, handed, at_ends, vectors,
-                ready, full, empty, made, ended, finished, first_head, count, b, c, seqlen, nheads, nchunks,
+                seq_idx, x_tiles, dy_tiles, B_tile, C_tile, gradient, handed, sums, of_updates, own, vectors,
+                ready, full, empty, made, ended, finished, count, b, c, seqlen,
                 Q, DOCUMENTS, STAGES,
             )),
             (updates, (
-                dx, shares, plane, D, dD, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, handed, at_ends,
-                vectors, after, ready, full, empty, made, ended, first_head, count, b, c, seqlen, nheads,
+                dx, shares, plane, D, dD, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, handed, sums,
+                of_updates, own, vectors, after, ready, full, empty, made, ended, finished, first_head, count, b, c, seqlen, nheads,
                 nchunks, Q, P, N, SKIP, DOCUMENTS, STAGES,
             )),
             (load, (

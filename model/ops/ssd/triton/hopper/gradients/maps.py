@@ -9,15 +9,15 @@ from model.ops.ssd.triton.hopper.parts import exp2, product
 
 @gluon.jit
 def maps(
-    shares, plane, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, gradient, handed, at_ends, vectors,
-    ready, full, empty, made, ended, finished, first_head, count, b, c, seqlen, nheads, nchunks,
+    seq_idx, x_tiles, dy_tiles, B_tile, C_tile, gradient, handed, sums, of_updates, own, vectors,
+    ready, full, empty, made, ended, finished, count, b, c, seqlen,
     Q: gl.constexpr, DOCUMENTS: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     """The map (update m, output l) of each head, into `handed`; the gradient of B C^T, into `gradient`.
 
-    `shares` gets the shares of the loss of what outputs read of updates, by output less by update, and the gradient of
-    each step size but for the decays. An output's own update has no decay on its way: it is kept apart, by `updates`,
-    and comes in `at_ends`, last what is to stand on the diagonal of `gradient`.
+    `sums` and `of_updates` get the shares of the loss of what outputs read of updates, summed over the updates as far
+    as that takes no other warp, and over the outputs; the latter with and without the step sizes. An output's own
+    update has no decay on its way: `updates` keeps it apart; `own` is what is to stand on the diagonal of `gradient`.
     """
     square: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, Q, 16])
     of_m: gl.constexpr = gl.SliceLayout(1, square)
@@ -41,7 +41,7 @@ def maps(
         products = product(x_tiles.index(stage), dy_tiles.index(stage).permute((1, 0)), Q, Q, square)
         step, decay = vectors.index(4 * stage).load(of_m), vectors.index(4 * stage + 1)
         # What is not seen has a score of 0, and is left out of the gradient at last: it must only be finite
-        between = exp2(gl.minimum(decay.load(of_l)[None, :] - decay.load(of_m)[:, None], 0.0))
+        between = exp2(gl.minimum(decay.load(of_l)[None, :] - decay.load(of_m)[:, None], 64.0))
         handed.index(turn).store((scores * between).to(gl.bfloat16))
         fence_async_shared()
         mbarrier.arrive(made.index(turn))
@@ -50,15 +50,14 @@ def maps(
         decayed = products * between
         later += decayed * step[:, None]
         share = scores * decayed
-        of_updates = gl.sum(share, 1)
-        of_outputs = gl.convert_layout(gl.sum(share * step[:, None], 0), of_m)
-        place = shares + (b.to(gl.int64) * nheads + first_head + i) * nchunks * Q + c * Q + update
-        gl.store(place, of_outputs - of_updates * step)
+        own_share = gl.sum(share, 1)
         mbarrier.wait(ended.index(turn), (i // 2) & 1)
-        gl.store(place + 2 * plane, of_updates + at_ends.index(turn).load(of_m))
+        of_updates.index(2 * turn).store(own_share)
+        of_updates.index(2 * turn + 1).store(own_share * step)
+        in_turn = gl.sum((share * step[:, None]).reshape([4, 2, 8, Q]), 1)  # rows of a thread, then of two
+        sums.index(turn).store(gl.sum(in_turn.reshape([4, 2, 4, Q]), 1).reshape([16, Q]))
     mbarrier.wait(ended.index(count % 2), (count // 2) & 1)
-    own = at_ends.index(count % 2).load(of_m)
-    later = gl.where(seen, later, gl.where(update[:, None] == output[None, :], own[:, None], 0.0))
-    gradient.store(later.to(gl.bfloat16))
+    on_diagonal = gl.where(update[:, None] == output[None, :], own.load(of_m)[:, None], 0.0)
+    gradient.store(gl.where(seen, later, on_diagonal).to(gl.bfloat16))
     fence_async_shared()
     mbarrier.arrive(finished)

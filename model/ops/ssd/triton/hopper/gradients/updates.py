@@ -14,14 +14,15 @@ from model.ops.ssd.triton.hopper.parts import edges, exp2, here, map_of_outputs,
 
 @gluon.jit
 def updates(
-    dx, shares, plane, D, dD, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, handed, at_ends, vectors,
-    after, ready, full, empty, made, ended, first_head, count, b, c, seqlen, nheads, nchunks,
+    dx, shares, plane, D, dD, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, handed, sums, of_updates, own,
+    vectors, after, ready, full, empty, made, ended, finished, first_head, count, b, c, seqlen, nheads, nchunks,
     Q: gl.constexpr, P: gl.constexpr, N: gl.constexpr, SKIP: gl.constexpr, DOCUMENTS: gl.constexpr,
     STAGES: gl.constexpr,
 ):  # fmt: skip
-    """dx, and dD of the chunk. `shares` gets the shares of the loss of what updates do to the chunk's end; `at_ends` for
-    each head the gradient of the step sizes by both what an update does to the chunk's end and what its own output
-    reads of it, and last that of B C^T by the latter.
+    """dx, and dD of the chunk; `own`, what each output's own update adds to the gradient of B C^T.
+
+    `shares` gets the shares of the loss of what outputs read of updates, by output less by update, those of what
+    updates do to the chunk's end, and the gradient of each step size but for the decays.
     """
     narrow: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, P, 16])
     square: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, Q, 16])
@@ -40,13 +41,15 @@ def updates(
     rows, p = gl.arange(0, Q, layout=gl.SliceLayout(1, even)), gl.arange(0, P, layout=gl.SliceLayout(0, even))
     there = (rows[:, None] < seqlen - c * Q) & (p[None, :] < P)
     first = b.to(gl.int64) * seqlen + c * Q
-    own = gl.zeros([Q], gl.float32, of_x)
+    of_shares = shares + (b.to(gl.int64) * nheads + first_head) * nchunks * Q + c * Q
+    on_diagonal, late = gl.zeros([Q], gl.float32, of_x), gl.zeros([Q], gl.float32, of_x)
     for i in range(0, count):
         h, stage, turn = first_head + i, i % STAGES, i % 2
         mbarrier.wait(full.index(stage), (i // STAGES) & 1)
         fence_async_shared()
         x_tile, dy_tile, d_state = x_tiles.index(stage), dy_tiles.index(stage), after.index(stage)
         next_update = product(B_tile, d_state.permute((1, 0)), Q, P, narrow)
+        mbarrier.arrive(ended.index(turn))
         skip = 0.0
         if SKIP:
             skip = gl.load(D + h).to(gl.float32)
@@ -55,23 +58,36 @@ def updates(
             to_end = gl.where(document == last, to_end, 0.0)
         xs = x_tile.load(narrow).to(gl.float32)
         own_product = gl.sum(xs * dy_tile.load(narrow).to(gl.float32), 1)
-        own += own_product * step
+        on_diagonal += own_product * step
         d_update = warpgroup_mma_wait(0, deps=(next_update,)) * to_end[:, None]
         at_end = gl.sum(d_update * xs, 1)
-        at_ends.index(turn).store(at_end + own_score * own_product)
-        mbarrier.arrive(ended.index(turn))
-        gl.store(shares + plane + (b.to(gl.int64) * nheads + h) * nchunks * Q + c * Q + m, at_end * step)
         mbarrier.wait(made.index(turn), (i // 2) & 1)
         next_update = warpgroup_mma(handed.index(turn), dy_tile, d_update, is_async=True)
-
-        dys = dy_tile.load(narrow).to(gl.float32)
+        gl.store(of_shares + plane + i * nchunks * Q + m, at_end * step)
         if SKIP:
             gl.store(dD + (b * nchunks + c) * nheads + h, gl.sum(own_product, 0))
+        if i > 0:  # `maps` is done with the head before
+            _store(of_shares + (i - 1) * nchunks * Q, plane, late, sums.index(1 - turn), of_updates, 1 - turn, of_x, Q)
+        late = at_end + own_score * own_product
+        dys = dy_tile.load(narrow).to(gl.float32)
         d_update = warpgroup_mma_wait(0, deps=(next_update,))
         mbarrier.arrive(empty.index(stage))
         d_x = d_update * step[:, None] + (own_score * step + skip)[:, None] * dys
         of_heads = here(nheads) * P
         place = first * of_heads + h * P + (rows[:, None] * of_heads + p[None, :])
         gl.store(dx + place, gl.convert_layout(d_x.to(dx.dtype.element_ty), even), mask=there)
-    at_ends.index(count % 2).store(own)
+    own.store(on_diagonal)
     mbarrier.arrive(ended.index(count % 2))
+    mbarrier.wait(finished, 0)
+    turn = (count - 1) % 2
+    _store(of_shares + (count - 1) * nchunks * Q, plane, late, sums.index(turn), of_updates, turn, of_x, Q)
+
+
+@gluon.jit
+def _store(place, plane, late, sums, of_updates, turn, of_x: gl.constexpr, Q: gl.constexpr):
+    """A head's shares, what `maps` has of them added up."""
+    split: gl.constexpr = gl.BlockedLayout([8, 1], [2, 16], [1, 4], [0, 1])
+    of_outputs: gl.constexpr = gl.SliceLayout(0, split)
+    less = of_updates.index(2 * turn + 1).load(of_outputs)
+    gl.store(place + gl.arange(0, Q, layout=of_outputs), gl.sum(sums.load(split), 0) - less)
+    gl.store(place + 2 * plane + gl.arange(0, Q, layout=of_x), late + of_updates.index(2 * turn).load(of_x))

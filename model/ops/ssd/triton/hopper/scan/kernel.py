@@ -13,7 +13,7 @@ from model.ops.ssd.triton.hopper.scan.outputs import outputs
 STAGES = 3
 """Chunks whose tiles are in shared memory at a time."""
 
-REGISTERS = gl.constexpr((192, 88, 40))
+REGISTERS = gl.constexpr((192, 80, 48))
 """Of a thread of the second head's `outputs`, of `maps`, of `load`; the first head's has what is left of 512."""
 
 
