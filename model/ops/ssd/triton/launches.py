@@ -131,7 +131,8 @@ def _of_chunks(plan: Plan, skip: bool, options: dict[str, Any]) -> tuple[Launche
     if not plan.fused:
         return gradients_kernel, 2, inner | {"STAGES": plan.prefetch["num_stages"]}
     names = ("ngroups", "plane", "nsplits", "Q", "P", "N", "SKIP", "DOCUMENTS")
-    return fused_gradients_kernel, 1, {name: inner[name] for name in names} | {"STAGES": STAGES_OF_GRADIENTS, "num_warps": 4}
+    fused = {name: inner[name] for name in names} | {"STAGES": STAGES_OF_GRADIENTS, "num_warps": 4}
+    return fused_gradients_kernel, 1, fused
 
 
 Scratch = dict[str, tuple[tuple[int, ...], torch.dtype]]

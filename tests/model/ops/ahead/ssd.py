@@ -4,7 +4,10 @@ import torch
 
 from model.ops.ssd.triton.decays import decays_kernel, step_gradients_kernel, totals_kernel
 from model.ops.ssd.triton.gradients import gradients_kernel, sum_splits_kernel
-from model.ops.ssd.triton.hopper.gradients import STAGES, fused_gradients_kernel
+from model.ops.ssd.triton.hopper.gradients.kernel import STAGES as STAGES_OF_GRADIENTS
+from model.ops.ssd.triton.hopper.gradients.kernel import fused_gradients_kernel
+from model.ops.ssd.triton.hopper.scan.kernel import STAGES as STAGES_OF_SCAN
+from model.ops.ssd.triton.hopper.scan.kernel import fused_scan_kernel
 from model.ops.ssd.triton.launches import HEADS, SUM_TILE, TOTAL_TILE
 from model.ops.ssd.triton.plan import MORE_STAGES, Plan
 from model.ops.ssd.triton.scan import scan_kernel
@@ -54,13 +57,17 @@ KERNELS = [
 ]
 KERNELS += [
     Kernel(
-        fused_gradients_kernel,
-        PLAN.dots | {"STAGES": STAGES, "SKIP": True, "DOCUMENTS": documents},
+        kernel,
+        PLAN.dots | {"STAGES": stages, "SKIP": True, "START": True, "DOCUMENTS": documents},
         TYPES,
         options={"num_warps": 4},
         architectures=(90,),
-        spilled={90: 40},
+        spilled={90: spilled},
         label="documents" if documents else "",
     )
+    for kernel, stages, spilled in [
+        (fused_scan_kernel, STAGES_OF_SCAN, 400),  # beside the loops over chunks
+        (fused_gradients_kernel, STAGES_OF_GRADIENTS, 64),
+    ]
     for documents in (False, True)
 ]

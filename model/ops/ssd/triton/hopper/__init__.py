@@ -1,16 +1,10 @@
-"""The gradients of a chunk on Hopper, in Gluon: one program whose warps each do one thing.
+"""The outputs of segments and the gradients of chunks on Hopper, in Gluon: programs whose warps each do one thing.
 
-A program has a chunk and some heads of a group, in turn, as those of `gradients` have, and computes the same. Four
-warps each
-    load     tiles and decays of the next heads into a ring of shared memory
-    through  what goes through the states: dB, dC
-    maps     the map between positions, its gradient summed over the heads, and the shares of the loss of its decays
-    updates  dx: what an update does to the chunk's end, and by that map to outputs; and sums over whole tiles
-What they read lies there once for all, and while some wait others work. `maps` hands the map of each head to `updates`
-and gets from it what is added to a share; the summed gradient it hands to `through`, which ends with it.
+What they read lies in shared memory once for all, loaded ahead by warps of their own into a ring of STAGES places, and
+while some wait others work. They hand over to each other by barriers: `full` and `empty` are those of each place of
+the ring. Who waits for a tile that was copied to shared memory lets the tensor cores see it by a fence. A fence waits
+for its thread's stores, and a load behind others' for these: registers that are spilled cost far more than elsewhere.
 
-Barriers: `full` and `empty`, of each place of the ring; `ready`, B and C are there; `made`, `ended` and `finished`,
-what is handed over. Who waits for a tile that was copied to shared memory lets the tensor cores see it by a fence.
-
-Gluon has no interpreter: a GPU's tests and the check before the first use (`selfcheck`) hold it to fp64.
+All in bf16, with states of 64 x 128. Gluon has no interpreter: a GPU's tests and the check before the first use
+(`selfcheck`) hold it to fp64.
 """

@@ -2,7 +2,7 @@
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import warpgroup_mma, warpgroup_mma_wait
+from triton.experimental.gluon.language.nvidia.hopper import warpgroup_mma
 
 THREADS = gl.constexpr(128)
 """That load."""
@@ -31,15 +31,3 @@ def edges(seq_idx, start, Q: gl.constexpr, seqlen):
 def product(a, b, M: gl.constexpr, N: gl.constexpr, layout: gl.constexpr):
     """Begin a b, (M, N)."""
     return warpgroup_mma(a, b, gl.zeros([M, N], gl.float32, layout), use_acc=False, is_async=True)
-
-
-@gluon.jit
-def map_of_outputs(B_tile, C_tile, Q: gl.constexpr, layout: gl.constexpr):
-    """B C^T (update m, output l), and its diagonal."""
-    scores = product(B_tile, C_tile.permute((1, 0)), Q, Q, layout)
-    scores = warpgroup_mma_wait(0, deps=(scores,))
-    update, output = (
-        gl.arange(0, Q, layout=gl.SliceLayout(1, layout)),
-        gl.arange(0, Q, layout=gl.SliceLayout(0, layout)),
-    )
-    return scores, gl.sum(gl.where(update[:, None] == output[None, :], scores, 0.0), 1)

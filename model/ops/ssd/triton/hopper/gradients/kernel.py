@@ -7,9 +7,9 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 from model.ops._launch import Launched
 from model.ops.ssd.triton.hopper.gradients.load import load
 from model.ops.ssd.triton.hopper.gradients.maps import maps
-from model.ops.ssd.triton.hopper.parts import THREADS
 from model.ops.ssd.triton.hopper.gradients.through import through
 from model.ops.ssd.triton.hopper.gradients.updates import updates
+from model.ops.ssd.triton.hopper.parts import THREADS
 
 STAGES = 3
 """Heads whose tiles are in shared memory at a time."""
@@ -49,7 +49,7 @@ def fused_gradients_kernel(
     B_tile = gl.allocate_shared_memory(gl.bfloat16, [Q, N], wide)
     C_tile = gl.allocate_shared_memory(gl.bfloat16, [Q, N], wide)
     handed = gl.allocate_shared_memory(gl.bfloat16, [2, Q, Q], square)
-    sums = gl.allocate_shared_memory(gl.float32, [2, 16, Q], gl.SwizzledSharedLayout(8, 1, 4, [1, 0]))
+    sums = gl.allocate_shared_memory(gl.float32, [2, Q // 4, Q], gl.SwizzledSharedLayout(8, 1, 4, [1, 0]))
     of_updates = gl.allocate_shared_memory(gl.float32, [4, Q], line)
     own = gl.allocate_shared_memory(gl.float32, [Q], line)
     gradient = gl.allocate_shared_memory(gl.bfloat16, [Q, Q], square)
@@ -71,19 +71,18 @@ def fused_gradients_kernel(
     gl.warp_specialize(
         [
             (through, (
-                dB, dC, shares, plane, d_across, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, gradient, vectors, before, after,
-                ready, full, empty, finished, first_head, count, b, c, out, g, seqlen, nheads, ngroups, nchunks,
-                Q, P, N, DOCUMENTS, STAGES,
+                dB, dC, shares, plane, d_across, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, gradient, vectors,
+                before, after, ready, full, empty, finished, first_head, count, b, c, out, g,
+                seqlen, nheads, ngroups, nchunks, Q, P, N, DOCUMENTS, STAGES,
             )),
             (maps, (
                 seq_idx, x_tiles, dy_tiles, B_tile, C_tile, gradient, handed, sums, of_updates, own, vectors,
-                ready, full, empty, made, ended, finished, count, b, c, seqlen,
-                Q, DOCUMENTS, STAGES,
+                ready, full, empty, made, ended, finished, count, b, c, seqlen, Q, DOCUMENTS, STAGES,
             )),
             (updates, (
-                dx, shares, plane, D, dD, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, handed, sums,
-                of_updates, own, vectors, after, ready, full, empty, made, ended, finished, first_head, count, b, c, seqlen, nheads,
-                nchunks, Q, P, N, SKIP, DOCUMENTS, STAGES,
+                dx, shares, plane, D, dD, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, handed, sums, of_updates, own,
+                vectors, after, ready, full, empty, made, ended, finished, first_head, count, b, c,
+                seqlen, nheads, nchunks, Q, P, SKIP, DOCUMENTS, STAGES,
             )),
             (load, (
                 x, dy, B, C, decays, plane, states, d_states, x_tiles, dy_tiles, B_tile, C_tile, vectors, before, after,

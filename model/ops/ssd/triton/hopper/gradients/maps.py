@@ -54,8 +54,8 @@ def maps(
         mbarrier.wait(ended.index(turn), (i // 2) & 1)
         of_updates.index(2 * turn).store(own_share)
         of_updates.index(2 * turn + 1).store(own_share * step)
-        in_turn = gl.sum((share * step[:, None]).reshape([4, 2, 8, Q]), 1)  # rows of a thread, then of two
-        sums.index(turn).store(gl.sum(in_turn.reshape([4, 2, 4, Q]), 1).reshape([16, Q]))
+        two_rows = gl.sum((share * step[:, None]).reshape([Q // 16, 2, 8, Q]), 1)  # a thread's two rows
+        sums.index(turn).store(gl.sum(two_rows.reshape([Q // 16, 2, 4, Q]), 1).reshape([Q // 4, Q]))
     mbarrier.wait(ended.index(count % 2), (count // 2) & 1)
     on_diagonal = gl.where(update[:, None] == output[None, :], own.load(of_m)[:, None], 0.0)
     gradient.store(gl.where(seen, later, on_diagonal).to(gl.bfloat16))

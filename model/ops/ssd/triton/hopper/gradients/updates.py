@@ -9,15 +9,14 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from model.ops.ssd.triton.hopper.parts import edges, exp2, here, map_of_outputs, product
+from model.ops.ssd.triton.hopper.parts import edges, exp2, here, product
 
 
 @gluon.jit
 def updates(
     dx, shares, plane, D, dD, seq_idx, x_tiles, dy_tiles, B_tile, C_tile, handed, sums, of_updates, own,
     vectors, after, ready, full, empty, made, ended, finished, first_head, count, b, c, seqlen, nheads, nchunks,
-    Q: gl.constexpr, P: gl.constexpr, N: gl.constexpr, SKIP: gl.constexpr, DOCUMENTS: gl.constexpr,
-    STAGES: gl.constexpr,
+    Q: gl.constexpr, P: gl.constexpr, SKIP: gl.constexpr, DOCUMENTS: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     """dx, and dD of the chunk; `own`, what each output's own update adds to the gradient of B C^T.
 
@@ -36,8 +35,13 @@ def updates(
         last, _ = edges(of_row, c * Q, Q, seqlen)
     mbarrier.wait(ready, 0)
     fence_async_shared()
-    _, own_score = map_of_outputs(B_tile, C_tile, Q, square)
-    own_score = gl.convert_layout(own_score, of_x)
+    scores = product(B_tile, C_tile.permute((1, 0)), Q, Q, square)
+    update, output = (
+        gl.arange(0, Q, layout=gl.SliceLayout(1, square)),
+        gl.arange(0, Q, layout=gl.SliceLayout(0, square)),
+    )
+    own_score = gl.where(update[:, None] == output[None, :], warpgroup_mma_wait(0, deps=(scores,)), 0.0)
+    own_score = gl.convert_layout(gl.sum(own_score, 1), of_x)
     rows, p = gl.arange(0, Q, layout=gl.SliceLayout(1, even)), gl.arange(0, P, layout=gl.SliceLayout(0, even))
     there = (rows[:, None] < seqlen - c * Q) & (p[None, :] < P)
     first = b.to(gl.int64) * seqlen + c * Q

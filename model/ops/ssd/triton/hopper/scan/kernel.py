@@ -5,7 +5,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
 from model.ops._launch import Launched
-from model.ops.ssd.triton.hopper.parts import THREADS
+from model.ops.ssd.triton.hopper.parts import THREADS, here
 from model.ops.ssd.triton.hopper.scan.load import load
 from model.ops.ssd.triton.hopper.scan.maps import maps
 from model.ops.ssd.triton.hopper.scan.outputs import outputs
@@ -28,7 +28,7 @@ def fused_scan_kernel(
     """Of a segment and two heads of a group, what `scan_kernel` computes; all in bf16, P and N their sizes."""
     h, b, s = 2 * gl.program_id(0), gl.program_id(1) // nsegments, gl.program_id(1) % nsegments
     g = h // (nheads // ngroups)
-    first_chunk = s * parts * chunks_of_part
+    first_chunk = here(s * parts * chunks_of_part)
     last_chunk = gl.minimum(first_chunk + parts * chunks_of_part, nchunks)
 
     narrow: gl.constexpr = gl.NVMMASharedLayout.get_default_for([Q, P], gl.bfloat16)
@@ -55,13 +55,13 @@ def fused_scan_kernel(
     gl.warp_specialize(
         [
             (outputs, (
-                0, D, seq_idx, start, local, decay, starts, final, x_tiles, B_tiles, C_tiles, vectors, documents, handed,
-                full, empty, made, taken, h, b, s, first_chunk, last_chunk, seqlen, nheads, nsegments, parts, nchunks,
+                0, D, seq_idx, start, local, decay, starts, final, x_tiles, B_tiles, C_tiles, vectors, documents,
+                handed, full, empty, made, taken, h, b, s, first_chunk, last_chunk, seqlen, nheads, nsegments, parts,
                 chunks_of_start, nstarts, Q, P, N, SKIP, DOCUMENTS, START, STAGES,
             )),
             (outputs, (
-                1, D, seq_idx, start, local, decay, starts, final, x_tiles, B_tiles, C_tiles, vectors, documents, handed,
-                full, empty, made, taken, h, b, s, first_chunk, last_chunk, seqlen, nheads, nsegments, parts, nchunks,
+                1, D, seq_idx, start, local, decay, starts, final, x_tiles, B_tiles, C_tiles, vectors, documents,
+                handed, full, empty, made, taken, h, b, s, first_chunk, last_chunk, seqlen, nheads, nsegments, parts,
                 chunks_of_start, nstarts, Q, P, N, SKIP, DOCUMENTS, START, STAGES,
             )),
             (maps, (

@@ -45,10 +45,14 @@ def load(
             place = first * of_heads + h * P
             own = decays + ((b.to(gl.int64) * nheads + h) * nchunks + c) * Q
             for side in gl.static_range(2):
-                async_copy.async_copy_global_to_shared(x_tiles.index(2 * stage + side), x + place + side * P + at, there)
+                async_copy.async_copy_global_to_shared(
+                    x_tiles.index(2 * stage + side), x + place + side * P + at, there
+                )
                 for k in gl.static_range(3):
                     of_plane = own + side * nchunks * Q + (k + k // 2) * plane
-                    async_copy.async_copy_global_to_shared(vectors.index(6 * stage + 3 * side + k), of_plane + positions)
+                    async_copy.async_copy_global_to_shared(
+                        vectors.index(6 * stage + 3 * side + k), of_plane + positions
+                    )
             if DOCUMENTS:
                 async_copy.async_copy_global_to_shared(
                     documents.index(stage), seq_idx + first + positions, positions < left

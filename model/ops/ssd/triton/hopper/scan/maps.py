@@ -32,7 +32,7 @@ def maps(
         for side in gl.static_range(2):
             step, through = vectors.index(6 * stage + 3 * side).load(of_m), vectors.index(6 * stage + 3 * side + 1)
             # Of scores that are 0, decays must only be finite
-            between = exp2(gl.minimum(through.load(of_l)[None, :] - through.load(of_m)[:, None], 0.0))
+            between = exp2(gl.minimum(through.load(of_l)[None, :] - through.load(of_m)[:, None], 64.0))
             handed.index(2 * turn + side).store((scores * step[:, None] * between).to(gl.bfloat16))
         fence_async_shared()
         mbarrier.arrive(made.index(turn))

@@ -9,13 +9,13 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-from model.ops.ssd.triton.hopper.parts import edges, exp2, product
+from model.ops.ssd.triton.hopper.parts import edges, exp2, here, product
 
 
 @gluon.jit
 def outputs(
-    side: gl.constexpr, D, seq_idx, start, local, decay, starts, final, x_tiles, B_tiles, C_tiles, vectors, documents, handed,
-    full, empty, made, taken, first_head, b, s, first_chunk, last_chunk, seqlen, nheads, nsegments, parts, nchunks,
+    side: gl.constexpr, D, seq_idx, start, local, decay, starts, final, x_tiles, B_tiles, C_tiles, vectors, documents,
+    handed, full, empty, made, taken, first_head, b, s, first_chunk, last_chunk, seqlen, nheads, nsegments, parts,
     chunks_of_start, nstarts,
     Q: gl.constexpr, P: gl.constexpr, N: gl.constexpr, SKIP: gl.constexpr, DOCUMENTS: gl.constexpr,
     START: gl.constexpr, STAGES: gl.constexpr,
@@ -47,7 +47,7 @@ def outputs(
         skip = gl.load(D + h).to(gl.float32)
     of_row = seq_idx + b.to(gl.int64) * seqlen
     for start_chunk in range(first_chunk, last_chunk, chunks_of_start):
-        place = ((b * nstarts + start_chunk // chunks_of_start) * nheads + h).to(gl.int64) * (P * N)
+        place = ((b * nstarts + here(start_chunk) // chunks_of_start) * nheads + h).to(gl.int64) * (P * N)
         gl.store(starts + place + square, state)
         for c in range(start_chunk, gl.minimum(start_chunk + chunks_of_start, last_chunk)):
             i = c - first_chunk
