@@ -7,8 +7,10 @@ import math
 import mmap
 import os
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -17,52 +19,34 @@ _MADV_PAGEOUT = 21  # of linux/mman.h: reclaim these pages now, as when memory i
 
 
 class Room:
-    """While it is entered, at most so many MB of the files below a folder stay in memory, mapped or not.
+    """What was seen of the files below a folder, 20 times a second."""
 
-    They are looked at 20 times a second; between two looks there may be more. What is dirty is written back first, for
-    the kernel drops only what the disk has.
-    """
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self.peak_mb, self.drops, self.read_mb = 0.0, 0, -_read_mb()
+        """The most that was in memory, mapped or not; how often it was dropped; what the process read from the disk."""
 
-    def __init__(self, folder: Path, mb: float) -> None:
-        """`mb`: inf for all there is."""
-        self._folder, self._mb, self._ended = folder.resolve(), mb, threading.Event()
-        self._watch = threading.Thread(target=self._look, daemon=True)
-        self.peak_mb, self.drops, self.read_mb = 0.0, 0, 0.0
-        """The most that was seen in memory, how often it was dropped, and what was read from the disk."""
+    def look(self, most_mb: float) -> None:
+        """Drop all if there is more than that."""
+        found = sum(map(_cached_mb, self._files()))
+        self.peak_mb = max(self.peak_mb, found)
+        if found > most_mb:
+            self.drop()
 
-    def __enter__(self) -> Room:
-        if math.isfinite(self._mb):
-            self._drop()
-        self.read_mb = -_read_mb()
-        self._watch.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ended.set()
-        self._watch.join()
-        self.read_mb += _read_mb()
-
-    def _look(self) -> None:
-        while not self._ended.wait(0.05):
-            found = sum(map(_cached_mb, self._files()))
-            self.peak_mb = max(self.peak_mb, found)
-            if found > self._mb:
-                self._drop()
-
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Drop the pages of all files, written back first: the kernel drops only what the disk has."""
         self.drops += 1
         for path in self._files():
-            with path.open("rb") as file:
+            with suppress(FileNotFoundError), path.open("rb") as file:
                 os.fdatasync(file.fileno())
         for start, size in self._mappings():
-            if _LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _MADV_PAGEOUT):
-                raise OSError(ctypes.get_errno(), "madvise")
+            _LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), _MADV_PAGEOUT)  # fails where it is gone by now
         for path in self._files():  # what is cached, but not mapped
-            with path.open("rb") as file:
+            with suppress(FileNotFoundError), path.open("rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def _files(self) -> list[Path]:
-        return [path for path in self._folder.rglob("*") if path.is_file() and path.stat().st_size]
+        return [path for path in self._folder.rglob("*") if path.is_file()]
 
     def _mappings(self) -> list[tuple[int, int]]:
         """Start and size of what this process has mapped of the files."""
@@ -74,9 +58,36 @@ class Room:
         return found
 
 
+@contextmanager
+def limited(folder: Path, mb: float) -> Iterator[Room]:
+    """While the block runs, have at most so many MB of the files below a folder in memory (inf: all there is).
+
+    Between two looks there may be more.
+    """
+    room, ended = Room(folder), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            room.look(mb)
+
+    if math.isfinite(mb):
+        room.drop()
+    with ThreadPoolExecutor(1) as threads:
+        watching = threads.submit(watch)
+        try:
+            yield room
+        finally:
+            ended.set()
+    watching.result()  # raises what ended it
+    room.read_mb += _read_mb()
+
+
 def _cached_mb(path: Path) -> float:
     """What of a file is in memory, whoever put it there."""
-    pages = np.memmap(path, dtype=np.uint8, mode="r")
+    try:
+        pages = np.memmap(path, dtype=np.uint8, mode="r")
+    except (FileNotFoundError, ValueError):  # it is made anew right now: gone, or empty
+        return 0.0
     is_cached = np.zeros(-(-pages.size // mmap.PAGESIZE), dtype=np.uint8)
     at, into = ctypes.c_void_p(pages.ctypes.data), ctypes.c_void_p(is_cached.ctypes.data)
     if _LIBC.mincore(at, ctypes.c_size_t(pages.size), into):

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.data.anonymous import peak_memory
-from benchmarks.data.room import Room
+from benchmarks.data.room import limited
 from pipeline import mapped
 from pipeline.params import load_params
 from pipeline.preprocess.decide import TYING, tie
@@ -72,7 +72,7 @@ def decide(records: int, sources: int, room_mb: float) -> dict[str, float]:
         ledger = make_ledger(folder, records, sources)
         pairs = {relation: [write_pairs(folder / relation, records, share)] for relation, share in PAIRED.items()}
         began = time.monotonic()
-        with Room(folder, room_mb) as room, peak_memory() as memory:
+        with limited(folder, room_mb) as room, peak_memory() as memory:
             tying, start = ledger.stays(TYING), time.process_time()
             ties, _ = tie(ledger, lambda file, _: pairs[file.removesuffix(".npy")], tying, near=True)
             seconds["duplicates"] = time.process_time() - start
