@@ -22,14 +22,14 @@ from pipeline.work import WorkFolder
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 
 
-def hand_on(ingested: Path, folder: Path, rng: random.Random) -> None:
-    """Through both stages, at settings that are drawn; `folder` is emptied first."""
+def hand_on(ingested: Path, folder: Path, rng: random.Random) -> bool:
+    """Through both stages, at settings that are drawn; `folder` is emptied first. Whether any rows came of it."""
     shutil.rmtree(folder, ignore_errors=True)
     clean, tokens = WorkFolder(folder / "preprocess"), WorkFolder(folder / "tokenize")
     settings = replace(
         PARAMS.preprocess,
         min_chars=rng.choice([1, 4]),
-        max_chars=rng.choice([200, 10**6]),
+        max_chars=rng.choice([600, 10**6]),
         quality=[rng.choice(["none", "none", "none", "gopher", "c4", "fineweb", "code"])],
         pii=rng.choice([[], ["email", "ip", "phone"]]),
         near_duplicates=True,
@@ -48,11 +48,11 @@ def hand_on(ingested: Path, folder: Path, rng: random.Random) -> None:
         if "are left for the split" not in str(error):  # of so few records, a threshold may leave none
             raise
         assert not clean.out.exists()
-        return
+        return False
     _check_clean(ingested, clean.out)
     options = {
         "vocab_size": 300,
-        "seqlen": rng.choice([32, 1000]),
+        "seqlen": rng.choice([150, 1000]),
         "fast": False,
         "formats": ["rows", "parquet"],
         "long_documents": rng.choice(list(LongDocuments)),
@@ -64,8 +64,9 @@ def hand_on(ingested: Path, folder: Path, rng: random.Random) -> None:
         if "fits into a row" not in str(error):
             raise
         assert not tokens.out.exists()
-        return
+        return False
     _check_tokens(clean.out, tokens.out)
+    return True
 
 
 def _check_clean(ingested: Path, out: Path) -> None:

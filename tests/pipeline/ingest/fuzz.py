@@ -142,7 +142,8 @@ def damage(data: bytes, rng: random.Random) -> bytes:
 
 
 def main(folder: Path, first: int, count: int) -> None:
-    """Damage and ingest `count` times."""
+    """Damage, ingest and hand on `count` times."""
+    through = 0
     for seed in range(first, first + count):
         print("seed", seed, flush=True)
         rng = random.Random(seed)
@@ -152,11 +153,12 @@ def main(folder: Path, first: int, count: int) -> None:
         for name, data in originals(rng).items():
             (source / name).write_bytes(damage(data, rng) if rng.random() < 0.7 else data)
         (source / "fine.jsonl").write_bytes(fine(rng))
-        sizes = {"max_record_mb": rng.choice([0.0001, 1]), "shard_mb": rng.choice([5e-4, 0.01, 4])}
+        sizes = {"max_record_mb": rng.choice([0.0003, 1]), "shard_mb": rng.choice([5e-4, 0.01, 4])}
         ingest(out, quarantining(source, **sizes))
         manifest(out)
-        hand_on(out, folder / "on", rng)
+        through += hand_on(out, folder / "on", rng)
         _check_lines(source / "a.jsonl", out, quarantining(source / "a.jsonl", **sizes))
+    assert through >= count // 2, "most settings leave something to train on"
 
 
 def _check_lines(file: Path, out: Path, settings: IngestParams) -> None:
