@@ -65,15 +65,7 @@ def mix_sources(
         raise ValueError(
             f"preprocess.weights (or sources.yaml): nothing is left to train on: {', '.join(names)} weigh 0"
         )
-    wanted, times = np.zeros(sizes.shape), np.ones(sizes.shape)
-    for kind in weighty:
-        place, total = KINDS.index(kind), sum(own[kind].values())
-        codes = np.flatnonzero(sizes[place])
-        wanted[place, codes] = list(shares(own[kind], weights, params.temperature).values())
-        times[place, codes] = [
-            min(round(share / size * total, _DIGITS), params.max_repeats)
-            for share, size in zip(wanted[place, codes].tolist(), own[kind].values(), strict=True)
-        ]
+    wanted, times = _wanted({kind: own[kind] for kind in weighty}, sizes, weights, params)
     records, written = _write_times(ledger, times, sizes, params.seed)
     for place, kind in enumerate(KINDS):
         if own[kind] and kind not in weighty:
@@ -110,6 +102,26 @@ def _training_characters(ledger: Ledger, sources: int) -> I64:
 def _of_sources(sizes: I64, sources: Sequence[str]) -> dict[str, int]:
     """Of those that have some."""
     return {name: size for name, size in zip(sources, sizes.tolist(), strict=True) if size}
+
+
+def _wanted(
+    characters: Mapping[str, Mapping[str, int]], sizes: I64, weights: Mapping[str, float], params: PreprocessParams
+) -> tuple[F64, F64]:
+    """The share of each source and how often it is written, (kinds, sources) each.
+
+    Args:
+        characters: by kind, those of `sizes` that are above 0, in order; of other kinds, all is written as it is.
+    """
+    wanted, times = np.zeros(sizes.shape), np.ones(sizes.shape)
+    for kind, own in characters.items():
+        place, total = KINDS.index(kind), sum(own.values())
+        codes = np.flatnonzero(sizes[place])
+        share_of = shares(own, weights, params.temperature)
+        wanted[place, codes] = list(share_of.values())
+        times[place, codes] = [
+            min(round(share_of[name] / size * total, _DIGITS), params.max_repeats) for name, size in own.items()
+        ]
+    return wanted, times
 
 
 def _write_times(ledger: Ledger, times: F64, sizes: I64, seed: int) -> tuple[I64, I64]:
