@@ -8,8 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
+from benchmarks.data import scaling_ledger
 from benchmarks.data.dedup import KINDS, judge, planted_pairs
 from benchmarks.data.tokenize import our_documents, write_clean
+from pipeline.preprocess.ledger import COLUMNS
 from pipeline.tokenize.bpe import train_bpe
 
 
@@ -29,6 +31,12 @@ def test_the_encoded_documents_that_are_compared_are_all(tmp_path: Path) -> None
     assert sum(len(ids) // 2 + 1 for ids in documents.elements()) == tokens
     first = bpe.encode(texts[0], add_special_tokens=False).ids
     assert any(ids.startswith(b"".join(id.to_bytes(2, "little") for id in first)) for ids in documents)
+
+
+def test_a_ledger_without_texts_is_decided_over() -> None:
+    figures = scaling_ledger.decide(3000, 5, float("inf"))
+    assert figures["files"] * 1e6 > 3000 * (sum(int(dtype[1:]) for dtype in COLUMNS.values()) + 16 * 0.25)
+    assert figures["read"] >= 0
 
 
 def test_precision_and_recall_are_those_of_what_was_planted() -> None:

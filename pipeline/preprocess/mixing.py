@@ -11,10 +11,10 @@ from no training has no use, and other stages take a kind that is not there.
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,9 +22,8 @@ import numpy as np
 from pipeline.preprocess.components import I64
 from pipeline.preprocess.hashes import mix
 from pipeline.preprocess.ledger import TRAIN, Ledger
-from pipeline.preprocess.lowest import Lowest
+from pipeline.preprocess.lowest import F64, Lowest, Part
 from pipeline.shards.tables import KINDS
-from pipeline.splitmix import U64
 
 if TYPE_CHECKING:
     from pipeline.params import PreprocessParams
@@ -54,101 +53,121 @@ def mix_sources(
     Raises:
         ValueError: a weight is for an unknown source, or all training text weighs 0.
     """
+    known = set(sources)
     for name in params.weights:
-        if name not in sources:
+        if name not in known:
             raise ValueError(f"preprocess.weights.{name}: there is no such source; there are {', '.join(sources)}")
     weights = {**weights, **params.weights}
-    sizes = _training_characters(ledger, sources)
-    weighty = {kind for kind, own in sizes.items() if any(weights.get(name, 1.0) for name in own)}
-    if not weighty and (names := sorted({name for own in sizes.values() for name in own})):
+    sizes = _training_characters(ledger, len(sources))
+    own = {kind: _of_sources(row, sources) for kind, row in zip(KINDS, sizes, strict=True)}
+    weighty = [kind for kind in KINDS if any(weights.get(name, 1.0) for name in own[kind])]
+    if not weighty and (names := sorted({name for found in own.values() for name in found})):
         raise ValueError(
             f"preprocess.weights (or sources.yaml): nothing is left to train on: {', '.join(names)} weigh 0"
         )
-    mixtures = []
+    wanted, times = _wanted({kind: own[kind] for kind in weighty}, sizes, weights, params)
+    records, written = _write_times(ledger, times, sizes, params.seed)
     for place, kind in enumerate(KINDS):
-        if kind in weighty:
-            mixtures += _mix_kind(ledger, place, sources, sizes[kind], weights, params)
-        elif sizes[kind]:
-            for rows in ledger.blocks():
-                _repeat(ledger, rows[(ledger["reason"][rows] == 0) & (ledger["kind"][rows] == place)], 0)
-            mixtures += [Mixture(kind, name, size, 0.0, 0) for name, size in sizes[kind].items()]
+        if own[kind] and kind not in weighty:
+            _leave_out(ledger, place)
+            written[place] = 0
+    mixtures = []
+    for place, code in np.argwhere(sizes).tolist():
+        figures = (int(sizes[place, code]), float(wanted[place, code]), int(written[place, code]))
+        mixture = Mixture(KINDS[place], sources[code], *figures)
+        if weights.get(mixture.source, 1.0) and not mixture.characters_out:
+            _warn(mixture, float(times[place, code]), int(records[place, code]))
+        mixtures.append(mixture)
     return mixtures
 
 
-def _training_characters(ledger: Ledger, sources: Sequence[str]) -> dict[str, dict[str, int]]:
-    """By kind, the characters of the sources that have some in the training split."""
-    sizes = np.zeros((len(KINDS), len(sources)), dtype=np.int64)
+def _warn(mixture: Mixture, times: float, records: int) -> None:
+    print(
+        f"warning: preprocess.weights: nothing of source {mixture.source} ({mixture.kind}) is left to train on: "
+        f"{times:.2g} of its {mixture.characters_in:,} characters are nearer to none than to the first drawn of its "
+        f"records ({records:,}); raise its weight to keep some, or set it to 0 to leave it out",
+        file=sys.stderr,
+    )
+
+
+def _training_characters(ledger: Ledger, sources: int) -> I64:
+    """(kinds, sources) what there is in the training split."""
+    sizes = np.zeros((len(KINDS), sources), dtype=np.int64)
     for rows in ledger.blocks():
         train = rows[(ledger["reason"][rows] == 0) & (ledger["split"][rows] == TRAIN)]
         np.add.at(sizes, (ledger["kind"][train], ledger["source"][train]), ledger["characters"][train].astype(np.int64))
-    return {
-        kind: {name: size for name, size in zip(sources, own, strict=True) if size}
-        for kind, own in zip(KINDS, sizes.tolist(), strict=True)
-    }
+    return sizes
 
 
-def _mix_kind(
-    ledger: Ledger,
-    place: int,
-    sources: Sequence[str],
-    sizes: Mapping[str, int],
-    weights: Mapping[str, float],
-    params: PreprocessParams,
-) -> list[Mixture]:
-    """Mix the sources of the kind at `place` of KINDS. What is written once as it is takes no memory."""
-    wanted, total = shares(sizes, weights, params.temperature), sum(sizes.values())
-    mixtures = []
-    for name, size in sizes.items():
-        times, written = min(round(wanted[name] / size * total, _DIGITS), params.max_repeats), size
-        if times != 1:
-            own = partial(_training_rows, ledger, place, sources.index(name))
-            records, written = _write_times(ledger, own, times, size, params.seed)
-            if wanted[name] and not written:
-                print(
-                    f"warning: preprocess.weights: nothing of source {name} ({KINDS[place]}) is left to train on: "
-                    f"{times:.2g} of its {size:,} characters are nearer to none than to the first drawn of its records "
-                    f"({records:,}); raise its weight to keep some, or set it to 0 to leave it out",
-                    file=sys.stderr,
-                )
-        mixtures.append(Mixture(KINDS[place], name, size, wanted[name], written))
-    return mixtures
+def _of_sources(sizes: I64, sources: Sequence[str]) -> dict[str, int]:
+    """Of those that have some."""
+    return {name: size for name, size in zip(sources, sizes.tolist(), strict=True) if size}
 
 
-def _training_rows(ledger: Ledger, kind: int, source: int) -> Iterator[I64]:
-    """The training records of a source that stay, a block at a time."""
-    for rows in ledger.blocks():
-        is_own = (ledger["kind"][rows] == kind) & (ledger["source"][rows] == source)
-        yield rows[is_own & (ledger["reason"][rows] == 0) & (ledger["split"][rows] == TRAIN)]
-
-
-def _write_times(
-    ledger: Ledger, own: Callable[[], Iterable[I64]], times: float, size: int, seed: int
-) -> tuple[int, int]:
-    """Have the records of a source, of `size` characters, repeated or dropped for its text to be written `times` times.
-
-    All are written the whole part of it; the records whose draws are lowest once more, as long as the text so written
-    stays nearest to what is wanted.
+def _wanted(
+    characters: Mapping[str, Mapping[str, int]], sizes: I64, weights: Mapping[str, float], params: PreprocessParams
+) -> tuple[F64, F64]:
+    """The share of each source and how often it is written, (kinds, sources) each.
 
     Args:
-        own: the records, a block at a time; equal draws go by their order.
+        characters: by kind, those of `sizes` that are above 0, in order; of other kinds, all is written as it is.
+    """
+    wanted, times = np.zeros(sizes.shape), np.ones(sizes.shape)
+    for kind, own in characters.items():
+        place, total = KINDS.index(kind), sum(own.values())
+        codes = np.flatnonzero(sizes[place])
+        share_of = shares(own, weights, params.temperature)
+        wanted[place, codes] = list(share_of.values())
+        times[place, codes] = [
+            min(round(share_of[name] / size * total, _DIGITS), params.max_repeats) for name, size in own.items()
+        ]
+    return wanted, times
+
+
+def _write_times(ledger: Ledger, times: F64, sizes: I64, seed: int) -> tuple[I64, I64]:
+    """Have the training records of each kind and source repeated or dropped for its text to be written `times` times.
+
+    All are written the whole part of it; the records whose draws are lowest once more (of equal draws, the first), as
+    long as the text so written stays nearest to what is wanted. What is written once as it is is left alone.
+
+    Args:
+        times: (kinds, sources)
+        sizes: (kinds, sources) characters.
 
     Returns:
-        How many records there are, and the characters that are written of them.
+        How many records there are, and the characters that are written of them; (kinds, sources) each. Of what is left
+        alone, the records are not counted.
     """
     start = mix(np.full(1, seed, dtype=np.uint64))
+    is_mixed = (times != 1) & (sizes > 0)
+    records, written = np.zeros_like(sizes), sizes.copy()
+    if not is_mixed.any():
+        return records, written
+    numbers = np.where(is_mixed, np.cumsum(is_mixed).reshape(is_mixed.shape) - 1, -1)
+    whole = times[is_mixed].astype(np.int64)
 
-    def draws() -> Iterator[tuple[U64, np.ndarray[Any, Any]]]:
-        return ((mix(ledger["draw"][rows] ^ start), ledger["characters"][rows]) for rows in own())
+    def parts() -> Iterator[tuple[I64, Part]]:
+        for rows in ledger.blocks():
+            rows = rows[(ledger["reason"][rows] == 0) & (ledger["split"][rows] == TRAIN)]
+            own = numbers[ledger["kind"][rows], ledger["source"][rows]]
+            rows, own = rows[own >= 0], own[own >= 0]
+            yield rows, (own, mix(ledger["draw"][rows] ^ start), ledger["characters"][rows])
 
-    whole = int(times)
-    lowest = Lowest(draws, (times - whole) * size)
-    records = written = 0
-    for rows in own():
-        characters = ledger["characters"][rows]
-        counts = whole + lowest.take(mix(ledger["draw"][rows] ^ start), characters).astype(np.uint16)
-        records, written = records + len(rows), written + int((characters * counts).sum())
+    lowest = Lowest(lambda: (part for _, part in parts()), (times[is_mixed] - whole) * sizes[is_mixed])
+    found = np.zeros((2, len(whole)), dtype=np.int64)
+    for rows, (own, draws, characters) in parts():
+        counts = whole[own] + lowest.take(own, draws, characters)
+        np.add.at(found[0], own, 1)
+        np.add.at(found[1], own, characters.astype(np.int64) * counts)
         _repeat(ledger, rows, counts)
+    records[is_mixed], written[is_mixed] = found
     return records, written
+
+
+def _leave_out(ledger: Ledger, kind: int) -> None:
+    """Drop all records of a kind."""
+    for rows in ledger.blocks():
+        _repeat(ledger, rows[(ledger["reason"][rows] == 0) & (ledger["kind"][rows] == kind)], 0)
 
 
 def _repeat(ledger: Ledger, rows: I64, counts: np.ndarray[Any, Any] | int) -> None:
@@ -167,7 +186,8 @@ def shares(characters: Mapping[str, int], weights: Mapping[str, float], temperat
         characters: of each source.
         weights: of some sources; the others have 1. One source at least has text and a weight above 0.
     """
-    sizes = {source: size * weights.get(source, 1.0) for source, size in characters.items()}
+    most = math.frexp(max(weights.get(source, 1.0) for source in characters))[1]  # by a power of 2: no digit changes
+    sizes = {source: size * math.ldexp(weights.get(source, 1.0), -most) for source, size in characters.items()}
     largest = max(sizes.values())
     wanted = {source: (size / largest) ** (1 / temperature) for source, size in sizes.items()}  # no power overflows
     total = sum(wanted.values())

@@ -21,7 +21,7 @@ from pipeline.preprocess.statistics import statistics, write_statistics
 from pipeline.preprocess.write import DROPPED, FileFigures, Write, write_shard
 from pipeline.rules import with_rules
 from pipeline.shards import Executor, Kept, run_shards, shard_names, verify_manifest, write_manifest
-from pipeline.shards.tables import KINDS, columns, describe, join_tables, write_table
+from pipeline.shards.tables import KINDS, columns, describe, join_tables, require_columns, write_table
 from pipeline.work import WorkFolder, link_or_copy, publish_directory
 
 CONTAMINATION = "contamination.parquet"
@@ -39,7 +39,8 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, exec
         The totals, for the metrics.
 
     Raises:
-        ValueError: `source` is incomplete, a wanted split would be empty, or a parameter does not fit the data.
+        ValueError: `source` is not as ingest left it, a wanted split would be empty, or a parameter does not fit the
+            data.
     """
     manifest = verify_manifest(source)
     shards = _shards(source, manifest, work, params)
@@ -76,11 +77,11 @@ def _shards(source: Path, manifest: dict[str, Any], work: WorkFolder, params: Pr
     near = MinHash(params.near_words, params.near_bands, params.near_rows) if params.near_duplicates else None
     preparation = Preparation(with_rules(params.quality), tuple(params.pii))
     model = None if params.language_model == EMBEDDED else Path(params.language_model)
-    paths = [source / name for name in shard_names(manifest)]
-    return [
-        Annotate(path, path.name.partition("-")[0], preparation, model, near, work.scratch / "annotated" / path.stem)
-        for path in paths
-    ]
+    kinds = {name: name.partition("-")[0] for name in shard_names(manifest)}
+    require_columns(source, kinds, split=True)
+    paths = [(source / name, kind) for name, kind in kinds.items()]
+    folder = work.scratch / "annotated"
+    return [Annotate(path, kind, preparation, model, near, folder / path.stem) for path, kind in paths]
 
 
 def _facts(files: dict[str, FileFigures], decisions: Decisions) -> dict[str, Any]:

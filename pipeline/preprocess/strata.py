@@ -15,7 +15,7 @@ import numpy as np
 from pipeline import mapped
 from pipeline.preprocess.components import I64
 from pipeline.preprocess.ledger import SPLIT_CODES, TRAIN
-from pipeline.preprocess.lowest import Lowest
+from pipeline.preprocess.lowest import Lowest, Part
 from pipeline.shards.tables import KINDS
 from pipeline.splitmix import U64
 
@@ -39,25 +39,14 @@ def draw(strata: Strata, splits: np.ndarray[Any, Any]) -> None:
     """
     for block in mapped.blocks(len(splits)):
         splits[block] = TRAIN
-    for number in np.flatnonzero(strata.counts.any(axis=0)).tolist():
-        _hold_out(strata, number, splits)
 
+    def one_each() -> Iterator[Part]:
+        return ((numbers, order, np.ones_like(ties)) for ties, numbers, order in strata.parts())
 
-def _hold_out(strata: Strata, number: int, splits: np.ndarray[Any, Any]) -> None:
-    """Give the first ties of a stratum to the splits of HELD_OUT, so many to each as it counts."""
-
-    def ties() -> Iterator[tuple[I64, U64]]:
-        for block in strata.blocks():
-            found = block[strata.of(block) == number]
-            yield found, strata.order(found)
-
-    def one_each() -> Iterator[tuple[U64, I64]]:
-        return ((order, np.ones_like(found)) for found, order in ties())
-
-    first = [Lowest(one_each, count) for count in np.cumsum(strata.counts[:, number]).tolist()]
-    for found, order in ties():
+    first = [Lowest(one_each, counts) for counts in np.cumsum(strata.counts, axis=0)]
+    for ties, numbers, order in strata.parts():
         for split, lowest in reversed(list(zip(HELD_OUT, first, strict=True))):
-            splits[found[lowest.take(order, np.ones_like(found))]] = SPLIT_CODES.index(split)
+            splits[ties[lowest.take(numbers, order, np.ones_like(ties))]] = SPLIT_CODES.index(split)
 
 
 class Strata:
@@ -90,7 +79,7 @@ class Strata:
                 fractions[place, mask] = fraction_of(params, split) if is_drawn else 0.0
         totals: I64 = np.zeros(0, dtype=np.int64)
         self._last: U64 = np.zeros(0, dtype=np.uint64)
-        for rows in self.blocks():
+        for rows in self._blocks():
             cells = self._cells(rows)
             grown = max(len(totals), int(cells.max(initial=-1)) + 1)
             totals, self._last = (
@@ -102,35 +91,44 @@ class Strata:
         masks: I64 = np.arange(len(totals)) % _MASKS
         wanted = fractions[:, masks]
         is_small = ((wanted > 0) & (wanted * totals < 1)).any(axis=0)
-        self._numbers = np.where(is_small, masks, np.arange(len(totals)) + _MASKS)
-        """Of a kind and source that is large enough its own, else one for all small sources of the kind."""
-        sizes = np.bincount(self._numbers, weights=totals, minlength=len(totals) + _MASKS).astype(np.int64)
-        self.counts = np.zeros((len(HELD_OUT), len(sizes)), dtype=np.int64)
-        """(splits, strata)"""
+        together = np.where(is_small, masks, np.arange(len(totals)) + _MASKS)
+        """Of a kind and source that is large enough its own number, else one for all small sources of the kind."""
+        sizes = np.bincount(together, weights=totals, minlength=len(totals) + _MASKS).astype(np.int64)
+        counts = np.zeros((len(HELD_OUT), len(sizes)), dtype=np.int64)
         for number in np.flatnonzero(sizes).tolist():
-            size = int(sizes[number])
-            for place in range(len(HELD_OUT)):
-                most = size - 1 - int(self.counts[:place, number].sum())  # one at least is for train
-                self.counts[place, number] = max(0, min(_share(fractions[place, number % _MASKS], size), most))
+            counts[:, number] = _counts(int(sizes[number]), fractions[:, number % _MASKS].tolist())
+        is_drawn = np.any(counts, axis=0)
+        self._numbers = np.where(is_drawn, np.cumsum(is_drawn) - 1, -1)[together]
+        """Of each kind and source its stratum, -1 where none is held out."""
+        self.counts = counts[:, is_drawn]
+        """(splits, strata)"""
 
-    def blocks(self) -> Iterator[I64]:
+    def parts(self) -> Iterator[tuple[I64, I64, U64]]:
+        """The ties of all strata, their strata, and by what they are drawn, the lowest first; a block at a time."""
+        for ties in self._blocks():
+            cells = self._cells(ties)
+            numbers = self._numbers[cells]
+            is_drawn = numbers >= 0
+            ties, cells = ties[is_drawn], cells[is_drawn]
+            hashes = self._hashes[ties]
+            is_last = hashes == self._last[cells]
+            yield ties, numbers[is_drawn], (hashes >> np.uint64(1)) | (is_last.astype(np.uint64) << np.uint64(63))
+
+    def _blocks(self) -> Iterator[I64]:
         """The ties, a block at a time."""
         for block in mapped.blocks(len(self._kinds)):
             yield block.start + np.flatnonzero(self._kinds[block])
 
-    def of(self, ties: I64) -> I64:
-        """The stratum of each."""
-        numbers: I64 = self._numbers[self._cells(ties)]
-        return numbers
-
-    def order(self, ties: I64) -> U64:
-        """By what the ties of a stratum are drawn, the lowest first."""
-        hashes = self._hashes[ties]
-        is_last = hashes == self._last[self._cells(ties)]
-        return (hashes >> np.uint64(1)) | (is_last.astype(np.uint64) << np.uint64(63))
-
     def _cells(self, ties: I64) -> I64:
         return self._sources[ties].astype(np.int64) * _MASKS + self._kinds[ties]
+
+
+def _counts(size: int, fractions: list[float]) -> list[int]:
+    """How many of so many are held out for each split."""
+    counts: list[int] = []
+    for fraction in fractions:
+        counts.append(max(0, min(_share(fraction, size), size - 1 - sum(counts))))  # one at least is for train
+    return counts
 
 
 def _share(fraction: float, count: int) -> int:

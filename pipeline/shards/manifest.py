@@ -43,12 +43,20 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """The manifest of `directory`.
 
     Raises:
-        ValueError: there is none, so the directory is missing or incomplete.
+        ValueError: there is none, so the directory is missing or incomplete; or it is not one.
     """
     path = directory / MANIFEST
     if not path.is_file():
         raise ValueError(f"{path} is missing: the stage that writes {directory}/ has not finished; run `dvc repro`")
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for file in manifest["files"].values():
+            if not isinstance(file["records"], int) or not isinstance(file["sha256"], str):
+                raise TypeError("records are a number, a sha256 is a text")
+    except OSError as error:
+        raise ValueError(_unreadable(path, error)) from None
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{path} is no manifest ({error!r}): remove {directory}/ and run `dvc repro`") from None
     return manifest
 
 
@@ -56,12 +64,15 @@ def verify_manifest(directory: Path) -> dict[str, Any]:
     """The manifest of `directory`, after comparing every file with it.
 
     Raises:
-        ValueError: the manifest is missing, or a file is missing, changed or not in it.
+        ValueError: the manifest is missing or not one, or a file is missing, changed, not in it or cannot be read.
     """
     manifest = read_manifest(directory)
     expected, found = manifest["files"], _files(directory)
     present = sorted(expected.keys() & found)
-    sums = dict(zip(present, map_threads(lambda name: file_sha256(directory / name), present), strict=True))
+    try:
+        sums = dict(zip(present, map_threads(lambda name: file_sha256(directory / name), present), strict=True))
+    except OSError as error:
+        raise ValueError(_unreadable(error.filename or directory, error)) from None
     for name in sorted(expected.keys() | found):
         if name not in found:
             problem = "is missing"
@@ -85,6 +96,10 @@ def reading_order(name: str) -> tuple[str, int, str]:
 def shard_names(manifest: Mapping[str, Any]) -> list[str]:
     """The shards among the files of what ingest wrote: those with a number."""
     return [name for name in manifest["files"] if _SHARD.fullmatch(name)]
+
+
+def _unreadable(path: str | Path, error: OSError) -> str:
+    return f"{path} cannot be read ({error.strerror}): make it readable, or remove it and run `dvc repro`"
 
 
 def _files(directory: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,26 @@ def columns(kind: str, *, split: bool) -> pl.Schema:
         types["split"] = pl.String()
     types |= {"text": pl.String()} if kind == DOCUMENTS else {"messages": MESSAGES}
     return pl.Schema(types)
+
+
+def require_columns(directory: Path, kinds: Mapping[str, str], *, split: bool) -> None:
+    """Check that tables have the columns of their kinds, by the ends of their files alone.
+
+    Args:
+        kinds: of each table, by its path in `directory`.
+        split: as for `columns`.
+
+    Raises:
+        ValueError: one of them has not, or is no Parquet.
+    """
+    for name, kind in kinds.items():
+        remedy = f"remove {directory}/ and run `dvc repro`"
+        try:
+            found = pl.scan_parquet(directory / name, glob=False).collect_schema()
+        except Exception as error:  # Polars', PyArrow's or the system's
+            raise ValueError(f"{directory / name} is not readable as Parquet ({error}): {remedy}") from None
+        if found != columns(kind, split=split):
+            raise ValueError(f"{directory / name} has {describe(found)}, not the columns of {kind}: {remedy}")
 
 
 def describe(schema: pl.Schema) -> dict[str, str]:

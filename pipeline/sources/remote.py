@@ -120,6 +120,17 @@ def _filesystem(uri: str) -> tuple[Any, str]:
     return url_to_fs(uri, use_listings_cache=False)
 
 
+def _how_to_install(uri: str) -> str:
+    """What brings the store of a URI to fsspec."""
+    from fsspec.registry import known_implementations
+
+    package = known_implementations[uri.partition("://")[0]]["class"].partition(".")[0]
+    if package == "fsspec":  # its own stores need what the error names
+        return "run `pip install` with what that names"
+    wanted = "'.[cloud]'" if package == "s3fs" else package
+    return f"run `pip install {wanted}`"
+
+
 @contextmanager
 def _reaching(uri: str) -> Iterator[None]:
     try:
@@ -128,7 +139,7 @@ def _reaching(uri: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise ValueError(
-            f"{uri}: the package for such addresses is not installed ({error}); for s3:// run `pip install '.[cloud]'`"
+            f"{uri}: the package for such addresses is not installed ({error}): {_how_to_install(uri)}"
         ) from None
     except FileNotFoundError:
         raise ValueError(f"{uri}: there is no such object") from None

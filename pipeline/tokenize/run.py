@@ -14,7 +14,7 @@ from pipeline.chat.template import ChatTemplate, template_for
 from pipeline.chat.tokenizer import CHAT_TEMPLATE_FILE, COMPANIONS, TOKENIZER_FILE, Tokenizer
 from pipeline.params import EMBEDDED, TokenizeParams
 from pipeline.shards import Executor, Kept, Local, run_shards, verify_manifest, write_manifest
-from pipeline.shards.tables import CONVERSATIONS, DOCUMENTS, KINDS, SPLITS
+from pipeline.shards.tables import CONVERSATIONS, DOCUMENTS, KINDS, SPLITS, require_columns
 from pipeline.tokenize.bpe import BYTES_PER_TOKEN, sample_texts, train_bpe
 from pipeline.tokenize.choice import given_tokenizer
 from pipeline.tokenize.converted import ENCODING_FILE
@@ -116,6 +116,7 @@ def clean_shards(clean: Path) -> Shards:
             f"{clean / 'train'}: there is no training record; {clean / 'dropped.parquet'} says what was dropped "
             "and why, preprocess.validation_fraction and preprocess.test_fraction say how much is held out"
         )
+    require_columns(clean, {name: kind for (kind, _), found in shards.items() for name in found}, split=False)
     return shards
 
 

@@ -27,6 +27,7 @@ def decide(measures: pl.DataFrame, presets: Sequence[str], thresholds: Mapping[s
     none = pl.lit(None, dtype=pl.String)
     rows = measures.with_row_index("row")
     dropped = rows.filter(pl.any_horizontal(pl.lit(False), *map(breaks, rules)))  # few: to format a detail takes long
+    dropped = dropped.rechunk()  # Polars 2.1 fails to format a column with an empty part, as of a shard of no such rows
     verdicts = dropped.select("row", reason=pl.coalesce(*reason, none), detail=pl.coalesce(*detail, none))
     return rows.select("row").join(verdicts, on="row", how="left", maintain_order="left").drop("row")
 

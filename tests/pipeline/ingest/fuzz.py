@@ -1,4 +1,5 @@
-"""`python -m tests.pipeline.ingest.fuzz FOLDER FIRST COUNT`: damage valid files at random, ingest them, check the law.
+"""`python -m tests.pipeline.ingest.fuzz FOLDER FIRST COUNT`: damage valid files at random, ingest them, hand on what is
+left to preprocess and tokenize; after each, what came in was written or dropped, by a reason.
 
 A process of its own: what ends it ends no test, and leaves the seed as its last word.
 """
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 from backports import zstd
 
 from pipeline.params import IngestParams
+from tests.pipeline.handing_on import hand_on
 from tests.pipeline.ingest.stage import ingest, manifest, quarantining
 
 PAIR = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "é"}]
@@ -38,6 +40,41 @@ HOSTILE = [
     b"\xef\xbb\xbf",
     b" " * 99,
 ]
+
+
+ODD = [
+    *(
+        "word ",
+        "the ",
+        "a b c d e f ",
+        "\n",
+        "\r\n",
+        "\t",
+        " " * 9,
+        "\0",
+        "\x1b[0m",
+        "\ufeff",
+        "\u200b",
+        "\u202e",
+        "\xa0",
+    ),
+    *(
+        "e\u0301",
+        "\u0301" * 40,
+        "\u00c3\u00a9",
+        "🏳️‍🌈",
+        "漢字",
+        "\u2028",
+        "\ufffd",
+        "\uffff",
+        "\U0010ffff",
+        "٣٤",
+        "İ",
+        "ﬁ",
+    ),
+    *("<|im_end|>", "<|endoftext|>", "{{ messages }}", "a@b.co ", "8.8.8.8 ", "+1 415 555 0100 ", "x" * 300),
+]
+"""Valid in a record, of one kind and another."""
 
 
 def originals(rng: random.Random) -> dict[str, bytes]:
@@ -69,6 +106,19 @@ def originals(rng: random.Random) -> dict[str, bytes]:
     return files
 
 
+def fine(rng: random.Random) -> bytes:
+    """Good records of both kinds with odd texts: so many, and so different, that few settings leave a split empty."""
+
+    def text() -> str:
+        return "".join(rng.choice([rng.choice(ODD), f"{rng.getrandbits(32):x} "]) for _ in range(rng.randrange(1, 40)))
+
+    records: list[dict[str, Any]] = [{"text": text()} for _ in range(40)]
+    for _ in range(30):
+        turns = [{"role": role, "content": text()} for role in ("user", "assistant") * rng.choice([1, 1, 2])]
+        records.append({"messages": [{"role": "system", "content": text()}, *turns] if rng.random() < 0.2 else turns})
+    return b"".join(json.dumps(record, ensure_ascii=rng.random() < 0.5).encode() + b"\n" for record in records)
+
+
 def damage(data: bytes, rng: random.Random) -> bytes:
     """A few changes of the kinds that disks, networks and people make."""
     broken = bytearray(data)
@@ -92,7 +142,8 @@ def damage(data: bytes, rng: random.Random) -> bytes:
 
 
 def main(folder: Path, first: int, count: int) -> None:
-    """Damage and ingest `count` times."""
+    """Damage, ingest and hand on `count` times."""
+    through = 0
     for seed in range(first, first + count):
         print("seed", seed, flush=True)
         rng = random.Random(seed)
@@ -101,11 +152,13 @@ def main(folder: Path, first: int, count: int) -> None:
         source.mkdir(parents=True)
         for name, data in originals(rng).items():
             (source / name).write_bytes(damage(data, rng) if rng.random() < 0.7 else data)
-        (source / "fine.jsonl").write_text('{"text": "fine"}\n')
-        sizes = {"max_record_mb": rng.choice([0.0001, 1]), "shard_mb": rng.choice([1e-4, 0.01, 4])}
+        (source / "fine.jsonl").write_bytes(fine(rng))
+        sizes = {"max_record_mb": rng.choice([0.0003, 1]), "shard_mb": rng.choice([5e-4, 0.01, 4])}
         ingest(out, quarantining(source, **sizes))
         manifest(out)
+        through += hand_on(out, folder / "on", rng)
         _check_lines(source / "a.jsonl", out, quarantining(source / "a.jsonl", **sizes))
+    assert through >= count // 2, "most settings leave something to train on"
 
 
 def _check_lines(file: Path, out: Path, settings: IngestParams) -> None:

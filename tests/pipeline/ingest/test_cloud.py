@@ -20,6 +20,7 @@ from pipeline.shards import Local
 from pipeline.sources.__main__ import main
 from pipeline.work import WorkFolder
 from tests.pipeline.ingest.stage import ingest, manifest, params, quarantine, quarantining, rows, texts
+from tests.pipeline.sources.commands import follow
 
 boto3 = pytest.importorskip("boto3")
 pytest.importorskip("s3fs")
@@ -98,6 +99,16 @@ def test_objects_read_like_files(tmp_path: Path, bucket: Any) -> None:
     assert found["s3://data/web/a.jsonl:1500"] == ("web", None)
     assert found["s3://data/web/deep/test/c.jsonl:1"] == ("web", "test")
     assert found["s3://data/held/test.txt:1"] == ("more", "test")
+
+
+def test_the_error_for_an_address_has_the_command_that_helps(tmp_path: Path, bucket: Any) -> None:
+    put(bucket, "web/a.jsonl", lines("a"))
+    put(bucket, "web/b.txt", b"b")
+    for uri, found in (("s3://data/web/*.jsonl", ["a"]), ("s3://data/web", ["a", "b"])):
+        folder = tmp_path / str(len(found))
+        follow(uri, folder)
+        ingest(tmp_path / "out", params(folder))
+        assert texts(tmp_path / "out") == found
 
 
 def test_only_what_is_pinned_is_read(tmp_path: Path, bucket: Any) -> None:

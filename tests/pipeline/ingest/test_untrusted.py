@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.pipeline.ingest.stage import ingest, manifest, params, quarantine, quarantining, texts, write_jsonl
+from tests.pipeline.users import unprivileged
 
 ROOT = Path(__file__).parents[3]
 DEEP = b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
@@ -159,17 +160,11 @@ def test_what_may_not_be_read_is_an_entry(tmp_path: Path) -> None:
     write_jsonl(source / "closed.jsonl", [{"text": "secret"}]).chmod(0)
     write_jsonl(source / "folder" / "b.jsonl", [{"text": "secret"}])
     (source / "folder").chmod(0)
-    for folder in (tmp_path, *tmp_path.parents):
-        if os.geteuid() == 0 and str(folder).startswith("/tmp/"):
-            folder.chmod(0o777)
     try:
-        if os.geteuid() == 0:
-            os.seteuid(65534)
-        ingest(tmp_path / "out", quarantining(source))
-        found = [(row["file"], row["reason"]) for row in quarantine(tmp_path / "out")]
+        with unprivileged(tmp_path):
+            ingest(tmp_path / "out", quarantining(source))
+            found = [(row["file"], row["reason"]) for row in quarantine(tmp_path / "out")]
     finally:
-        if os.getuid() == 0:
-            os.seteuid(0)
         (source / "folder").chmod(0o755)
     assert found == [("closed.jsonl", "unreadable"), ("folder", "unreadable")]
 

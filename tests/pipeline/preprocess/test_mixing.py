@@ -25,6 +25,14 @@ def test_shares() -> None:
     assert shares(SIZES, {"b": 2.0}, 2.0) == pytest.approx(wanted)
 
 
+@pytest.mark.parametrize("factor", [1e-318, 1e-300, 1e300, 1e308])
+def test_weights_matter_in_proportion_only(factor: float) -> None:
+    given = shares(SIZES, dict.fromkeys(SIZES, factor), 2.0)
+    assert given == shares(SIZES, {}, 2.0)
+    assert sum(shares(SIZES, {"a": factor}, 2.0).values()) == pytest.approx(1)
+    assert shares(SIZES, {"a": 1e-308, "b": 1e308, "c": 0.0}, 1.0) == {"a": 0.0, "b": 1.0, "c": 0.0}
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_copies_come_as_near_as_whole_records_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -130,6 +138,17 @@ def test_a_source_with_a_weight_that_comes_out_as_none_is_told(
     warned = capsys.readouterr().err
     assert "preprocess.weights: nothing of source a (documents) is left to train on: 0.27 of its 1,000" in warned
     assert "source b" not in warned
+
+
+def test_a_share_too_small_for_a_number_is_told_like_any_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixtures = mix_sources(make_ledger(tmp_path), list("abc"), {}, params(weights={"a": 1e-308, "b": 1e308}))
+    outs = {(m.kind, m.source): m.characters_out for m in mixtures}
+    assert [outs[kind, "a"] + outs[kind, "c"] for kind in ("documents", "conversations")] == [0, 0]
+    assert all(outs[kind, "b"] > 0 for kind in ("documents", "conversations"))
+    warned = capsys.readouterr().err
+    assert warned.count("nothing of source") == 4
 
 
 def test_a_kind_whose_sources_all_weigh_0_is_left_out_whole(tmp_path: Path) -> None:

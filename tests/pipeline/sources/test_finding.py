@@ -3,11 +3,14 @@
 import glob
 import os
 import random
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from fsspec.registry import _registry
 
 from pipeline.ingest import run
 from pipeline.ingest.plan import plan
@@ -20,6 +23,7 @@ from pipeline.sources.finding import pin_outside
 from pipeline.sources.pins import read_pins
 from pipeline.work import WorkFolder
 from tests.pipeline.ingest.stage import ingest, manifest, params, quarantining, rows, texts, write_jsonl
+from tests.pipeline.sources.commands import follow
 
 ROOT = Path(__file__).parents[3]
 
@@ -193,6 +197,36 @@ def test_a_pinned_file_that_is_rewritten_between_planning_and_reading_is_noticed
     with pytest.raises(ValueError, match=r"far/b\.jsonl changed while ingest ran; run `dvc repro` again"):
         work.check_unchanged("ingest")
     assert not list(work.shards.iterdir())
+
+
+@pytest.mark.parametrize("pattern", ["far/*.jsonl", "far/**", "far/it's [ab].jsonl", "{}/far/*.jsonl", "in/*.jsonl"])
+def test_the_error_for_a_pattern_has_the_command_that_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jsonl", "it's a.jsonl"):
+        one(tmp_path / ("in" if pattern.startswith("in/") else "far"), name, name)
+    follow(pattern.format(tmp_path), Path("in"))
+    ingest(tmp_path / "out", params(Path("in")))
+    assert texts(tmp_path / "out") == ["it's a.jsonl"] if "it's" in pattern else ["a.jsonl", "it's a.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "package", "remedy"),
+    [
+        ("s3://bucket/x/*.jsonl", "s3fs", r"run `pip install '\.\[cloud\]'`"),
+        ("gs://bucket/x", "gcsfs", "run `pip install gcsfs`"),
+        ("hf://datasets/a/b/*.parquet", "huggingface_hub", "run `pip install huggingface_hub`"),
+    ],
+)
+def test_the_error_for_a_missing_package_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, package: str, remedy: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    monkeypatch.delitem(_registry, uri.partition("://")[0], raising=False)
+    with pytest.raises(SystemExit, match=f"{re.escape(uri)}: the package for such addresses .*: {remedy}$"):
+        follow(uri, tmp_path / "in")
+    assert not list(tmp_path.rglob("sources.*"))
 
 
 @pytest.mark.parametrize(

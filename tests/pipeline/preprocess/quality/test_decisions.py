@@ -57,6 +57,14 @@ def test_the_preset_none_has_no_rules_and_stands_alone() -> None:
         select_rules(["none"], {"c4_few_sentences": 1})
 
 
+def test_shards_without_a_drop_between_shards_with_some() -> None:
+    """Read together, each shard is a part of every column."""
+    shards = [measures("code", longest_line=longest) for longest in (5000.0, 10.0, 5000.0)]
+    verdicts = decide(pl.concat(shards, rechunk=False), ["code"], {})
+    assert verdicts["reason"].to_list() == ["code_long_line", None, "code_long_line"]
+    assert verdicts["detail"].to_list() == ["longest_line 5000.0 > 1000", None, "longest_line 5000.0 > 1000"]
+
+
 def test_what_is_wrong_with_presets_and_thresholds_is_named() -> None:
     table = measure(pl.Series(["a"]), ["c4"])
     with pytest.raises(
