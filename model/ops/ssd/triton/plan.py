@@ -35,8 +35,7 @@ MORE_STAGES = 3
 class Plan:
     """Sizes of a call: a function of shapes and dtypes alone, so that results are, on one kind of device; but for
     `slice_bytes`, with which a small input goes through all that a large one does. `hopper` says of the device what
-    changes no result, `fused` that the gradients of chunks are made by the kernel of `hopper/`, in which a program
-    fills a multiprocessor.
+    changes no result, `fused` that the kernels of `hopper/` are used, in which a program fills a multiprocessor.
     """
 
     def __init__(self, x: Tensor, B: Tensor, slice_bytes: int | None = None) -> None:
