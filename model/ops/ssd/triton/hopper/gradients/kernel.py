@@ -28,12 +28,12 @@ def fused_gradients_kernel(
     STAGES: gl.constexpr,
 ):  # fmt: skip
     """Of a chunk and some heads of a group, what `gradients_kernel` computes; all in bf16, P and N their sizes."""
-    here, b, chunks = gl.program_id(0), gl.program_id(2), gl.num_programs(0)
+    chunk, b, chunks = gl.program_id(0), gl.program_id(2), gl.num_programs(0)
     g, split = gl.program_id(1) // nsplits, gl.program_id(1) % nsplits
     heads_of_group = nheads // ngroups
     heads = gl.cdiv(heads_of_group, nsplits)
     first_head, count = g * heads_of_group + split * heads, gl.minimum(heads, heads_of_group - split * heads)
-    c = first_chunk + here
+    c = first_chunk + chunk
     out = (split * gl.num_programs(2) + b).to(gl.int64) * out_rows + (c - out_chunk) * Q
 
     narrow: gl.constexpr = gl.NVMMASharedLayout.get_default_for([Q, P], gl.bfloat16)
@@ -86,7 +86,7 @@ def fused_gradients_kernel(
             )),
             (load, (
                 x, dy, B, C, decays, plane, states, d_states, x_tiles, dy_tiles, B_tile, C_tile, vectors, before, after,
-                ready, full, empty, first_head, count, b, c, here, chunks, g, seqlen, nheads, ngroups, nchunks,
+                ready, full, empty, first_head, count, b, c, chunk, chunks, g, seqlen, nheads, ngroups, nchunks,
                 Q, P, N, STAGES,
             )),
         ],
