@@ -80,9 +80,9 @@ def decide(
         )
     ledger = _enter(shards, annotated, sources, work.scratch / "ledger", params)
 
-    def pairs(file: str, taking_part: Path) -> list[Path]:
-        relation = file.removesuffix(".npy")
-        jobs = matches([shard.folder / file for shard in shards], ledger.starts, taking_part, work.scratch / relation)
+    def pairs(relation: str, taking_part: Path) -> list[Path]:
+        found = [shard.folder / relation for shard in shards]
+        jobs = matches(found, ledger.starts, taking_part, work.scratch / relation)
         run_shards(match, jobs, title=f"preprocess: match {relation}", executor=executor, kept=Kept.of(work))
         return [job.folder / PAIRS for job in jobs]
 
@@ -150,7 +150,7 @@ def _enter(
         for reason in reasons.drop_nulls().unique().sort():
             ledger.code(reason)
         ledger["reason"][rows] = _codes(reasons, ledger.reasons, null=0)
-        numbered = verdicts.with_columns(row=np.arange(rows.start, rows.stop))
+        numbered = verdicts.with_columns(row=pl.int_range(rows.start, rows.stop))  # an array takes numpy.ma to import
         write_table(numbered.filter(reasons.is_not_null()).select("row", own="detail"), _own_details(ledger, run))
     return ledger
 

@@ -10,8 +10,9 @@ of the runs is written and hashed once, and the ranges' jobs name it: a job and 
 from __future__ import annotations
 
 import json
+import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -36,11 +37,14 @@ LIST = "runs.jsonl"
 
 
 def write_run(path: Path, high: U64, low: U64, rows: np.ndarray[Any, Any]) -> None:
-    """Write the names of one shard: each has the row that bears it; a row may bear several."""
+    """Write the names of one shard: each has the row that bears it; a row may bear several.
+
+    There is no header, for each range would have to read it.
+    """
     order = np.argsort(high, kind="stable")  # or equal names lie as the processor likes
     run = np.empty(len(rows), dtype=ENTRY)
     run["high"], run["low"], run["row"] = high[order], low[order], rows[order]
-    np.save(path, run)
+    run.tofile(path)
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,7 @@ def matches(runs: Sequence[Path], starts: Sequence[int], taking_part: Path, fold
         folder: the list of the runs is written here.
     """
     shared = _share(runs, starts, taking_part, folder)
-    size = sum(len(np.load(run, mmap_mode="r")) for run in runs) * ENTRY.itemsize
-    count = ranges_for(size)
+    count = ranges_for(sum(run.stat().st_size for run in runs))
     cuts = [index * 2**64 // count for index in range(count + 1)]
     return [Match(shared, low, high - 1, folder / f"{index:05d}") for index, (low, high) in enumerate(pairwise(cuts))]
 
@@ -103,8 +106,10 @@ def _share(runs: Sequence[Path], starts: Sequence[int], taking_part: Path, folde
 
 def match(job: Match) -> None:
     """Pair each record with the first that has the same name: (n, 2) int64 record numbers, the first one first."""
-    taking_part = np.load(job.runs.taking_part, mmap_mode="r")
-    entries = _sharing(np.concatenate([*_slices(job, taking_part), np.empty(0, dtype=_GLOBAL)]))
+    parts, starts = _slices(job)
+    shared = map(_numbered, parts, _sharing(parts), starts)
+    entries = np.concatenate([*shared, np.empty(0, dtype=_GLOBAL)])
+    entries = entries[np.load(job.runs.taking_part, mmap_mode="r")[entries["row"]]]
     entries = entries[np.lexsort((entries["row"], entries["low"], entries["high"]))]
     is_new = np.ones(len(entries), dtype=bool)
     is_new[1:] = (entries["high"][1:] != entries["high"][:-1]) | (entries["low"][1:] != entries["low"][:-1])
@@ -112,26 +117,38 @@ def match(job: Match) -> None:
     np.save(job.folder / PAIRS, np.stack([first[~is_new], entries["row"][~is_new]], axis=1))
 
 
-def _sharing(entries: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The entries whose high half another one has, too: most have no other, and only these need be put in order."""
-    high = np.ascontiguousarray(entries["high"])  # which numpy sorts in half the time
+def _sharing(parts: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+    """Of each part, which entries have a high half that another one has, too: most have not, and are left alone."""
+    high = np.concatenate([*(part["high"] for part in parts), np.empty(0, dtype=np.uint64)])
     order = np.argsort(high)
     high = high[order]
-    is_shared = np.zeros(len(entries), dtype=bool)
+    is_shared = np.zeros(len(high), dtype=bool)
     is_shared[1:] = high[1:] == high[:-1]
     is_shared[:-1] |= is_shared[1:]
-    return entries[order[is_shared]]
+    shared = np.sort(order[is_shared])
+    bounds = np.cumsum([0, *map(len, parts)])
+    cuts = np.searchsorted(shared, bounds)
+    return [shared[first:end] - bound for (first, end), bound in zip(pairwise(cuts), bounds[:-1], strict=True)]
+
+
+def _numbered(part: np.ndarray[Any, Any], places: np.ndarray[Any, Any], start: int) -> np.ndarray[Any, Any]:
+    """The entries at `places`, with the numbers of the records for the rows of their shard."""
+    entries = part[places].astype(_GLOBAL)
+    entries["row"] += start
+    return entries
 
 
 _GLOBAL = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])
 
 
-def _slices(job: Match, taking_part: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
+def _slices(job: Match) -> tuple[list[np.ndarray[Any, Any]], list[int]]:
+    """The range's part of each run, and the number of its shard's first record."""
+    parts, starts = [], []
     with job.runs.listed.open(encoding="utf-8") as file:
         for line in file:
             path, start = json.loads(line)
-            run = np.asarray(np.load(path, mmap_mode="r"))  # a memmap is slow to look up single entries in
-            part = run[bisect_left(run["high"], job.low) : bisect_right(run["high"], job.high)]
-            entries = part.astype(_GLOBAL)
-            entries["row"] += start
-            yield entries[taking_part[entries["row"]]]
+            if os.stat(path).st_size:  # nothing of none can be mapped
+                run = np.asarray(np.memmap(path, ENTRY, "r"))  # a memmap is slow to look up single entries in
+                parts.append(run[bisect_left(run["high"], job.low) : bisect_right(run["high"], job.high)])
+                starts.append(start)
+    return parts, starts
