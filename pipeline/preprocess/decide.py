@@ -150,7 +150,7 @@ def _enter(
         for reason in reasons.drop_nulls().unique().sort():
             ledger.code(reason)
         ledger["reason"][rows] = _codes(reasons, ledger.reasons, null=0)
-        numbered = verdicts.with_columns(row=pl.int_range(rows.start, rows.stop))  # an array takes numpy.ma to import
+        numbered = verdicts.with_columns(row=np.arange(rows.start, rows.stop))
         write_table(numbered.filter(reasons.is_not_null()).select("row", own="detail"), _own_details(ledger, run))
     return ledger
 
