@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,11 +25,13 @@ from pipeline.hashing import file_sha256, text_sha256
 from pipeline.shards.threads import map_threads
 from pipeline.splitmix import U64
 
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
 ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<u4")])
 """A name (its two halves) and the row of its shard that bears it."""
 
 RANGE_BYTES = 256 * 2**20
-"""Entries that a range has at most, if names are spread evenly; matching takes about three times that in memory."""
+"""Entries that a range has at most, if names are spread evenly; matching takes about twice that in memory."""
 SMALL_RANGE_BYTES, SMALL_RANGES = 32 * 2**20, 16
 """Up to so many ranges have only as much, so that all workers have some."""
 
@@ -106,49 +109,41 @@ def _share(runs: Sequence[Path], starts: Sequence[int], taking_part: Path, folde
 
 def match(job: Match) -> None:
     """Pair each record with the first that has the same name: (n, 2) int64 record numbers, the first one first."""
-    parts, starts = _slices(job)
-    shared = map(_numbered, parts, _sharing(parts), starts)
-    entries = np.concatenate([*shared, np.empty(0, dtype=_GLOBAL)])
-    entries = entries[np.load(job.runs.taking_part, mmap_mode="r")[entries["row"]]]
-    entries = entries[np.lexsort((entries["row"], entries["low"], entries["high"]))]
-    is_new = np.ones(len(entries), dtype=bool)
-    is_new[1:] = (entries["high"][1:] != entries["high"][:-1]) | (entries["low"][1:] != entries["low"][:-1])
-    first = entries["row"][np.maximum.accumulate(np.where(is_new, np.arange(len(entries)), 0))]
-    np.save(job.folder / PAIRS, np.stack([first[~is_new], entries["row"][~is_new]], axis=1))
+    entries, bounds, starts = _slices(job)
+    shared = _shared(entries["high"])
+    records = entries["row"][shared] + starts[np.searchsorted(bounds, shared, side="right") - 1]
+    takes_part = np.load(job.runs.taking_part, mmap_mode="r")[records]
+    shared, records = shared[takes_part], records[takes_part]
+    high, low = entries["high"][shared], entries["low"][shared]
+    order = np.lexsort((records, low, high))
+    high, low, records = high[order], low[order], records[order]
+    is_new = np.ones(len(records), dtype=bool)
+    is_new[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    first = records[np.maximum.accumulate(np.where(is_new, np.arange(len(records)), 0))]
+    np.save(job.folder / PAIRS, np.stack([first[~is_new], records[~is_new]], axis=1))
 
 
-def _sharing(parts: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
-    """Of each part, which entries have a high half that another one has, too: most have not, and are left alone."""
-    high = np.concatenate([*(part["high"] for part in parts), np.empty(0, dtype=np.uint64)])
+def _shared(high: U64) -> Ints:
+    """The places of what stands more than once: most does not, and only this need be looked at, and put in order."""
     order = np.argsort(high)
     high = high[order]
     is_shared = np.zeros(len(high), dtype=bool)
     is_shared[1:] = high[1:] == high[:-1]
     is_shared[:-1] |= is_shared[1:]
-    shared = np.sort(order[is_shared])
-    bounds = np.cumsum([0, *map(len, parts)])
-    cuts = np.searchsorted(shared, bounds)
-    return [shared[first:end] - bound for (first, end), bound in zip(pairwise(cuts), bounds[:-1], strict=True)]
+    return np.sort(order[is_shared])
 
 
-def _numbered(part: np.ndarray[Any, Any], places: np.ndarray[Any, Any], start: int) -> np.ndarray[Any, Any]:
-    """The entries at `places`, with the numbers of the records for the rows of their shard."""
-    entries = part[places].astype(_GLOBAL)
-    entries["row"] += start
-    return entries
-
-
-_GLOBAL = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])
-
-
-def _slices(job: Match) -> tuple[list[np.ndarray[Any, Any]], list[int]]:
-    """The range's part of each run, and the number of its shard's first record."""
-    parts, starts = [], []
+def _slices(job: Match) -> tuple[np.ndarray[Any, Any], Ints, Ints]:
+    """The range's part of all runs, one after another: the entries, where each run's begin, and the number of its
+    shard's first record."""
+    parts, starts = [], array("q")
     with job.runs.listed.open(encoding="utf-8") as file:
         for line in file:
             path, start = json.loads(line)
             if os.stat(path).st_size:  # nothing of none can be mapped
                 run = np.asarray(np.memmap(path, ENTRY, "r"))  # a memmap is slow to look up single entries in
-                parts.append(run[bisect_left(run["high"], job.low) : bisect_right(run["high"], job.high)])
+                part = run[bisect_left(run["high"], job.low) : bisect_right(run["high"], job.high)]
+                parts.append(part.tobytes())  # a process has only so many maps
                 starts.append(start)
-    return parts, starts
+    sizes = np.fromiter(map(len, parts), dtype=np.int64, count=len(parts)) // ENTRY.itemsize
+    return np.frombuffer(b"".join(parts), dtype=ENTRY), np.cumsum(sizes) - sizes, np.frombuffer(starts, dtype=np.int64)
