@@ -6,6 +6,7 @@ It is young, so whoever encodes with it compares the ids with those of `tokenize
 from __future__ import annotations
 
 import json
+import threading
 import unicodedata
 from collections.abc import Sequence
 
@@ -44,14 +45,18 @@ class FastEncoder:
         self._backend = backend
         self._anew = lambda: load_hf_json(definition)
         self._met = 0
+        self._turn = threading.Lock()
+        """It holds the interpreter: threads that wrestle for that between texts take longer than one."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text."""
-        return [self._ids(text).tolist() for text in texts]
+        with self._turn:
+            return [self._ids(text).tolist() for text in texts]
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The ids of all texts one after another (n,) uint32, and how many each has (texts,) int64."""
-        found = [self._ids(text) for text in texts]
+        with self._turn:
+            found = [self._ids(text) for text in texts]
         lengths = np.fromiter(map(len, found), dtype=np.int64, count=len(found))
         return np.concatenate([np.empty(0, dtype=np.uint32), *found]), lengths
 

@@ -80,9 +80,9 @@ def decide(
         )
     ledger = _enter(shards, annotated, sources, work.scratch / "ledger", params)
 
-    def pairs(file: str, taking_part: Path) -> list[Path]:
-        relation = file.removesuffix(".npy")
-        jobs = matches([shard.folder / file for shard in shards], ledger.starts, taking_part, work.scratch / relation)
+    def pairs(relation: str, taking_part: Path) -> list[Path]:
+        found = [shard.folder / relation for shard in shards]
+        jobs = matches(found, ledger.starts, taking_part, work.scratch / relation)
         run_shards(match, jobs, title=f"preprocess: match {relation}", executor=executor, kept=Kept.of(work))
         return [job.folder / PAIRS for job in jobs]
 

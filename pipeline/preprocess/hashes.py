@@ -18,12 +18,24 @@ def string_hashes(strings: pl.Series) -> U64:
     return strings.to_frame("s").select(polars_hash.col("s").nchash.xxh3_64())["s"].to_numpy()
 
 
-def content_names(kind: str, contents: Iterable[bytes]) -> tuple[U64, U64]:
-    """BLAKE2b (128 bits, in halves) of each content, apart for each `kind` (at most 16 bytes of UTF-8)."""
-    person = kind.encode()
-    digests = [hashlib.blake2b(content, digest_size=16, person=person).digest() for content in contents]
-    halves = np.frombuffer(b"".join(digests), dtype="<u8").reshape(-1, 2)
+def text_names(kind: str, texts: pl.Series) -> tuple[U64, U64]:
+    """BLAKE3 (128 bits, in halves) of each text, apart for each `kind`: in a third of the time of `key_names`."""
+    digests = texts.to_frame("s").select(polars_hash.col("s").chash.blake3().str.head(32))["s"]
+    (own,) = _halves(hashlib.blake2b(kind.encode(), digest_size=16).digest())
+    halves = _halves(bytes.fromhex("".join(digests))) ^ own
     return halves[:, 0], halves[:, 1]
+
+
+def key_names(kind: str, keys: Iterable[bytes]) -> tuple[U64, U64]:
+    """BLAKE2b (128 bits, in halves) of each key, apart for each `kind` (at most 16 bytes of UTF-8)."""
+    person = kind.encode()
+    halves = _halves(b"".join(hashlib.blake2b(key, digest_size=16, person=person).digest() for key in keys))
+    return halves[:, 0], halves[:, 1]
+
+
+def _halves(digests: bytes) -> U64:
+    """(n, 2) the halves of digests of 16 bytes."""
+    return np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
 
 
 def tuple_names(kind: str, tuples: np.ndarray[Any, np.dtype[np.uint32]]) -> tuple[U64, U64]:

@@ -10,8 +10,10 @@ of the runs is written and hashed once, and the ranges' jobs name it: a job and 
 from __future__ import annotations
 
 import json
+import os
+from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -23,11 +25,13 @@ from pipeline.hashing import file_sha256, text_sha256
 from pipeline.shards.threads import map_threads
 from pipeline.splitmix import U64
 
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
 ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<u4")])
 """A name (its two halves) and the row of its shard that bears it."""
 
 RANGE_BYTES = 256 * 2**20
-"""Entries that a range has at most, if names are spread evenly; matching takes about three times that in memory."""
+"""Entries that a range has at most, if names are spread evenly; matching takes about twice that in memory."""
 SMALL_RANGE_BYTES, SMALL_RANGES = 32 * 2**20, 16
 """Up to so many ranges have only as much, so that all workers have some."""
 
@@ -36,11 +40,14 @@ LIST = "runs.jsonl"
 
 
 def write_run(path: Path, high: U64, low: U64, rows: np.ndarray[Any, Any]) -> None:
-    """Write the names of one shard: each has the row that bears it; a row may bear several."""
+    """Write the names of one shard: each has the row that bears it; a row may bear several.
+
+    There is no header, for each range would have to read it.
+    """
     order = np.argsort(high, kind="stable")  # or equal names lie as the processor likes
     run = np.empty(len(rows), dtype=ENTRY)
     run["high"], run["low"], run["row"] = high[order], low[order], rows[order]
-    np.save(path, run)
+    run.tofile(path)
 
 
 @dataclass(frozen=True)
@@ -80,8 +87,7 @@ def matches(runs: Sequence[Path], starts: Sequence[int], taking_part: Path, fold
         folder: the list of the runs is written here.
     """
     shared = _share(runs, starts, taking_part, folder)
-    size = sum(len(np.load(run, mmap_mode="r")) for run in runs) * ENTRY.itemsize
-    count = ranges_for(size)
+    count = ranges_for(sum(run.stat().st_size for run in runs))
     cuts = [index * 2**64 // count for index in range(count + 1)]
     return [Match(shared, low, high - 1, folder / f"{index:05d}") for index, (low, high) in enumerate(pairwise(cuts))]
 
@@ -103,35 +109,41 @@ def _share(runs: Sequence[Path], starts: Sequence[int], taking_part: Path, folde
 
 def match(job: Match) -> None:
     """Pair each record with the first that has the same name: (n, 2) int64 record numbers, the first one first."""
-    taking_part = np.load(job.runs.taking_part, mmap_mode="r")
-    entries = _sharing(np.concatenate([*_slices(job, taking_part), np.empty(0, dtype=_GLOBAL)]))
-    entries = entries[np.lexsort((entries["row"], entries["low"], entries["high"]))]
-    is_new = np.ones(len(entries), dtype=bool)
-    is_new[1:] = (entries["high"][1:] != entries["high"][:-1]) | (entries["low"][1:] != entries["low"][:-1])
-    first = entries["row"][np.maximum.accumulate(np.where(is_new, np.arange(len(entries)), 0))]
-    np.save(job.folder / PAIRS, np.stack([first[~is_new], entries["row"][~is_new]], axis=1))
+    entries, bounds, starts = _slices(job)
+    shared = _shared(entries["high"])
+    records = entries["row"][shared] + starts[np.searchsorted(bounds, shared, side="right") - 1]
+    takes_part = np.load(job.runs.taking_part, mmap_mode="r")[records]
+    shared, records = shared[takes_part], records[takes_part]
+    high, low = entries["high"][shared], entries["low"][shared]
+    order = np.lexsort((records, low, high))
+    high, low, records = high[order], low[order], records[order]
+    is_new = np.ones(len(records), dtype=bool)
+    is_new[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    first = records[np.maximum.accumulate(np.where(is_new, np.arange(len(records)), 0))]
+    np.save(job.folder / PAIRS, np.stack([first[~is_new], records[~is_new]], axis=1))
 
 
-def _sharing(entries: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The entries whose high half another one has, too: most have no other, and only these need be put in order."""
-    high = np.ascontiguousarray(entries["high"])  # which numpy sorts in half the time
+def _shared(high: U64) -> Ints:
+    """The places of what stands more than once: most does not, and only this need be looked at, and put in order."""
     order = np.argsort(high)
     high = high[order]
-    is_shared = np.zeros(len(entries), dtype=bool)
+    is_shared = np.zeros(len(high), dtype=bool)
     is_shared[1:] = high[1:] == high[:-1]
     is_shared[:-1] |= is_shared[1:]
-    return entries[order[is_shared]]
+    return np.sort(order[is_shared])
 
 
-_GLOBAL = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])
-
-
-def _slices(job: Match, taking_part: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
+def _slices(job: Match) -> tuple[np.ndarray[Any, Any], Ints, Ints]:
+    """The range's part of all runs, one after another: the entries, where each run's begin, and the number of its
+    shard's first record."""
+    parts, starts = [], array("q")
     with job.runs.listed.open(encoding="utf-8") as file:
         for line in file:
             path, start = json.loads(line)
-            run = np.asarray(np.load(path, mmap_mode="r"))  # a memmap is slow to look up single entries in
-            part = run[bisect_left(run["high"], job.low) : bisect_right(run["high"], job.high)]
-            entries = part.astype(_GLOBAL)
-            entries["row"] += start
-            yield entries[taking_part[entries["row"]]]
+            if os.stat(path).st_size:  # nothing of none can be mapped
+                run = np.asarray(np.memmap(path, ENTRY, "r"))  # a memmap is slow to look up single entries in
+                part = run[bisect_left(run["high"], job.low) : bisect_right(run["high"], job.high)]
+                parts.append(part.tobytes())  # a process has only so many maps
+                starts.append(start)
+    sizes = np.fromiter(map(len, parts), dtype=np.int64, count=len(parts)) // ENTRY.itemsize
+    return np.frombuffer(b"".join(parts), dtype=ENTRY), np.cumsum(sizes) - sizes, np.frombuffer(starts, dtype=np.int64)

@@ -4,14 +4,16 @@
 worker process sets Polars' thread count before it loads it.
 """
 
+import atexit
 import gc
 
-from pipeline.shards.executors import Executor, Job, Local, Ray, Slurm, executor_for
+from pipeline.shards.executors import Executor, Job, Local, Ray, Slurm, Threads, executor_for
 from pipeline.shards.kept import Kept
 from pipeline.shards.manifest import read_manifest, reading_order, shard_names, verify_manifest, write_manifest
 from pipeline.shards.run import run_shards
 
 gc.set_threshold(100_000)  # to look through what is imported, again and again, takes a sixth of a stage's start
+atexit.register(gc.freeze)  # and once more at its end, when all of it goes anyway
 
 __all__ = [
     "Executor",
@@ -20,6 +22,7 @@ __all__ = [
     "Local",
     "Ray",
     "Slurm",
+    "Threads",
     "executor_for",
     "read_manifest",
     "reading_order",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,6 +29,14 @@ Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
+class Given:
+    """The tokenizer of all shards, which is hashed once for all their jobs."""
+
+    directory: Path = field(metadata={"in_key": False})  # of pipeline.shards.keys: the hash stands for all in it
+    sha256: str
+
+
+@dataclass(frozen=True)
 class EncodeJob:
     """One shard: each of its Parquet files becomes arrays in a directory of its split below `folder`."""
 
@@ -36,8 +44,7 @@ class EncodeJob:
     """(split, file): most shards have few held-out records, which would not be worth jobs of their own. The split names
     a directory of the result, so it is told beside the file, of which only the content counts in the job's key."""
     folder: Path
-    tokenizer: Path
-    """The directory of the tokenizer."""
+    tokenizer: Given
     fast: bool
     """By gigatoken."""
 
@@ -53,7 +60,7 @@ def encode_shard(job: EncodeJob) -> str | None:
         After gigatoken, a text of which it makes other ids than `tokenizers`, if a sample has one.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share out the cores, one each
-    tokenizer = load_encoder(job.tokenizer, fast=job.fast)
+    tokenizer = load_encoder(job.tokenizer.directory, fast=job.fast)
     different = None
     for split, source in job.sources:
         texts = _encode(source, job.folder / split, tokenizer)

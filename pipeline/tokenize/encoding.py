@@ -6,12 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.shards import Executor, Kept, Local, run_shards
-from pipeline.tokenize.encode import EncodeJob, encode_shard, load_encoder
+from pipeline.hashing import content_sha256
+from pipeline.shards import Executor, Kept, Threads, run_shards
+from pipeline.tokenize.encode import EncodeJob, Given, encode_shard, load_encoder
 from pipeline.tokenize.fast import awkward_text_that_differs
 
 ENCODED_MEANWHILE = 64 * 10**6
-"""Bytes of shards that gigatoken encodes while processes start: up to so many it does not wait for them."""
+"""Bytes of shards that gigatoken encodes while processes start: up to so many, threads do it in this one."""
 
 
 def get_ready(sources: Sequence[Path], executor: Executor) -> None:
@@ -21,8 +22,8 @@ def get_ready(sources: Sequence[Path], executor: Executor) -> None:
 
 
 def packer(sources: Sequence[Path], executor: Executor) -> Executor:
-    """Where the rows are written: by processes that have encoded `sources`, if they are of this machine."""
-    return executor if executor.is_here and not _are_few(sources) else Local(1)
+    """Where the rows are written: by who has encoded `sources`, if that is this machine."""
+    return executor if executor.is_here and not _are_few(sources) else Threads()
 
 
 def encoded_at(encoded: Path, source: Path) -> Path:
@@ -47,7 +48,8 @@ def encode_shards(
         shards.setdefault(source.name, []).append((source.parent.name, source))
 
     def run(fast: bool, executor: Executor) -> list[str | None]:
-        jobs = [EncodeJob(tuple(files), encoded / name, tokenizer, fast) for name, files in shards.items()]
+        given = Given(tokenizer, content_sha256(tokenizer))
+        jobs = [EncodeJob(tuple(files), encoded / name, given, fast) for name, files in shards.items()]
         return run_shards(encode_shard, jobs, title="tokenize", executor=executor, kept=kept)
 
     if fast:
@@ -59,7 +61,7 @@ def encode_shards(
             print("encoding by gigatoken", flush=True)
             other = awkward_text_that_differs(encoder)
             if other is None:
-                chosen = Local(1) if _are_few(sources) else executor
+                chosen = Threads() if _are_few(sources) else executor
                 other = next((text for text in run(True, chosen) if text is not None), None)
             if other is None:
                 return

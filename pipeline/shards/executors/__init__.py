@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pipeline.shards.executors.base import Executor, J, Job, R
+from pipeline.shards.executors.inside import Threads
 from pipeline.shards.executors.local import Local
 from pipeline.shards.executors.ray import Ray
 from pipeline.shards.executors.slurm import Slurm
@@ -17,7 +18,7 @@ from pipeline.shards.executors.slurm import Slurm
 if TYPE_CHECKING:
     from pipeline.params import LaunchParams
 
-__all__ = ["Executor", "J", "Job", "Local", "R", "Ray", "Slurm", "executor_for"]
+__all__ = ["Executor", "J", "Job", "Local", "R", "Ray", "Slurm", "Threads", "executor_for"]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 from pipeline.preprocess import runs
 from pipeline.preprocess.components import I64
 from pipeline.preprocess.decide import TYING, tie
-from pipeline.preprocess.hashes import content_names, string_hashes
+from pipeline.preprocess.hashes import key_names, string_hashes
 from pipeline.preprocess.ledger import FREE, SPLIT_CODES, Ledger
 from pipeline.shards.tables import KINDS
 
@@ -38,9 +38,9 @@ def make_ledger(folder: Path, rows: Rows) -> Ledger:
 def tie_rows(ledger: Ledger, rows: Rows, bands: list[list[bytes]] | None = None) -> I64:
     """Deduplicate by `key`, and by `bands` if each record has some; the components of what is tied."""
     names = {
-        "contents.npy": [[row["key"] or b""] for row in rows],
-        "groups.npy": [[row["group"].encode()] for row in rows],
-        "bands.npy": bands or [],
+        "contents": [[row["key"] or b""] for row in rows],
+        "groups": [[row["group"].encode()] for row in rows],
+        "bands": bands or [],
     }
 
     def pairs(file: str, taking_part: Path) -> list[Path]:
@@ -51,7 +51,7 @@ def tie_rows(ledger: Ledger, rows: Rows, bands: list[list[bytes]] | None = None)
             members = names[file][start : start + SHARD]
             flat = [name for own in members for name in own]
             places = np.repeat(np.arange(len(members)), [len(own) for own in members])
-            runs.write_run(folder / file, *content_names("name", flat), places)
+            runs.write_run(folder / file, *key_names("name", flat), places)
             paths.append(folder / file)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(runs, "RANGE_BYTES", 256)

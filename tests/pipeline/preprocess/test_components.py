@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.preprocess import components, runs
 from pipeline.preprocess.components import flatten, unite
-from pipeline.preprocess.hashes import content_names
+from pipeline.preprocess.hashes import key_names
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -59,7 +59,7 @@ def test_matches_against_all_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         flat = [(name, row) for row, members in enumerate(own) for name in sorted(members)]
         rows = np.array([row for _, row in flat], dtype=np.uint32)
         paths.append(tmp_path / f"{shard}.npy")
-        runs.write_run(paths[-1], *content_names("n", [name for name, _ in flat]), rows)
+        runs.write_run(paths[-1], *key_names("n", [name for name, _ in flat]), rows)
         names += own
     taking_part = np.array([rng.random() < 0.8 for _ in names], dtype=bool)
     np.save(tmp_path / "mask.npy", taking_part)
