@@ -21,10 +21,8 @@ from pipeline.preprocess.statistics import statistics, write_statistics
 from pipeline.preprocess.write import DROPPED, FileFigures, Write, write_shard
 from pipeline.rules import with_rules
 from pipeline.shards import Executor, Kept, run_shards, shard_names, verify_manifest, write_manifest
-from pipeline.shards.tables import KINDS, columns, describe, join_tables, write_table
+from pipeline.shards.tables import KINDS, columns, describe, join_tables
 from pipeline.work import WorkFolder, link_or_copy, publish_directory
-
-CONTAMINATION = "contamination.parquet"
 
 
 def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, executor: Executor) -> dict[str, float]:
@@ -64,9 +62,8 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, exec
                 (building / split).mkdir(exist_ok=True)
                 link_or_copy(job.folder / f"{split}.parquet", building / split / job.name)
         join_tables([job.folder / DROPPED for job in jobs], building / DROPPED)
-        write_table(decisions.hits.drop("row"), building / CONTAMINATION)
+        records |= {DROPPED: sum(facts["dropped"].values())} | decisions.contamination.write(building)
         tables = statistics(shards, annotated, decisions)
-        records |= {DROPPED: sum(facts["dropped"].values()), CONTAMINATION: decisions.hits.height}
         records |= write_statistics(tables, building / "statistics")
         write_manifest(building, records, facts)
     return _summary(facts)
@@ -107,6 +104,7 @@ def _facts(files: dict[str, FileFigures], decisions: Decisions) -> dict[str, Any
         "repeated": repeated,
         "records_out": records_out,
         "dropped": dict(sorted(dropped.items())),
+        "common_ngrams": decisions.contamination.common_ngrams,
         "splits": dict(splits),
         "schema": {kind: describe(columns(kind, split=False)) for kind in KINDS},
     }
