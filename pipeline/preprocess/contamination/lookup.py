@@ -10,8 +10,9 @@ function in it, the question. Whatever holds a record whole then has all that is
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import lru_cache
 from itertools import pairwise
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -39,9 +40,14 @@ ANCHORS, BITMAP = "anchors.u64", "anchors.bits"
 
 _TYPES = {HASHES: "<u8", OWNERS: "<u4", IN_SETS: "u1", COUNTS: "<u4", ID_ENDS: "<u8", IDS: "u1", ANCHORS: "<u8"}
 
-AT_A_TIME = 1 << 22
-"""n-grams of a range, at most, if they are spread evenly; merging takes some 70 bytes for each."""
+AT_A_TIME, FEW, OF_A_PART = 1 << 22, 1 << 18, 1 << 12
+"""n-grams of a range, at most, if they are spread evenly; merging takes some 70 bytes for each. Of few parts ranges are
+smaller: what is made of one is then in the processor's cache, but each opens all parts."""
 
+OPENED = 4096
+"""Files that merging keeps open from one range to the next."""
+
+Load = Callable[[Path, str], np.ndarray[Any, Any]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -85,19 +91,21 @@ def merge(parts: Sequence[Path], folder: Path) -> None:
     starts = _join_records(parts, folder)
     owned = mapped.make(folder / OWNED, "<u4", starts[-1])
     ngrams, anchors = (sum(_count(part, name) for part in parts) for name in (HASHES, ANCHORS))
-    ranges = 1 << (-(-ngrams // AT_A_TIME) - 1).bit_length()  # which are cut where bytes of the bitmap are, too
+    size = min(max(FEW, OF_A_PART * len(parts)), AT_A_TIME)
+    ranges = 1 << (-(-ngrams // size) - 1).bit_length()  # which are cut where bytes of the bitmap are, too
     width = width_for(anchors)
+    load = lru_cache(OPENED)(_load)
     with ExitStack() as stack:
         files = [stack.enter_context((folder / name).open("wb")) for name in (HASHES, OWNERS, IN_SETS, BITMAP)]
         for low, high in pairwise(index * 2**64 // ranges for index in range(ranges + 1)):
-            pieces = [_piece(part, start, low, high - 1) for part, start in zip(parts, starts, strict=False)]
+            pieces = [_piece(load, part, start, low, high - 1) for part, start in zip(parts, starts, strict=False)]
             hashes, owners, counts, in_sets = (
                 np.concatenate([np.empty(0, dtype=_TYPES[name]), *(piece[place] for piece in pieces)])
                 for place, name in enumerate((HASHES, OWNERS, COUNTS, IN_SETS))
             )
             del pieces
             merged = _put_down(hashes, owners, counts, in_sets)
-            found = [_between(part, ANCHORS, low, high - 1)[0] for part in parts]
+            found = [_between(load(part, ANCHORS), low, high - 1)[0] for part in parts]
             bits = bitmap(np.concatenate([np.empty(0, dtype=_TYPES[ANCHORS]), *found]), width, low, high)
             for file, values in zip(files, (*merged, bits), strict=True):
                 file.write(values.data)
@@ -201,17 +209,16 @@ def _join_records(parts: Sequence[Path], folder: Path) -> list[int]:
     return starts
 
 
-def _piece(part: Path, start: int, low: int, high: int) -> tuple[U64, Any, Any, Any]:
+def _piece(load: Load, part: Path, start: int, low: int, high: int) -> tuple[U64, Any, Any, Any]:
     """The n-grams of a part with `low` <= hash <= `high`: hashes, owners, numbered from `start` on, their counts, and
     how many records of sets have each."""
-    hashes, own = _between(part, HASHES, low, high)
-    owners = _load(part, OWNERS)[own]
-    return hashes, owners + np.uint32(start), _load(part, COUNTS)[owners], _load(part, IN_SETS)[own]
+    hashes, own = _between(load(part, HASHES), low, high)
+    owners = load(part, OWNERS)[own]
+    return hashes, owners + np.uint32(start), load(part, COUNTS)[owners], load(part, IN_SETS)[own]
 
 
-def _between(part: Path, name: str, low: int, high: int) -> tuple[U64, slice]:
-    """Of the sorted values of a file those from `low` to `high`, and where they are."""
-    values = _load(part, name)
+def _between(values: U64, low: int, high: int) -> tuple[U64, slice]:
+    """Of sorted values those from `low` to `high`, and where they are."""
     first, last = np.searchsorted(values, np.uint64(low)), np.searchsorted(values, np.uint64(high), side="right")
     return values[first:last], slice(int(first), int(last))
 
