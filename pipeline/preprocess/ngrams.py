@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.preprocess.hashes import mix
 from pipeline.preprocess.words import Ints, word_hashes
@@ -51,13 +52,11 @@ def ngrams_at(hashes: U64, starts: Ints, n: int) -> U64:
     return mix(polynomials_at(hashes, starts, n))
 
 
-def polynomials_at(values: U64, starts: Ints, n: int) -> U64:
+def polynomials_at(values: U64, starts: Ints | slice, n: int) -> U64:
     """(starts,) the sum of values[i + j] * _BASE**j, j < n, for each i of `starts`, which `n` - 1 more follow."""
-    total = np.zeros(len(starts), dtype=np.uint64)
-    for place in reversed(range(n)):
-        total *= np.uint64(_BASE)
-        total += values[starts + place]
-    return total
+    if len(values) < n:
+        return values[:0]
+    return sliding_window_view(values, n)[starts] @ np.array([_power(place) for place in range(n)])
 
 
 def polynomials(values: U64, n: int) -> U64:

@@ -18,7 +18,7 @@ from pipeline.preprocess.decide import Decisions, decide
 from pipeline.preprocess.near.minhash import MinHash
 from pipeline.preprocess.prepare import Preparation
 from pipeline.preprocess.statistics import statistics, write_statistics
-from pipeline.preprocess.write import DROPPED, FileFigures, Write, write_shard
+from pipeline.preprocess.write import DROPPED, HITS, FileFigures, Write, write_shard
 from pipeline.rules import with_rules
 from pipeline.shards import Executor, Kept, run_shards, shard_names, verify_manifest, write_manifest
 from pipeline.shards.tables import KINDS, columns, describe, join_tables
@@ -45,8 +45,12 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, exec
     annotated = run_shards(annotate, shards, title="preprocess: annotate", executor=executor, kept=kept)
     decisions = decide(shards, annotated, manifest.get("weights", {}), work, params, executor)
     jobs = [
-        Write(shard.path, shard.kind, shard.preparation, table, work.scratch / "shards" / shard.path.stem)
-        for shard, table in zip(shards, decisions.tables, strict=True)
+        Write(
+            *(shard.path, shard.kind, shard.preparation, table),
+            *(decisions.contamination.shares(index), params.contamination_words),
+            work.scratch / "shards" / shard.path.stem,
+        )
+        for index, (shard, table) in enumerate(zip(shards, decisions.tables, strict=True))
     ]
     written = run_shards(write_shard, jobs, title="preprocess: write", executor=executor, kept=kept)
     files = {
@@ -62,7 +66,8 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, exec
                 (building / split).mkdir(exist_ok=True)
                 link_or_copy(job.folder / f"{split}.parquet", building / split / job.name)
         join_tables([job.folder / DROPPED for job in jobs], building / DROPPED)
-        records |= {DROPPED: sum(facts["dropped"].values())} | decisions.contamination.write(building)
+        hits = [job.folder / HITS for job in jobs if job.shares]
+        records |= {DROPPED: sum(facts["dropped"].values())} | decisions.contamination.write(building, hits)
         tables = statistics(shards, annotated, decisions)
         records |= write_statistics(tables, building / "statistics")
         write_manifest(building, records, facts)

@@ -59,8 +59,8 @@ def candidates(path: Path, words: U64, n: int) -> Ints:
     """The places of texts, by the hashes of their words, at which an n-gram may begin that the bitmap in `path` is of,
     in order. Some are across two texts."""
     bits = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
-    looked_at = np.arange(0, len(words) - anchor_words(n) + 1, stride(n))
-    numbers = polynomials_at(words, looked_at, anchor_words(n)) >> np.uint64(64 - (len(bits).bit_length() + 2))
+    found = polynomials_at(words, slice(None, None, stride(n)), anchor_words(n))
+    numbers = found >> np.uint64(64 - (len(bits).bit_length() + 2))
     is_there = bits[(numbers >> np.uint64(3)).astype(np.int64)] >> (numbers & np.uint64(7)).astype(np.uint8) & 1
-    starts = (looked_at[is_there != 0, None] - np.arange(stride(n))[::-1]).ravel()
+    starts = (np.flatnonzero(is_there)[:, None] * stride(n) - np.arange(stride(n))[::-1]).ravel()
     return starts[(starts >= 0) & (starts <= len(words) - n)]

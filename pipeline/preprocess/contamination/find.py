@@ -49,9 +49,7 @@ def find_contamination(
     count_shared(shared, evaluation, found)
     common_ngrams = set_aside(common, evaluation, shared)
     weighs = [
-        Weigh(
-            job.path, job.kind, job.preparation, file, evaluation, common, n, work.scratch / "weighed" / job.path.stem
-        )
+        Weigh(job.name, file, evaluation, common, n, work.scratch / "weighed" / job.path.stem)
         for job, file in zip(hit.values(), found, strict=True)
     ]
     pairs = run_shards(weigh, weighs, title="preprocess: contamination", executor=executor, kept=kept)
@@ -61,7 +59,7 @@ def find_contamination(
         params.contamination_share,
         sum(pairs),
         common_ngrams,
-        _list_common(weighs, shared, executor, kept) if weighs else COLUMNS.to_frame(),
+        _list_common(list(hit.values()), common, shared, executor, kept) if hit else COLUMNS.to_frame(),
     )
     for index in contamination.weighed:
         rows, _ = contamination.to_drop(range(index, index + 1), ledger.starts)
@@ -69,13 +67,13 @@ def find_contamination(
     return contamination
 
 
-def _list_common(weighs: Sequence[Weigh], shared: Path, executor: Executor, kept: Kept) -> pl.DataFrame:
+def _list_common(scans: Sequence[Scan], common: Path, shared: Path, executor: Executor, kept: Kept) -> pl.DataFrame:
     """COLUMNS of what is left aside."""
-    listed = list_common(weighs[0].common, weighs[0].evaluation, shared)
-    places = first_places(listed["ngram"].to_numpy(), [job.found for job in weighs])
+    listed = list_common(common, scans[0].evaluation, shared)
+    places = first_places(listed["ngram"].to_numpy(), [job.folder / FOUND for job in scans])
     quotes = [
         Quote(job.path, job.kind, job.preparation, places[index].select("row", "place"), job.n)
-        for index, job in enumerate(weighs)
+        for index, job in enumerate(scans)
         if index in places
     ]
     quoted = run_shards(quote, quotes, title="preprocess: in common use", executor=executor, kept=kept)

@@ -11,7 +11,7 @@ import polars as pl
 
 from pipeline.preprocess.contamination.listing import COLUMNS
 from pipeline.preprocess.contamination.lookup import read_ids
-from pipeline.preprocess.contamination.weigh import HITS, PAIRS, WORST
+from pipeline.preprocess.contamination.weigh import PAIRS, SHARES, WORST
 from pipeline.preprocess.words import Ints
 from pipeline.shards.tables import join_tables, write_table
 
@@ -50,10 +50,14 @@ class Contamination:
         evaluations = np.concatenate([own["evaluation"] for own in enough.values()])
         return np.concatenate(rows), read_ids(self.evaluation, evaluations.astype(np.int64))
 
-    def write(self, folder: Path) -> dict[str, int]:
-        """Write the files: the rows of each."""
-        if self.weighed:
-            join_tables([weighed / HITS for weighed in self.weighed.values()], folder / CONTAMINATION)
+    def shares(self, shard: int) -> Path | None:
+        """SHARES of the shard, where there are hits."""
+        return self.weighed[shard] / SHARES if shard in self.weighed else None
+
+    def write(self, folder: Path, hits: list[Path]) -> dict[str, int]:
+        """Write the files, of the tables of the shards' hits: the rows of each."""
+        if hits:
+            join_tables(hits, folder / CONTAMINATION)
         else:
             write_table(PAIRS.to_frame(), folder / CONTAMINATION)
         write_table(self.common, folder / COMMON)

@@ -80,9 +80,16 @@ def quote(job: Quote) -> pl.DataFrame:
     """For each row of `hits`, the `id` of its record and the words, `ngram`."""
     rows = job.hits["row"].unique().sort()
     table = read_prepared(job.path, job.kind, job.preparation, rows.to_numpy())
-    spelled = table.select("id", words=words(whole_texts(table, job.kind)))[rows.search_sorted(job.hits["row"])]
-    ngram = pl.col("words").list.slice("place", job.n).list.join(" ")
-    return spelled.with_columns(job.hits["place"]).select("id", ngram=ngram)
+    return spell(table, job.kind, rows.search_sorted(job.hits["row"]), job.hits["place"], job.n)
+
+
+def spell(table: pl.DataFrame, kind: str, rows: pl.Series, places: pl.Series, n: int) -> pl.DataFrame:
+    """The `id` of each of these rows of a prepared table, and the `n` words at its place, `ngram`."""
+    own = rows.unique().sort()
+    spelled = table[own].select("id", words=words(whole_texts(table[own], kind)))[own.search_sorted(rows)]
+    return spelled.with_columns(places.alias("place")).select(
+        "id", ngram=pl.col("words").list.slice("place", n).list.join(" ")
+    )
 
 
 def read_prepared(path: Path, kind: str, preparation: Preparation, rows: Ints) -> pl.DataFrame:

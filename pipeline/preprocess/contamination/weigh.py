@@ -10,18 +10,17 @@ import polars as pl
 
 from pipeline.preprocess.contamination.common import is_common, read_lost
 from pipeline.preprocess.contamination.lookup import read_ids, read_owners, read_records
-from pipeline.preprocess.contamination.scan import Quote, quote
-from pipeline.preprocess.prepare import Preparation
+from pipeline.preprocess.contamination.scan import spell
 from pipeline.shards.tables import write_table
 
-HITS, WORST = "hits.parquet", "worst.npy"
-"""A row for each training and evaluation record that share n-grams (PAIRS); and for each such training record one of
-SHARE."""
+SHARES, WORST = "shares.parquet", "worst.npy"
+"""What `shares` gives of a shard; and for each training record in it one of SHARE."""
 
 PAIRS = pl.Schema(
     {"id": pl.String(), "evaluation": pl.String(), "share": pl.Float64(), "ngrams": pl.Int64(), "ngram": pl.String()}
 )
-"""The ids, the share of the evaluation record's n-grams, in how many places, and the words of the first."""
+"""A training and an evaluation record that share n-grams: the ids, the share of the evaluation record's, in how many
+places, and the words of the first."""
 
 SHARE = np.dtype([("row", "<u4"), ("evaluation", "<u4"), ("share", "<f8")])
 """A training record's `row` in the shard, its highest `share`, and the number of the first evaluation record (by id)
@@ -32,9 +31,8 @@ that it has so much of."""
 class Weigh:
     """Weigh what `scan` found in a shard of n-grams of `n` words. Write into `folder`."""
 
-    path: Path
-    kind: str
-    preparation: Preparation
+    name: str
+    """The shard, as an error names it."""
     found: Path
     """What `scan` wrote."""
     evaluation: Path
@@ -44,27 +42,26 @@ class Weigh:
     n: int
     folder: Path
 
-    @property
-    def name(self) -> str:
-        """The shard, as an error names it."""
-        return self.path.name
-
 
 def weigh(job: Weigh) -> int:
-    """Write the training records and evaluation records that share n-grams, by row and id; returns how many pairs.
+    """Write the training records and evaluation records that share n-grams; returns how many pairs.
 
     Where others of an evaluation record's n-grams are in common use, or put down to another record, the share is of
     those that are left less `n` - 1 on either side, or 1 for all: so many there are on the seam of a common system
     prompt and a question.
     """
     shared = shares(job)
-    quoted = quote(Quote(job.path, job.kind, job.preparation, shared.select("row", "place"), job.n))
-    hits = shared.with_columns(quoted).select(PAIRS.names())
-    write_table(hits, job.folder / HITS)
+    write_table(shared.drop("owner"), job.folder / SHARES)
     highest = shared.filter(pl.col("share") == pl.col("share").max().over("row"))
     worst = highest.unique("row", keep="first", maintain_order=True).select("row", "owner", "share")
     np.save(job.folder / WORST, np.array(worst.rows(), dtype=SHARE))
-    return hits.height
+    return shared.height
+
+
+def pairs(table: pl.DataFrame, kind: str, shared: Path, n: int) -> pl.DataFrame:
+    """PAIRS of a shard, of which `table` has all records, prepared, and `shared` is SHARES."""
+    hits = pl.read_parquet(shared, glob=False)
+    return hits.with_columns(spell(table, kind, hits["row"], hits["place"], n)).select(PAIRS.names())
 
 
 def shares(job: Weigh) -> pl.DataFrame:

@@ -26,7 +26,7 @@ from pipeline.preprocess.contamination.lookup import (
     write_part,
 )
 from pipeline.preprocess.contamination.scan import FOUND, Scan, scan
-from pipeline.preprocess.contamination.weigh import HITS, Weigh, shares, weigh
+from pipeline.preprocess.contamination.weigh import SHARES, Weigh, pairs, weigh
 from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
 from pipeline.shards.tables import columns, write_table
 
@@ -59,10 +59,11 @@ def hits_of(job: Scan) -> pl.DataFrame:
     found, shared, common = (job.folder / name for name in (FOUND, "shared.npy", "common"))
     count_shared(shared, job.evaluation, [found])
     set_aside(common, job.evaluation, shared)
-    own = Weigh(job.path, job.kind, job.preparation, found, job.evaluation, common, job.n, job.folder)
-    rows = shares(own).select("row")
-    assert weigh(own) == rows.height
-    return pl.concat([rows, pl.read_parquet(job.folder / HITS)], how="horizontal")
+    count = weigh(Weigh("shard", found, job.evaluation, common, job.n, job.folder))
+    rows = pl.read_parquet(job.folder / SHARES).select("row")
+    assert rows.height == count
+    table, _ = prepare(job.path, job.kind, job.preparation)
+    return pl.concat([rows, pairs(table, job.kind, job.folder / SHARES, job.n)], how="horizontal")
 
 
 @pytest.mark.parametrize("of_sets", [False, True])
