@@ -15,7 +15,7 @@ from pipeline.shards.manifest import write_manifest
 
 COMMON = 10
 """n-grams that more training records have are in common use and tell nothing (Brown et al. 2020, appendix C); but not
-what one record alone of the user's evaluation sets has, which may be copied often."""
+what one text alone of the user's evaluation sets has, which may be copied often."""
 
 NGRAMS, LOST, MOST = "ngrams.npy", "lost.npy", "most.npy"
 """The n-grams in common use, by their places in the lookup, in order; for each record of the lookup how many of those
