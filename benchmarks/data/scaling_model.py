@@ -193,7 +193,8 @@ def main() -> None:
     runs = documents * entries_per_document() * ENTRY.itemsize
     print(f"{documents:,.0f} documents of {args.bytes:,.0f} bytes, {megabytes / 1e6:,.1f} TB of text:")
     print(f"  CPU    {predict.stage[1] * megabytes / 3600:,.0f} core-hours")
-    print(f"         {predict.contamination[1] * megabytes / 3600:,.0f} core-hours of decontamination")
+    _, steepest = _line(*found[-2:], "contamination_seconds")
+    print(f"         {steepest * megabytes / 3600:,.0f} core-hours of decontamination, by the rate of the two largest")
     print(
         f"  runs   {runs / 1e12:.2f} TB, matched in {runs / RANGE_BYTES:,.0f} ranges of {RANGE_BYTES / 2**20:.0f} MiB"
     )
