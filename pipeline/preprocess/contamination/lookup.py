@@ -92,7 +92,7 @@ def merge(parts: Sequence[Path], folder: Path) -> None:
     owned = mapped.make(folder / OWNED, "<u4", starts[-1])
     ngrams, anchors = (sum(_count(part, name) for part in parts) for name in (HASHES, ANCHORS))
     size = min(max(FEW, OF_A_PART * len(parts)), AT_A_TIME)
-    ranges = 1 << (-(-ngrams // size) - 1).bit_length()  # which are cut where bytes of the bitmap are, too
+    ranges = 1 << (-(-max(ngrams, anchors) // size) - 1).bit_length()  # cut where bytes of the bitmap are, too
     width = width_for(anchors)
     load = lru_cache(OPENED)(_load)
     with ExitStack() as stack:
