@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pipeline.preprocess.contamination.lookup import AT_A_TIME, merge, write_part
+from pipeline.preprocess.contamination.lookup import AT_A_TIME, Ngrams, merge, write_part
 from pipeline.preprocess.runs import ENTRY, RANGE_BYTES, match, matches, write_run
 
-MATCHED = (1 << 19, 1 << 20)
+MATCHED, MERGED = (1 << 19, 1 << 20), (1 << 16, 1 << 17)
 OPENED = (500, 1500)
-"""Entries (or n-grams) of a range, and runs that a range opens, at the two sizes."""
+"""Entries and n-grams of a range, and runs that a range opens, at the two sizes."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def measure_memory() -> Held:
     with tempfile.TemporaryDirectory(prefix="scaling-") as folder:
         place = Path(folder)
         return Held(
-            _slope(lambda ngrams: _merging(ngrams, place), MATCHED),
+            _slope(lambda ngrams: _merging(ngrams, place), MERGED),
             _slope(lambda entries: _matching(entries, place), MATCHED) / ENTRY.itemsize,
             _slope(lambda shards: _opening(shards, place), OPENED),
         )
@@ -50,8 +50,9 @@ def measure_memory() -> Held:
 def _merging(ngrams: int, folder: Path) -> Callable[[], object]:
     part = folder / f"part-{ngrams}"
     part.mkdir()
-    hashes = np.random.default_rng(0).integers(0, 1 << 64, ngrams, dtype=np.uint64)
-    write_part(part, pl.Series(["evaluation"]), hashes, np.zeros(ngrams, dtype=np.int64), of_sets=False)
+    hashes, anchors = np.random.default_rng(0).integers(0, 1 << 64, (2, ngrams), dtype=np.uint64)
+    made = Ngrams(hashes, np.zeros(ngrams, dtype=np.int64), np.sort(anchors))
+    write_part(part, pl.Series(["evaluation"]), made, np.zeros(1, dtype=bool))
     return lambda: merge([part], folder / f"merged-{ngrams}")
 
 

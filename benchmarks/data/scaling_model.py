@@ -5,8 +5,9 @@
 Bytes on disk follow from the layout (docs/scaling.md) and are predicted without a measurement, but for the rows of the
 annotations. CPU time is a constant and a rate per MB, fitted to the two smallest sizes; the other three are the check.
 Peaks are of anonymous memory: a constant and a rate per record of those read at a time, fitted likewise, and a range.
-Decontamination is off. What more ranges cost is measured apart (scaling_opens.py), and what more records do to the
-peaks (scaling_peaks.py).
+All of that is without decontamination, whose CPU time is what a second run with it takes more; it is fitted likewise,
+and holds for held-out text of up to 2^29 words. What more ranges cost is measured apart (scaling_opens.py), and what
+more records do to the peaks (scaling_peaks.py).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.data.anonymous import peak_memory
 from benchmarks.data.corpus import prose, write_shards
-from benchmarks.data.peers import run_measured
+from benchmarks.data.peers import Cost, run_measured
 from benchmarks.data.scaling_memory import measure_memory, print_memory
 from benchmarks.data.scaling_opens import print_opens, seconds_per_open
 from pipeline.params import load_params
@@ -48,6 +49,8 @@ class Measured:
     documents: int
     megabytes: float
     cpu_seconds: float
+    contamination_seconds: float
+    """That decontamination takes beside, of CPU time."""
     peak_mb: float
     """Of anonymous memory."""
     runs: int
@@ -60,9 +63,9 @@ class Measured:
 class Model:
     """What a run in one process takes."""
 
-    constant: float
-    rate: float
-    """CPU seconds, and CPU seconds for each MB of text."""
+    stage: tuple[float, float]
+    contamination: tuple[float, float]
+    """CPU seconds, and CPU seconds for each MB of text: of all else, and of decontamination."""
     base_mb: float
     record_mb: float
     matching: float
@@ -72,17 +75,29 @@ class Model:
     def fit(cls, smaller: list[Measured], matching: float) -> Model:
         """Of two sizes."""
         small, larger = smaller
-        rate = (larger.cpu_seconds - small.cpu_seconds) / (larger.megabytes - small.megabytes)
+        stage = _line(small, larger, "cpu_seconds")
+        contamination = _line(small, larger, "contamination_seconds")
         low, high = (one.peak_mb - matching * _range_bytes(one) / 1e6 for one in smaller)
         record = (high - low) / (larger.documents - small.documents)
-        return cls(small.cpu_seconds - rate * small.megabytes, rate, low - record * small.documents, record, matching)
+        return cls(stage, contamination, low - record * small.documents, record, matching)
 
     def cpu_seconds(self, one: Measured) -> float:
-        return self.constant + self.rate * one.megabytes
+        constant, rate = self.stage
+        return constant + rate * one.megabytes
+
+    def contamination_seconds(self, one: Measured) -> float:
+        constant, rate = self.contamination
+        return constant + rate * one.megabytes
 
     def peak_mb(self, one: Measured) -> float:
         """At most: not all of it is held at once."""
         return self.base_mb + self.record_mb * min(one.documents, AT_A_TIME) + self.matching * _range_bytes(one) / 1e6
+
+
+def _line(small: Measured, larger: Measured, of: str) -> tuple[float, float]:
+    low, high = getattr(small, of), getattr(larger, of)
+    rate = (high - low) / (larger.megabytes - small.megabytes)
+    return low - rate * small.megabytes, rate
 
 
 def _range_bytes(one: Measured) -> float:
@@ -105,8 +120,13 @@ def measure(mb: float, place: Path) -> Measured:
     table, _ = prose(mb)
     megabytes = table["text"].str.len_bytes().sum() / 1e6
     write_shards(table, place / "in", max(1, round(megabytes / SHARD_MB)))
-    options = ["--stage", str(place / "in"), str(place / "work")]
-    cost = run_measured([sys.executable, "-m", "benchmarks.data.scaling_model", *options], threads=1)
+
+    def run(work: str, words: int) -> Cost:
+        options = ["--stage", str(place / "in"), str(place / work), str(words)]
+        return run_measured([sys.executable, "-m", "benchmarks.data.scaling_model", *options], threads=1)
+
+    cost = run("work", 0)
+    searched = run("searched", load_params().preprocess.contamination_words)
     scratch = WorkFolder(place / "work").scratch
 
     def size(*patterns: str) -> int:
@@ -116,6 +136,7 @@ def measure(mb: float, place: Path) -> Measured:
         documents=table.height,
         megabytes=megabytes,
         cpu_seconds=cost.cpu_seconds,
+        contamination_seconds=searched.cpu_seconds - cost.cpu_seconds,
         peak_mb=float(cost.stdout.split()[-1]),
         runs=size(*(f"annotated/*/{name}" for name in (CONTENTS, GROUPS, BANDS))),
         rows=size(f"annotated/*/{RECORDS}"),
@@ -129,10 +150,10 @@ def main() -> None:
     parser.add_argument("--mb", type=float, nargs=5, default=[32, 64, 128, 256, 512])
     parser.add_argument("--documents", type=float, default=10e9)
     parser.add_argument("--bytes", type=float, default=4000, help="of a document, on average")
-    parser.add_argument("--stage", nargs=2, metavar=("SOURCE", "WORK"), help="run the stage alone")
+    parser.add_argument("--stage", nargs=3, metavar=("SOURCE", "WORK", "WORDS"), help="run the stage alone")
     args = parser.parse_args()
     if args.stage:
-        params = replace(load_params().preprocess, near_duplicates=True, contamination_words=0)
+        params = replace(load_params().preprocess, near_duplicates=True, contamination_words=int(args.stage[2]))
         with peak_memory() as memory:
             preprocess(Path(args.stage[0]), WorkFolder(Path(args.stage[1])), params, executor=Local(1))
         print(memory.peak_mb)
@@ -142,14 +163,16 @@ def main() -> None:
     found = []
     print(f"{machine()}; one process")
     print(
-        f"{'MB':>6} {'documents':>10} {'cpu-s':>7} {'peak MB':>8} {'runs, B/doc':>12} {'rows, B/doc':>12} {'ledger':>7}"
+        f"{'MB':>6} {'documents':>10} {'cpu-s':>7} {'decontamination':>15} {'peak MB':>8} {'runs, B/doc':>12}"
+        f" {'rows, B/doc':>12} {'ledger':>7}"
     )
     for mb in sorted(args.mb):
         with tempfile.TemporaryDirectory(prefix="scaling-") as folder:
             found.append(measure(mb, Path(folder)))
         one = found[-1]
         print(
-            f"{one.megabytes:6.1f} {one.documents:10,} {one.cpu_seconds:7.2f} {one.peak_mb:8.0f}"
+            f"{one.megabytes:6.1f} {one.documents:10,} {one.cpu_seconds:7.2f} {one.contamination_seconds:15.2f}"
+            f" {one.peak_mb:8.0f}"
             f" {one.runs / one.documents:12.1f} {one.rows / one.documents:12.1f} {one.ledger / one.documents:7.1f}",
             flush=True,
         )
@@ -160,15 +183,18 @@ def main() -> None:
         runs, ledger = entries_per_document() * ENTRY.itemsize * one.documents, ledger_bytes() * one.documents
         print(
             f"{one.megabytes:6.1f} MB: cpu-s {predict.cpu_seconds(one):.2f} / {one.cpu_seconds:.2f},"
+            f" decontamination {predict.contamination_seconds(one):.2f} / {one.contamination_seconds:.2f},"
             f" peak {predict.peak_mb(one):.0f} / {one.peak_mb:.0f} MB,"
             f" runs {runs / 1e6:.2f} / {one.runs / 1e6:.2f} MB, ledger {ledger / 1e6:.2f} / {one.ledger / 1e6:.2f} MB"
         )
-    rate, large = predict.rate, found[-1]
+    large = found[-1]
     each = seconds_per_open()
     documents, megabytes = args.documents, args.documents * args.bytes / 1e6
     runs = documents * entries_per_document() * ENTRY.itemsize
     print(f"{documents:,.0f} documents of {args.bytes:,.0f} bytes, {megabytes / 1e6:,.1f} TB of text:")
-    print(f"  CPU    {rate * megabytes / 3600:,.0f} core-hours")
+    print(f"  CPU    {predict.stage[1] * megabytes / 3600:,.0f} core-hours")
+    _, steepest = _line(*found[-2:], "contamination_seconds")
+    print(f"         {steepest * megabytes / 3600:,.0f} core-hours of decontamination, by the rate of the two largest")
     print(
         f"  runs   {runs / 1e12:.2f} TB, matched in {runs / RANGE_BYTES:,.0f} ranges of {RANGE_BYTES / 2**20:.0f} MiB"
     )

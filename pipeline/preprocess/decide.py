@@ -17,7 +17,8 @@ import polars as pl
 from pipeline.preprocess.annotate import BANDS, CONTENTS, GROUPS, Annotate, Annotated
 from pipeline.preprocess.causes import Causes
 from pipeline.preprocess.components import I64, flatten, unite
-from pipeline.preprocess.contamination.find import find_hits
+from pipeline.preprocess.contamination.find import find_contamination
+from pipeline.preprocess.contamination.results import Contamination
 from pipeline.preprocess.duplicates import cluster_sizes, deduplicate
 from pipeline.preprocess.hashes import string_hashes
 from pipeline.preprocess.ledger import CONTAMINATED, FREE, MOST_SOURCES, SPLIT_CODES, Ledger
@@ -53,7 +54,7 @@ class Decisions:
     tables: list[Path]
     """For each shard, a row per record: `split`, `copies`, `reason`, `detail`."""
     clusters: ClusterSizes
-    hits: pl.DataFrame
+    contamination: Contamination
     mixtures: list[Mixture]
 
 
@@ -89,11 +90,11 @@ def decide(
     tying = ledger.stays(TYING)
     ties, clusters = tie(ledger, pairs, tying, near=params.near_duplicates)
     assign_splits(ledger, ties, tying, params)
-    hits = find_hits(ledger, shards, work, params, executor)
+    contamination = find_contamination(ledger, shards, work, params, executor)
     mixtures = mix_sources(ledger, sources, weights, params)
     require_splits(ledger, params)
-    tables = _write_tables(ledger, shards, hits, work.scratch / "decisions")
-    return Decisions(ledger, sources, tables, clusters, hits, mixtures)
+    tables = _write_tables(ledger, shards, contamination, work.scratch / "decisions")
+    return Decisions(ledger, sources, tables, clusters, contamination, mixtures)
 
 
 def tie(ledger: Ledger, pairs: Pairs, tying: np.ndarray[Any, Any], *, near: bool) -> tuple[I64, ClusterSizes]:
@@ -164,11 +165,9 @@ def _codes(values: pl.Series, known: Sequence[str], null: int = 0) -> np.ndarray
     return values.cast(pl.Enum(known)).to_physical().fill_null(null).to_numpy()
 
 
-def _write_tables(ledger: Ledger, shards: Sequence[Annotate], hits: pl.DataFrame, folder: Path) -> list[Path]:
+def _write_tables(ledger: Ledger, shards: Sequence[Annotate], contamination: Contamination, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     causes = Causes(ledger, shards)
-    worst = hits.sort("share", descending=True, maintain_order=True).group_by("row", maintain_order=True).first()
-    evaluations = worst.select("row", evaluation="evaluation")
     reasons, splits = pl.Series([None, *ledger.reasons[1:]], dtype=pl.String), pl.Series([*SPLIT_CODES, None])
     paths: list[Path] = []
     for run in runs_of_shards(shards, ledger):
@@ -184,6 +183,8 @@ def _write_tables(ledger: Ledger, shards: Sequence[Annotate], hits: pl.DataFrame
                 "source": records["source"],
             }
         )
+        numbers, ids = contamination.to_drop(run, ledger.starts)
+        evaluations = pl.DataFrame({"row": numbers, "evaluation": ids})
         for details in (pl.read_parquet(_own_details(ledger, run), glob=False), evaluations):
             table = table.join(details, on="row", how="left", maintain_order="left")
         detail = (

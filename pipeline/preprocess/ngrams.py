@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline.preprocess.hashes import mix
 from pipeline.preprocess.words import Ints, word_hashes
@@ -31,7 +32,12 @@ def ngram_hashes(texts: pl.Series, n: int, *, whole: bool) -> tuple[U64, Ints]:
         if missing.any():
             hashes = np.insert(hashes, np.repeat(np.cumsum(lengths), missing), np.uint64(0))
             lengths = lengths + missing
-    windows = _windows(hashes, n)
+    return ngrams_of_words(hashes, lengths, n)
+
+
+def ngrams_of_words(hashes: U64, lengths: Ints, n: int) -> tuple[U64, Ints]:
+    """As `ngram_hashes`, from what `word_hashes` gave."""
+    windows = polynomials(hashes, n)
     ends = np.cumsum(lengths)
     across = ends[:, None] - np.arange(1, n)  # the last places of a text, where no n-gram begins
     across = across[across >= (ends - lengths)[:, None]]
@@ -41,7 +47,19 @@ def ngram_hashes(texts: pl.Series, n: int, *, whole: bool) -> tuple[U64, Ints]:
     return mix(windows[is_within[: len(windows)]]), offsets
 
 
-def _windows(values: U64, n: int) -> U64:
+def ngrams_at(hashes: U64, starts: Ints, n: int) -> U64:
+    """The hashes of the n-grams that begin at these places of what `word_hashes` gave."""
+    return mix(polynomials_at(hashes, starts, n))
+
+
+def polynomials_at(values: U64, starts: Ints | slice, n: int) -> U64:
+    """(starts,) the sum of values[i + j] * _BASE**j, j < n, for each i of `starts`, which `n` - 1 more follow."""
+    if len(values) < n:
+        return values[:0]
+    return sliding_window_view(values, n)[starts] @ np.array([_power(place) for place in range(n)])
+
+
+def polynomials(values: U64, n: int) -> U64:
     """(len - n + 1,) the sum of values[i + j] * _BASE**j, j < n, for each i: wide sums are made of narrower ones."""
     if len(values) < n:
         return values[:0]

@@ -18,13 +18,11 @@ from pipeline.preprocess.decide import Decisions, decide
 from pipeline.preprocess.near.minhash import MinHash
 from pipeline.preprocess.prepare import Preparation
 from pipeline.preprocess.statistics import statistics, write_statistics
-from pipeline.preprocess.write import DROPPED, FileFigures, Write, write_shard
+from pipeline.preprocess.write import DROPPED, HITS, FileFigures, Write, write_shard
 from pipeline.rules import with_rules
 from pipeline.shards import Executor, Kept, run_shards, shard_names, verify_manifest, write_manifest
-from pipeline.shards.tables import KINDS, columns, describe, join_tables, require_columns, write_table
+from pipeline.shards.tables import KINDS, columns, describe, join_tables, require_columns
 from pipeline.work import WorkFolder, link_or_copy, publish_directory
-
-CONTAMINATION = "contamination.parquet"
 
 
 def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, executor: Executor) -> dict[str, float]:
@@ -48,8 +46,12 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, exec
     annotated = run_shards(annotate, shards, title="preprocess: annotate", executor=executor, kept=kept)
     decisions = decide(shards, annotated, manifest.get("weights", {}), work, params, executor)
     jobs = [
-        Write(shard.path, shard.kind, shard.preparation, table, work.scratch / "shards" / shard.path.stem)
-        for shard, table in zip(shards, decisions.tables, strict=True)
+        Write(
+            *(shard.path, shard.kind, shard.preparation, table),
+            *(decisions.contamination.shares(index), params.contamination_words),
+            work.scratch / "shards" / shard.path.stem,
+        )
+        for index, (shard, table) in enumerate(zip(shards, decisions.tables, strict=True))
     ]
     written = run_shards(write_shard, jobs, title="preprocess: write", executor=executor, kept=kept)
     files = {
@@ -65,9 +67,9 @@ def preprocess(source: Path, work: WorkFolder, params: PreprocessParams, *, exec
                 (building / split).mkdir(exist_ok=True)
                 link_or_copy(job.folder / f"{split}.parquet", building / split / job.name)
         join_tables([job.folder / DROPPED for job in jobs], building / DROPPED)
-        write_table(decisions.hits.drop("row"), building / CONTAMINATION)
+        hits = [job.folder / HITS for job in jobs if job.shares]
+        records |= {DROPPED: sum(facts["dropped"].values())} | decisions.contamination.write(building, hits)
         tables = statistics(shards, annotated, decisions)
-        records |= {DROPPED: sum(facts["dropped"].values()), CONTAMINATION: decisions.hits.height}
         records |= write_statistics(tables, building / "statistics")
         write_manifest(building, records, facts)
     return _summary(facts)
@@ -108,6 +110,7 @@ def _facts(files: dict[str, FileFigures], decisions: Decisions) -> dict[str, Any
         "repeated": repeated,
         "records_out": records_out,
         "dropped": dict(sorted(dropped.items())),
+        "common_ngrams": decisions.contamination.common_ngrams,
         "splits": dict(splits),
         "schema": {kind: describe(columns(kind, split=False)) for kind in KINDS},
     }

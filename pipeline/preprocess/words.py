@@ -31,6 +31,8 @@ _BLANKED = bytes(code if chr(code).isalnum() or chr(code) == "_" else _BLANK for
 )
 """Blank for each byte that is an ASCII character of no word."""
 
+_PIECE = 1 << 18
+"""Bytes whose words are found and hashed at a time; a longer text is alone."""
 _LOAD = 8
 """Bytes of a word that are hashed at once."""
 _FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(_LOAD + 1)], dtype=np.uint64)
@@ -47,18 +49,28 @@ def words(texts: pl.Series) -> pl.Series:
 def word_hashes(texts: pl.Series) -> tuple[U64, Ints]:
     """A hash of each word of all texts, equal where the words are, and how many words each text has, (texts,).
 
-    The texts are looked at as one array of bytes; a few more arrays are as long, some others have 8 bytes a word.
+    The texts are looked at as one array of bytes; beside it are the hashes, 8 bytes a word. What is made on the way is
+    made a piece at a time.
 
     Args:
         texts: String without nulls.
     """
     lower = texts.str.to_lowercase()
     joined = lower.str.join("\n").cast(pl.Binary).item() if len(lower) else b""
-    text_ends = np.cumsum(lower.str.len_bytes().to_numpy().astype(np.int64) + 1)
+    blanks = np.append(0, np.cumsum(lower.str.len_bytes().to_numpy().astype(np.int64) + 1))  # around each text
     text = np.frombuffer(bytearray(b"\n" + joined + b"\n" * _LOAD).translate(_BLANKED), dtype=np.uint8)
-    starts, ends = _bounds(text, _blank_beyond_ascii(text))
-    counts = np.diff(np.searchsorted(starts, text_ends, side="right"), prepend=0)
-    return _hash(text, starts, ends - starts), counts
+    hashes, counts = [np.empty(0, dtype=np.uint64)], [np.empty(0, dtype=np.int64)]
+    first = 0
+    while first < len(texts):
+        last = max(first + 1, int(np.searchsorted(blanks, blanks[first] + _PIECE, side="right")) - 1)
+        own = blanks[first : last + 1] - blanks[first]
+        piece = text[blanks[first] : blanks[last] + _LOAD]
+        within = piece[: own[-1] + 1]
+        starts, ends = _bounds(within, _blank_beyond_ascii(within))
+        hashes.append(_hash(piece, starts, ends - starts))
+        counts.append(np.diff(np.searchsorted(starts, own)))
+        first = last
+    return np.concatenate(hashes), np.concatenate(counts)
 
 
 def _blank_beyond_ascii(text: np.ndarray[Any, np.dtype[np.uint8]]) -> Ints:

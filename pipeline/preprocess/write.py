@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import polars as pl
 
+from pipeline.preprocess.contamination.weigh import pairs
 from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
 from pipeline.shards.tables import SPLITS, characters, write_table
 
-DROPPED = "dropped.parquet"
+DROPPED, HITS = "dropped.parquet", "hits.parquet"
 EXCERPT = 200
 """Characters of a dropped record's text that go with it."""
 
@@ -25,6 +26,9 @@ class Write:
     preparation: Preparation
     decisions: Path
     """A row per record: `split`, `copies`, `reason`, `detail`."""
+    shares: Path | None
+    """What it shares with evaluation records, in n-grams of `n` words (`weigh`), if anything."""
+    n: int
     folder: Path
 
     @property
@@ -41,8 +45,11 @@ class FileFigures(NamedTuple):
 
 
 def write_shard(job: Write) -> dict[str, FileFigures]:
-    """Write a file for each split that has records of the shard, and `dropped.parquet`: the figures of each split."""
+    """Write a file for each split that has records of the shard, `dropped.parquet`, and `hits.parquet` if it shares
+    anything with evaluation records: the figures of each split."""
     table, _ = prepare(job.path, job.kind, job.preparation)
+    if job.shares:
+        write_table(pairs(table, job.kind, job.shares, job.n), job.folder / HITS)
     decided = table.drop("split").hstack(pl.read_parquet(job.decisions, glob=False))
     _write_dropped(decided.filter(pl.col("reason").is_not_null()), job)
     files = {}

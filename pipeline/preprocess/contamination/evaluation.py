@@ -13,13 +13,14 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
-from pipeline.preprocess.contamination.lookup import count_short, write_part
-from pipeline.preprocess.ngrams import ngram_hashes
+from pipeline.preprocess.contamination.anchors import anchors
+from pipeline.preprocess.contamination.lookup import Bools, Ngrams, count_short, write_part
+from pipeline.preprocess.hashes import string_hashes
+from pipeline.preprocess.ngrams import ngrams_of_words
 from pipeline.preprocess.prepare import Preparation, prepare_table, whole_texts
 from pipeline.preprocess.quality import rewrites
-from pipeline.preprocess.words import Ints
+from pipeline.preprocess.words import Ints, word_hashes
 from pipeline.shards.tables import DOCUMENTS
-from pipeline.splitmix import U64
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
 
@@ -44,7 +45,9 @@ class Collect:
 def collect(job: Collect) -> None:
     """Write them as a part of the lookup."""
     table = pl.read_parquet(job.path, glob=False)[chosen(job.rows)]
-    write_part(job.folder, *_of_both_forms(table, job.kind, job.preparation, job.n), of_sets=False)
+    forms = _both_forms(table, job.kind, job.preparation)
+    none = np.zeros(len(forms) * table.height, dtype=bool)
+    write_part(job.folder, pl.concat([table["id"]] * len(forms)), _ngrams(forms, job.n), none)
 
 
 def choose(is_chosen: np.ndarray[Any, Any]) -> str:
@@ -61,7 +64,8 @@ def collect_files(path: Path, preparation: Preparation, n: int, folder: Path) ->
     """As `collect`, of a file or of the files of a directory, each a part in `folder`; an id is `<file>:<line or row>`.
 
     A line of JSON lines or a row of Parquet is one record, whose text is all strings in it, in their order; a file
-    of plain text is one. Texts are prepared as those of training are.
+    of plain text is one. Texts are prepared as those of training are. Of records with the same text, the first counts
+    for all where it is told how many have an n-gram.
 
     Raises:
         ValueError: a file is of another format, or malformed; there is no text in any.
@@ -71,7 +75,7 @@ def collect_files(path: Path, preparation: Preparation, n: int, folder: Path) ->
     else:
         found = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
         files = {name: found[name] for name in sorted(found) if not name.rpartition("/")[2].startswith(".")}
-    parts, texts_found, short = list[Path](), 0, 0
+    parts, texts_found, short, seen = list[Path](), 0, 0, set[int]()
     for name, file in files.items():
         if file.suffix not in SUFFIXES:
             if name == "README.md":
@@ -83,7 +87,9 @@ def collect_files(path: Path, preparation: Preparation, n: int, folder: Path) ->
         records = pl.DataFrame(numbered, schema={"id": pl.String, "text": pl.String}, orient="row")
         parts.append(folder / str(len(parts)))
         parts[-1].mkdir(parents=True)
-        write_part(parts[-1], *_of_both_forms(records, DOCUMENTS, preparation, n), of_sets=True)
+        forms = _both_forms(records, DOCUMENTS, preparation)
+        is_first = np.tile(_first_of_each(forms[0], seen), len(forms))
+        write_part(parts[-1], pl.concat([records["id"]] * len(forms)), _ngrams(forms, n), is_first)
         texts_found, short = texts_found + len(numbered), short + count_short(parts[-1])
     if not texts_found:
         raise ValueError(
@@ -99,9 +105,9 @@ def collect_files(path: Path, preparation: Preparation, n: int, folder: Path) ->
     return parts
 
 
-def _of_both_forms(table: pl.DataFrame, kind: str, preparation: Preparation, n: int) -> tuple[pl.Series, U64, Ints]:
-    """The n-grams of records in the form that training documents have and in that of conversations: the same, unless a
-    quality preset rewrites documents. The ids of the forms, the n-grams, and the form that has each.
+def _both_forms(table: pl.DataFrame, kind: str, preparation: Preparation) -> list[pl.Series]:
+    """The texts of records in the form that conversations have and in that of training documents: the same, unless a
+    quality preset rewrites documents, and then given once.
 
     Each form is looked for as a record of its own, so that whoever has all of one has all of it.
     """
@@ -110,10 +116,23 @@ def _of_both_forms(table: pl.DataFrame, kind: str, preparation: Preparation, n: 
     if rewrites(preparation.quality):
         documents = table.select("id", text=whole_texts(table, kind))
         forms.append(prepare_table(documents, DOCUMENTS, preparation)[0]["text"])
-    hashes, offsets = zip(*(ngram_hashes(texts, n, whole=False) for texts in forms), strict=True)
-    lengths = np.concatenate([np.diff(ends) for ends in offsets])
-    ids = pl.concat([table["id"]] * len(forms))
-    return ids, np.concatenate(hashes), np.repeat(np.arange(len(lengths)), lengths)
+    return forms
+
+
+def _ngrams(forms: list[pl.Series], n: int) -> Ngrams:
+    """Of all forms of some records, one form after the other."""
+    words, lengths = word_hashes(pl.concat(forms))
+    hashes, offsets = ngrams_of_words(words, lengths, n)
+    return Ngrams(hashes, np.repeat(np.arange(len(lengths)), np.diff(offsets)), anchors(words, n))
+
+
+def _first_of_each(texts: pl.Series, seen: set[int]) -> Bools:
+    """Which of the texts are not among those `seen`, by their hashes, nor before them; they are added."""
+    is_new = []
+    for key in string_hashes(texts).tolist():
+        is_new.append(key not in seen)
+        seen.add(key)
+    return np.array(is_new, dtype=bool)
 
 
 def _texts(file: Path) -> Iterator[str]:

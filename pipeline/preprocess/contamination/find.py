@@ -9,95 +9,100 @@ import polars as pl
 
 from pipeline.params import EMBEDDED, PreprocessParams
 from pipeline.preprocess.annotate import Annotate
+from pipeline.preprocess.contamination.common import count_shared, set_aside
 from pipeline.preprocess.contamination.evaluation import Collect, choose, collect, collect_files
+from pipeline.preprocess.contamination.listing import COLUMNS, first_places, list_common, with_words
 from pipeline.preprocess.contamination.lookup import merge
+from pipeline.preprocess.contamination.results import NOTHING, Contamination
 from pipeline.preprocess.contamination.scan import FOUND, Quote, Scan, quote, scan
-from pipeline.preprocess.contamination.weigh import weigh
+from pipeline.preprocess.contamination.weigh import Weigh, weigh
 from pipeline.preprocess.ledger import CONTAMINATED, TRAIN, Ledger
 from pipeline.shards import Executor, Kept, run_shards
 from pipeline.work import WorkFolder, remove
 
-HITS = pl.Schema(
-    {
-        "row": pl.Int64(),
-        "id": pl.String(),
-        "evaluation": pl.String(),
-        "share": pl.Float64(),
-        "ngrams": pl.Int64(),
-        "ngram": pl.String(),
-    }
-)
-"""A training and an evaluation record that share n-grams, as `weigh` has them; `ngram`, the words of the first."""
 
-
-def find_hits(
+def find_contamination(
     ledger: Ledger, shards: Sequence[Annotate], work: WorkFolder, params: PreprocessParams, executor: Executor
-) -> pl.DataFrame:
+) -> Contamination:
     """Drop the records that stay for train and have `contamination_share` of the n-grams of a record of the held-out
-    splits or `evaluation_sets`.
-
-    Returns:
-        All hits (`HITS`), `row` being the number of the record; none where decontamination is off.
+    splits or `evaluation_sets`. Nothing is looked for where decontamination is off.
 
     Raises:
         ValueError: a file of the evaluation sets is malformed, or they hold no text.
     """
     n = params.contamination_words
+    kept, evaluation, common = Kept.of(work), work.scratch / "evaluation", work.scratch / "common"
     if not n:
-        return HITS.to_frame()
-    held_out, train = (_by_shard(ledger, shards, training=training) for training in (False, True))
-    parts = work.scratch / "ngrams"
+        return NOTHING
+    parts = _parts(ledger, shards, work, params, executor)
+    for made in (evaluation, common):
+        remove(made)
+    merge(parts, evaluation)
+    train = _by_shard(ledger, shards, training=True)
+    scans = [
+        Scan(shard.path, shard.kind, shard.preparation, rows, evaluation, n, work.scratch / "found" / shard.path.stem)
+        for shard, rows in train.values()
+    ]
+    counts = run_shards(scan, scans, title="preprocess: decontaminate", executor=executor, kept=kept)
+    hit = {index: job for index, job, count in zip(train, scans, counts, strict=True) if count}
+    found, shared = [job.folder / FOUND for job in hit.values()], work.scratch / "shared.npy"
+    count_shared(shared, evaluation, found)
+    common_ngrams = set_aside(common, evaluation, shared)
+    weighs = [
+        Weigh(job.name, file, evaluation, common, n, work.scratch / "weighed" / job.path.stem)
+        for job, file in zip(hit.values(), found, strict=True)
+    ]
+    pairs = run_shards(weigh, weighs, title="preprocess: contamination", executor=executor, kept=kept)
+    contamination = Contamination(
+        {index: job.folder for index, job, count in zip(hit, weighs, pairs, strict=True) if count},
+        evaluation,
+        params.contamination_share,
+        sum(pairs),
+        common_ngrams,
+        _list_common(list(hit.values()), common, shared, executor, kept) if hit else COLUMNS.to_frame(),
+    )
+    for index in contamination.weighed:
+        rows, _ = contamination.to_drop(range(index, index + 1), ledger.starts)
+        ledger.drop(rows, CONTAMINATED)
+    return contamination
+
+
+def _list_common(scans: Sequence[Scan], common: Path, shared: Path, executor: Executor, kept: Kept) -> pl.DataFrame:
+    """COLUMNS of what is left aside."""
+    listed = list_common(common, scans[0].evaluation, shared)
+    places = first_places(listed["ngram"].to_numpy(), [job.folder / FOUND for job in scans])
+    quotes = [
+        Quote(job.path, job.kind, job.preparation, places[index].select("row", "place"), job.n)
+        for index, job in enumerate(scans)
+        if index in places
+    ]
+    quoted = run_shards(quote, quotes, title="preprocess: in common use", executor=executor, kept=kept)
+    return with_words(listed, places, quoted)
+
+
+def _parts(
+    ledger: Ledger, shards: Sequence[Annotate], work: WorkFolder, params: PreprocessParams, executor: Executor
+) -> list[Path]:
+    """The n-grams of the held-out records of each shard, and of each file of the evaluation sets."""
+    n, parts = params.contamination_words, work.scratch / "ngrams"
     remove(parts)
     collects = [
-        Collect(shard.path, shard.kind, shard.preparation, rows, n, parts / shard.path.stem) for shard, rows in held_out
+        Collect(shard.path, shard.kind, shard.preparation, rows, n, parts / shard.path.stem)
+        for shard, rows in _by_shard(ledger, shards, training=False).values()
     ]
-    kept = Kept.of(work)
-    run_shards(collect, collects, title="preprocess: evaluation n-grams", executor=executor, kept=kept)
+    run_shards(collect, collects, title="preprocess: evaluation n-grams", executor=executor, kept=Kept.of(work))
     folders = [job.folder for job in collects]
     if params.evaluation_sets != EMBEDDED:
         folders += collect_files(Path(params.evaluation_sets), shards[0].preparation, n, parts / "files")
-    evaluation = work.scratch / "evaluation"
-    remove(evaluation)
-    merge(folders, evaluation)
-    scans = [
-        Scan(shard.path, shard.kind, shard.preparation, rows, evaluation, n, work.scratch / "found" / shard.path.stem)
-        for shard, rows in train
-    ]
-    run_shards(scan, scans, title="preprocess: decontaminate", executor=executor, kept=kept)
-    hits = _quoted(
-        ledger, shards, scans, list(weigh(evaluation, [job.folder / FOUND for job in scans], n)), executor, kept
-    )
-    contaminated = hits.filter(pl.col("share") >= params.contamination_share)
-    ledger.drop(contaminated["row"].unique().to_numpy(), CONTAMINATED)
-    return hits
+    return folders
 
 
-def _quoted(
-    ledger: Ledger,
-    shards: Sequence[Annotate],
-    scans: Sequence[Scan],
-    weighed: Sequence[pl.DataFrame],
-    executor: Executor,
-    kept: Kept,
-) -> pl.DataFrame:
-    """The hits with the words of each, their records numbered."""
-    hit = [(scan, hits) for scan, hits in zip(scans, weighed, strict=True) if hits.height]
-    quotes = [Quote(scan.path, scan.kind, scan.preparation, hits.select("row", "place"), scan.n) for scan, hits in hit]
-    told = run_shards(quote, quotes, title="preprocess: contamination", executor=executor, kept=kept)
-    starts = {shard.path: start for shard, start in zip(shards, ledger.starts, strict=True)}
-    numbered = [
-        hits.with_columns(quoted, row=pl.col("row") + starts[scan.path]).select(HITS.names())
-        for (scan, hits), quoted in zip(hit, told, strict=True)
-    ]
-    return pl.concat([HITS.to_frame(), *numbered])
-
-
-def _by_shard(ledger: Ledger, shards: Sequence[Annotate], *, training: bool) -> list[tuple[Annotate, str]]:
-    """The shards that hold records that stay for train, or for another split, and which ones."""
-    found = []
+def _by_shard(ledger: Ledger, shards: Sequence[Annotate], *, training: bool) -> dict[int, tuple[Annotate, str]]:
+    """By their numbers, the shards that hold records that stay for train, or for another split, and which ones."""
+    found = {}
     for index, shard in enumerate(shards):
         own = ledger.shard(index)
         is_wanted = (ledger["reason"][own] == 0) & ((ledger["split"][own] == TRAIN) == training)
         if is_wanted.any():
-            found.append((shard, choose(is_wanted)))
+            found[index] = (shard, choose(is_wanted))
     return found

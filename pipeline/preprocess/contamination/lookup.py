@@ -9,89 +9,109 @@ function in it, the question. Whatever holds a record whole then has all that is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import lru_cache
 from itertools import pairwise
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
+from pipeline import mapped
+from pipeline.preprocess.contamination.anchors import bitmap, width_for
 from pipeline.preprocess.words import Ints
 from pipeline.shards.manifest import write_manifest
-from pipeline.shards.tables import join_tables, write_table
 from pipeline.splitmix import U64
 
 HASHES, OWNERS, IN_SETS = "hashes.u64", "owners.u32", "in-sets.u8"
 """With an entry for each n-gram, little-endian and nothing else; the third says how many records of the user's
 evaluation sets have it, 2 for more."""
 
-COUNTS, OWNED, RECORDS = "counts.u32", "owned.u32", "records.parquet"
-"""With an entry for each record, of whose rows an owner is one: of how many n-grams it is made and, where parts are
-merged, how many of them are put down to it."""
+COUNTS, OWNED, IDS, ID_ENDS = "counts.u32", "owned.npy", "ids.utf8", "id-ends.u64"
+"""With an entry for each record, of which an owner is the number: of how many n-grams it is made and, where parts are
+merged, how many of them are put down to it; all ids in a row, and where each ends."""
 
-_TYPES = {HASHES: "<u8", OWNERS: "<u4", IN_SETS: "u1", COUNTS: "<u4", OWNED: "<u4"}
+ANCHORS, BITMAP = "anchors.u64", "anchors.bits"
+"""The anchors of a part; a bitmap of those of all."""
 
-AT_A_TIME = 1 << 22
-"""n-grams of a range, if they are spread evenly; merging takes some 90 bytes for each."""
+_TYPES = {HASHES: "<u8", OWNERS: "<u4", IN_SETS: "u1", COUNTS: "<u4", ID_ENDS: "<u8", IDS: "u1", ANCHORS: "<u8"}
+
+AT_A_TIME, FEW, OF_A_PART = 1 << 22, 1 << 18, 1 << 12
+"""n-grams of a range, at most, if they are spread evenly; merging takes some 70 bytes for each. Of few parts ranges are
+smaller: what is made of one is then in the processor's cache, but each opens all parts."""
+
+OPENED = 4096
+"""Files that merging keeps open from one range to the next."""
+
+Load = Callable[[Path, str], np.ndarray[Any, Any]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
-def write_part(folder: Path, ids: pl.Series, hashes: U64, owners: Ints, *, of_sets: bool) -> None:
+class Ngrams(NamedTuple):
+    """Of some records: the hashes (n,) of their n-grams, the number of the record that has each, and all anchors."""
+
+    hashes: U64
+    owners: Ints
+    anchors: U64
+
+
+def write_part(folder: Path, ids: pl.Series, ngrams: Ngrams, of_sets: Bools) -> None:
     """Write the n-grams of some records into `folder`.
 
     Args:
         ids: of the records; forms of one record have the same.
-        hashes: (n,) of their n-grams.
-        owners: (n,) the place in `ids` of the record that has each.
-        of_sets: whether they are of the user's evaluation sets.
+        of_sets: (records,) which of them count as records of the user's evaluation sets.
     """
     _, first, inverse = np.unique(ids.to_numpy(), return_index=True, return_inverse=True)
-    numbers = first[inverse][owners]
-    order = np.lexsort((owners, numbers, hashes))
-    hashes, owners, numbers = hashes[order], owners[order], numbers[order]
+    numbers = first[inverse][ngrams.owners]
+    order, hashes = _in_order(ngrams.hashes, ngrams.owners, numbers)
+    owners, numbers = ngrams.owners[order], numbers[order]
     is_record, is_form = np.ones(len(hashes), dtype=bool), np.ones(len(hashes), dtype=bool)
     is_record[1:] = (hashes[1:] != hashes[:-1]) | (numbers[1:] != numbers[:-1])
     is_form[1:] = is_record[1:] | (owners[1:] != owners[:-1])
-    hashes, owners = hashes[is_form], owners[is_form]
+    hashes, owners, is_record = hashes[is_form], owners[is_form], is_record[is_form]
     counts = np.bincount(owners, minlength=len(ids))
-    entries = _put_down(hashes, owners, counts[owners], is_record[is_form] & of_sets)
-    for name, values in zip((HASHES, OWNERS, IN_SETS, COUNTS), (*entries, counts), strict=True):
+    entries = _put_down(hashes, owners, counts[owners], is_record & of_sets[owners])
+    text = np.frombuffer("".join(ids).encode(), dtype=np.uint8)
+    ends = np.cumsum(ids.str.len_bytes().to_numpy(), dtype=np.uint64)
+    written = dict(zip((HASHES, OWNERS, IN_SETS), entries, strict=True))
+    written |= {COUNTS: counts, IDS: text, ID_ENDS: ends, ANCHORS: ngrams.anchors}
+    for name, values in written.items():
         values.astype(_TYPES[name]).tofile(folder / name)
-    write_table(pl.DataFrame({"evaluation": ids}), folder / RECORDS)
 
 
 def merge(parts: Sequence[Path], folder: Path) -> None:
     """Write the n-grams of all parts into `folder`, which is new. A manifest closes it: every job that names it asks
     for the hash of what is in it."""
     folder.mkdir(parents=True)
-    if parts:
-        join_tables([part / RECORDS for part in parts], folder / RECORDS)
-    else:
-        write_table(pl.DataFrame(schema={"evaluation": pl.String}), folder / RECORDS)
-    starts = np.cumsum([0, *(len(_load(part, COUNTS)) for part in parts)]).tolist()
-    owned = np.zeros(starts[-1], dtype="<u4")
-    count = max(1, -(-sum(len(_load(part, HASHES)) for part in parts) // AT_A_TIME))
-    files = [(folder / name).open("wb") for name in (HASHES, OWNERS, IN_SETS)]
+    starts = _join_records(parts, folder)
+    owned = mapped.make(folder / OWNED, "<u4", starts[-1])
+    ngrams, anchors = (sum(_count(part, name) for part in parts) for name in (HASHES, ANCHORS))
+    size = min(max(FEW, OF_A_PART * len(parts)), AT_A_TIME)
+    ranges = 1 << (-(-max(ngrams, anchors) // size) - 1).bit_length()  # cut where bytes of the bitmap are, too
+    width = width_for(anchors)
+    load = lru_cache(OPENED)(_load)
     with ExitStack() as stack:
-        for file in files:
-            stack.enter_context(file)
-        for low, high in pairwise(index * 2**64 // count for index in range(count + 1)):
-            pieces = [_piece(part, start, low, high - 1) for part, start in zip(parts, starts, strict=False)]
+        files = [stack.enter_context((folder / name).open("wb")) for name in (HASHES, OWNERS, IN_SETS, BITMAP)]
+        for low, high in pairwise(index * 2**64 // ranges for index in range(ranges + 1)):
+            pieces = [_piece(load, part, start, low, high - 1) for part, start in zip(parts, starts, strict=False)]
             hashes, owners, counts, in_sets = (
                 np.concatenate([np.empty(0, dtype=_TYPES[name]), *(piece[place] for piece in pieces)])
                 for place, name in enumerate((HASHES, OWNERS, COUNTS, IN_SETS))
             )
+            del pieces
             merged = _put_down(hashes, owners, counts, in_sets)
-            for file, values in zip(files, merged, strict=True):
-                file.write(values.tobytes())
+            found = [_between(load(part, ANCHORS), low, high - 1)[0] for part in parts]
+            bits = bitmap(np.concatenate([np.empty(0, dtype=_TYPES[ANCHORS]), *found]), width, low, high)
+            for file, values in zip(files, (*merged, bits), strict=True):
+                file.write(values.data)
             np.add.at(owned, merged[1], np.uint32(1))
-    owned.tofile(folder / OWNED)
-    with (folder / COUNTS).open("wb") as file:
-        for part in parts:
-            file.write(_load(part, COUNTS).tobytes())
-    of_records = dict.fromkeys((COUNTS, OWNED, RECORDS), len(owned))
-    write_manifest(folder, dict.fromkeys((HASHES, OWNERS, IN_SETS), len(_load(folder, HASHES))) | of_records, {})
+    counted = {name: _count(folder, name) for name in (HASHES, OWNERS, IN_SETS, COUNTS, IDS, ID_ENDS)}
+    write_manifest(folder, counted | {OWNED: len(owned), BITMAP: 1 << width}, {})
 
 
 def look_up(folder: Path, hashes: U64) -> tuple[Ints, Ints]:
@@ -107,22 +127,38 @@ def look_up(folder: Path, hashes: U64) -> tuple[Ints, Ints]:
     return order[is_known][by_place], places[is_known][by_place]
 
 
+def count_ngrams(folder: Path) -> int:
+    """How many n-grams are in the lookup."""
+    return _count(folder, HASHES)
+
+
 def read_owners(folder: Path, ngrams: Ints) -> Ints:
     """The record that each of these n-grams is put down to, by their places in the lookup."""
-    return np.array(_load(folder, OWNERS)[ngrams])
+    return _load(folder, OWNERS)[ngrams]
 
 
 def read_in_sets(folder: Path, ngrams: Ints) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """How many records of the user's evaluation sets have each of these n-grams, 2 for more."""
-    return np.array(_load(folder, IN_SETS)[ngrams])
+    return _load(folder, IN_SETS)[ngrams]
 
 
-def read_records(folder: Path) -> pl.DataFrame:
-    """The records of the lookup: the id (`evaluation`), how many n-grams each has (`all`), and how many are put down
-    to it (`owned`)."""
-    counts = {"all": _load(folder, COUNTS), "owned": _load(folder, OWNED)}
-    whole = {name: pl.Series(name, np.array(values, dtype=np.int64)) for name, values in counts.items()}
-    return pl.read_parquet(folder / RECORDS, glob=False).with_columns(**whole)
+def count_records(folder: Path) -> int:
+    """How many records, and further forms of them, are in the lookup or part."""
+    return _count(folder, COUNTS)
+
+
+def read_records(folder: Path, numbers: Ints) -> pl.DataFrame:
+    """Of these records of the lookup how many n-grams each has (`all`), and how many are put down to it (`owned`)."""
+    counts = {"all": _load(folder, COUNTS), "owned": mapped.read(folder / OWNED)}
+    return pl.DataFrame({name: values[numbers].astype(np.int64) for name, values in counts.items()})
+
+
+def read_ids(folder: Path, numbers: Ints) -> pl.Series:
+    """The ids of these records of the lookup or part."""
+    text, ends = _load(folder, IDS).data, _load(folder, ID_ENDS)
+    starts = np.where(numbers > 0, ends[np.maximum(numbers, 1) - 1], 0)
+    parts = map(slice, starts.tolist(), ends[numbers].tolist())
+    return pl.Series([str(text[part], "utf-8") for part in parts], dtype=pl.String)
 
 
 def count_short(part: Path) -> int:
@@ -130,29 +166,70 @@ def count_short(part: Path) -> int:
     return int(np.count_nonzero(_load(part, COUNTS) == 0))
 
 
+def _in_order(hashes: U64, *keys: Any) -> tuple[Ints, U64]:
+    """The order of the hashes, of equal ones by the keys, the last first, and then by place; and the hashes in it.
+
+    What is sorted is the first bits of each with its place in the others, which takes a tenth of the time of sorting
+    places; those of which others have the same first bits, a few, are put in order among themselves.
+    """
+    places = np.uint64((1 << len(hashes).bit_length()) - 1)
+    packed = np.sort((hashes & ~places) | np.arange(len(hashes), dtype=np.uint64))
+    order, firsts = (packed & places).astype(np.int64), packed & ~places
+    is_equal = firsts[1:] == firsts[:-1]
+    has_equal = np.append(is_equal, False)[: len(hashes)]
+    has_equal[1:] |= is_equal
+    equal = order[has_equal]
+    order[has_equal] = equal[np.lexsort((*(key[equal] for key in keys), hashes[equal]))]
+    return order, hashes[order]
+
+
 def _put_down(hashes: U64, owners: Any, counts: Any, in_sets: Any) -> tuple[U64, Any, Any]:
     """Each n-gram once, sorted, with the owner of the lowest count, of equal ones the first, and the sum of `in_sets`,
     2 for more."""
-    order = np.lexsort((counts, hashes))
-    hashes = hashes[order]
+    order, hashes = _in_order(hashes, counts)
     is_first = np.ones(len(hashes), dtype=bool)
     is_first[1:] = hashes[1:] != hashes[:-1]
-    starts = np.flatnonzero(is_first)
-    sums = np.add.reduceat(in_sets[order], starts, dtype=np.int64) if len(starts) else starts
+    starts, others = np.flatnonzero(is_first), np.flatnonzero(~is_first)
+    sums = in_sets[order[starts]].astype(np.int64)
+    np.add.at(sums, np.searchsorted(starts, others) - 1, in_sets[order[others]])
     return hashes[starts], owners[order[starts]], np.minimum(sums, 2).astype(np.uint8)
 
 
-def _piece(part: Path, start: int, low: int, high: int) -> tuple[U64, Any, Any, Any]:
+def _join_records(parts: Sequence[Path], folder: Path) -> list[int]:
+    """Write what there is of each record, part after part; the number of the first record of each, and of all."""
+    starts, end = [0], np.uint64(0)
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((folder / name).open("wb")) for name in (COUNTS, IDS, ID_ENDS)}
+        for part in parts:
+            files[COUNTS].write(_load(part, COUNTS).data)
+            files[IDS].write(_load(part, IDS).data)
+            files[ID_ENDS].write((_load(part, ID_ENDS) + end).data)
+            end += np.uint64(_count(part, IDS))
+            starts.append(starts[-1] + count_records(part))
+    return starts
+
+
+def _piece(load: Load, part: Path, start: int, low: int, high: int) -> tuple[U64, Any, Any, Any]:
     """The n-grams of a part with `low` <= hash <= `high`: hashes, owners, numbered from `start` on, their counts, and
     how many records of sets have each."""
-    hashes = _load(part, HASHES)
-    first, last = np.searchsorted(hashes, np.uint64(low)), np.searchsorted(hashes, np.uint64(high), side="right")
-    owners = np.array(_load(part, OWNERS)[first:last])
-    in_sets = np.array(_load(part, IN_SETS)[first:last])
-    return np.array(hashes[first:last]), owners + np.uint32(start), _load(part, COUNTS)[owners], in_sets
+    hashes, own = _between(load(part, HASHES), low, high)
+    owners = load(part, OWNERS)[own]
+    return hashes, owners + np.uint32(start), load(part, COUNTS)[owners], load(part, IN_SETS)[own]
+
+
+def _between(values: U64, low: int, high: int) -> tuple[U64, slice]:
+    """Of sorted values those from `low` to `high`, and where they are."""
+    first, last = np.searchsorted(values, np.uint64(low)), np.searchsorted(values, np.uint64(high), side="right")
+    return values[first:last], slice(int(first), int(last))
+
+
+def _count(folder: Path, name: str) -> int:
+    return (folder / name).stat().st_size // np.dtype(_TYPES[name]).itemsize
 
 
 def _load(folder: Path, name: str) -> np.ndarray[Any, Any]:
-    """Memory-mapped, which an empty file cannot be."""
-    path, dtype = folder / name, np.dtype(_TYPES[name])
-    return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype=dtype)
+    """Memory-mapped, which an empty file cannot be. (That of numpy takes four times as long to open.)"""
+    with (folder / name).open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return np.empty(0, dtype=_TYPES[name])
+        return np.frombuffer(mmap(file.fileno(), 0, access=ACCESS_READ), dtype=_TYPES[name])

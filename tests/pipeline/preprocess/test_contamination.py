@@ -11,19 +11,22 @@ import polars as pl
 import pytest
 
 from pipeline.preprocess.contamination import lookup
+from pipeline.preprocess.contamination.common import count_shared, set_aside
 from pipeline.preprocess.contamination.evaluation import Collect, choose, collect, collect_files
 from pipeline.preprocess.contamination.lookup import (
     HASHES,
     OWNERS,
-    RECORDS,
+    Ngrams,
+    count_records,
     look_up,
     merge,
+    read_ids,
     read_owners,
     read_records,
     write_part,
 )
-from pipeline.preprocess.contamination.scan import FOUND, Quote, Scan, quote, scan
-from pipeline.preprocess.contamination.weigh import weigh
+from pipeline.preprocess.contamination.scan import FOUND, Scan, scan
+from pipeline.preprocess.contamination.weigh import SHARES, Weigh, pairs, weigh
 from pipeline.preprocess.prepare import Preparation, prepare, whole_texts
 from pipeline.shards.tables import columns, write_table
 
@@ -45,8 +48,7 @@ def owners(parts: list[Path]) -> Counter[str]:
     """How many n-grams each record has."""
     found: Counter[str] = Counter()
     for part in parts:
-        ids = pl.read_parquet(part / RECORDS)["evaluation"]
-        found.update(ids[owner] for owner in np.fromfile(part / OWNERS, dtype="<u4").tolist())
+        found.update(read_ids(part, np.fromfile(part / OWNERS, dtype="<u4")))
     return found
 
 
@@ -54,9 +56,14 @@ def hits_of(job: Scan) -> pl.DataFrame:
     """`row`, `id`, `evaluation`, `share`, `ngrams` and `ngram` of the hits of one shard."""
     job.folder.mkdir()
     scan(job)
-    (hits,) = weigh(job.evaluation, [job.folder / FOUND], job.n)
-    quoted = quote(Quote(job.path, job.kind, job.preparation, hits.select("row", "place"), job.n))
-    return hits.with_columns(quoted).select("row", "id", "evaluation", "share", "ngrams", "ngram")
+    found, shared, common = (job.folder / name for name in (FOUND, "shared.npy", "common"))
+    count_shared(shared, job.evaluation, [found])
+    set_aside(common, job.evaluation, shared)
+    count = weigh(Weigh("shard", found, job.evaluation, common, job.n, job.folder))
+    rows = pl.read_parquet(job.folder / SHARES).select("row")
+    assert rows.height == count
+    table, _ = prepare(job.path, job.kind, job.preparation)
+    return pl.concat([rows, pairs(table, job.kind, job.folder / SHARES, job.n)], how="horizontal")
 
 
 @pytest.mark.parametrize("of_sets", [False, True])
@@ -65,7 +72,7 @@ def hits_of(job: Scan) -> pl.DataFrame:
 def test_hits_against_a_search_of_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, common: int, of_sets: bool
 ) -> None:
-    monkeypatch.setattr("pipeline.preprocess.contamination.weigh.COMMON", common)
+    monkeypatch.setattr("pipeline.preprocess.contamination.common.COMMON", common)
     rng = random.Random(seed)
     texts = [rng.choice([" ", ", "]).join(rng.choices("aBcDeF", k=rng.randrange(9))) for _ in range(40)]
     write_shard(tmp_path / "shard.parquet", texts)
@@ -235,7 +242,10 @@ def test_merged_range_by_range(
 ) -> None:
     monkeypatch.setattr(lookup, "AT_A_TIME", at_a_time)
     rng = np.random.default_rng(len(sizes))
-    values = np.concatenate([rng.integers(2**64, size=50, dtype=np.uint64), np.array([0, 2**63, 2**64 - 1], "u8")])
+    alike = np.uint64(5 << 60) + np.arange(9, dtype=np.uint64)  # in all but their last bits
+    values = np.concatenate(
+        [rng.integers(2**64, size=50, dtype=np.uint64), alike, np.array([0, 2**63, 2**64 - 1], "u8")]
+    )
     parts, expected, has = (
         [],
         dict[int, str](),
@@ -245,7 +255,8 @@ def test_merged_range_by_range(
         hashes, rows = rng.choice(values, size), rng.integers(9, size=size)
         parts.append(tmp_path / str(number))
         parts[-1].mkdir()
-        write_part(parts[-1], pl.Series([f"{number}:{row}" for row in range(9)]), hashes, rows, of_sets=False)
+        ids, anchors = pl.Series([f"{number}:{row}" for row in range(9)]), np.empty(0, dtype=np.uint64)
+        write_part(parts[-1], ids, Ngrams(hashes, rows, anchors), np.zeros(9, dtype=bool))
         for value, row in zip(hashes.tolist(), rows.tolist(), strict=True):
             has.setdefault(f"{number}:{row}", set()).add(value)
     for name in sorted(has, key=lambda name: len(has[name])):  # of as many, that of the first part and row
@@ -254,8 +265,9 @@ def test_merged_range_by_range(
     merge(parts, tmp_path / "all")
     assert np.fromfile(tmp_path / "all" / HASHES, dtype="<u8").tolist() == sorted(expected)
     places, ngrams = look_up(tmp_path / "all", np.append(values, np.uint64(12345)))
-    records = read_records(tmp_path / "all")
-    owner = records["evaluation"].gather(read_owners(tmp_path / "all", ngrams))
+    every = np.arange(count_records(tmp_path / "all"))
+    records = read_records(tmp_path / "all", every).with_columns(evaluation=read_ids(tmp_path / "all", every))
+    owner = read_ids(tmp_path / "all", read_owners(tmp_path / "all", ngrams))
     assert dict(zip(values[places].tolist(), owner.to_list(), strict=True)) == expected
     assert {name: count for name, count in records.select("evaluation", "owned").iter_rows() if count} == Counter(
         expected.values()

@@ -287,6 +287,53 @@ def test_what_every_conversation_says_contaminates_none_but_a_copied_answer_does
     assert pl.read_parquet(WorkFolder(tmp_path).out / "contamination.parquet")["id"].to_list() == names
 
 
+@pytest.mark.parametrize("twin", ["in the sets", "held out"])
+def test_a_question_that_is_there_twice_is_still_one_that_may_be_copied_often(tmp_path: Path, twin: str) -> None:
+    """Left aside is what more records have than 10, unless one text alone of the sets has it."""
+    source, question = tmp_path / "in", " ".join(f"q{number}" for number in range(20))
+    (tmp_path / "sets").mkdir()
+    for name in ("a", "b") if twin == "in the sets" else ("a",):
+        (tmp_path / "sets" / f"{name}.jsonl").write_text(json.dumps({"q": question, "a": "yes"}))
+    rows = [([("user", f"{question} {number}"), ("assistant", "no")], None) for number in range(20)]
+    rows += [([("user", f"{number} of the rest"), ("assistant", "yes")], None) for number in range(9)]
+    rows += [([("user", f"{split} alone"), ("assistant", "yes")], split) for split in ("test", "validation")]
+    if twin == "held out":
+        rows.append(([("user", question), ("assistant", "yes")], "test"))
+    write_conversations(source, rows)
+    given = params(max_chars=10**6, contamination_words=13, contamination_share=0.8)  # 8 of 9 are in each
+    given.evaluation_sets = str(tmp_path / "sets")
+    preprocess(source, WorkFolder(tmp_path), given, executor=Local(1))
+    out = WorkFolder(tmp_path).out
+    dropped = pl.read_parquet(out / "dropped.parquet").filter(reason="contaminated")
+    assert dropped["id"].to_list() == [f"c:{number}" for number in range(20)]
+    assert pl.read_parquet(out / "common.parquet").is_empty()
+    assert verify_manifest(out)["common_ngrams"] == 0
+
+
+def test_what_is_left_aside_is_listed(tmp_path: Path) -> None:
+    """By evaluation record, those first of which most training records have an n-gram."""
+    source, rng = tmp_path / "in", random.Random(0)
+    system = " ".join(f"always{number}" for number in range(20))
+    opening = " ".join(f"often{number}" for number in range(15))
+    rows = []
+    for number in range(60):
+        said = " ".join(f"w{rng.randrange(10**6)}" for _ in range(20))
+        user = f"{opening} {said}" if number % 3 == 0 else said
+        split = {0: "test", 1: "validation"}.get(number)
+        rows.append(([("system", system), ("user", user), ("assistant", f"a{number}")], split))
+    write_conversations(source, rows)
+    given = params(max_chars=10**6, contamination_words=13, contamination_share=0.2)
+    preprocess(source, WorkFolder(tmp_path), given, executor=Local(1))
+    out = WorkFolder(tmp_path).out
+    listed = pl.read_parquet(out / "common.parquet")
+    # the 8 of the prompt are put down to the shorter record, c:1; to c:0 the 3 of the opening and the 12 on their seam
+    assert sorted(listed.select("evaluation", "ngrams", "records").rows()) == [("c:0", 15, 19), ("c:1", 8, 58)]
+    assert listed["records"].to_list() == [58, 19]
+    assert listed["ngram"][0].split() in [system.split()[start : start + 13] for start in range(8)]
+    assert listed["ngram"][1] in f"{system} {opening}"
+    assert verify_manifest(out)["common_ngrams"] == 23
+
+
 def test_the_seam_of_a_common_system_prompt_contaminates_none(tmp_path: Path) -> None:
     """Of a short conversation little is left but the n-grams that end the prompt and begin the question."""
     source, system = tmp_path / "in", " ".join(f"always{number}" for number in range(32))

@@ -64,7 +64,8 @@ def test_a_threshold_that_drops_nothing_more_needs_no_shard(done: Path) -> None:
 
 def test_a_decision_writes_the_shards_it_changes(done: Path) -> None:
     found = ran(done, seed=1)
-    searched = {"preprocess.collect", "preprocess.scan"}  # other held-out records have other words
+    steps = ("collect", "scan", "weigh", "quote")  # of decontamination: other held-out records have other words
+    searched = {f"preprocess.{step}" for step in steps}
     assert set(found) - searched == {"preprocess.write_shard", "tokenize.encode_shard"}
     assert ran(done, seed=0).total() == 0  # and back
 
