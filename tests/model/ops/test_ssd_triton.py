@@ -41,8 +41,8 @@ def make(case: dict, device: torch.device) -> tuple[dict[str, Tensor], dict]:
         "over": chunk + 1,
         "several": 3 * chunk - 5,
         "segments": 8 * chunk + 3,
-    }[case["length"]]
-    heads, batch = case.get("heads", max(2, groups)), 1 if groups == 8 else 2
+    }.get(case["length"], case["length"])
+    heads, batch = case.get("heads", max(2, groups)), 1 if groups == 8 or "heads" in case else 2
     scale = 50.0 if kind == "extreme" else 1.0
 
     def normal(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
@@ -118,6 +118,24 @@ def test_several_heads_share_a_group(heads: int, groups: int, device: torch.devi
     """On Hopper one program has two heads, or some kernels are others where their number is odd."""
     case = {"dtype": torch.bfloat16, "length": "several", "groups": groups, "dstate": 128, "headdim": 64}
     check(case | {"heads": heads, "packed": True, "options": "all"}, device)
+
+
+@pytest.mark.parametrize("segments", [1, 2])
+def test_many_chunks_and_heads_in_turn(segments: int, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program of the kernels on Hopper goes through more chunks, or heads, than its ring of tiles has places, twice
+    over; states are saved within a segment, too.
+    """
+    from model.ops.ssd import triton
+    from model.ops.ssd.triton import plan as sizes
+
+    monkeypatch.setattr(sizes, "MULTIPROCESSORS", 1)
+    monkeypatch.setattr(sizes, "PROGRAMS", 8 * segments)
+    monkeypatch.setattr(sizes, "SLICE", 2**20)
+    for remembered in ("_FORWARDS", "_BACKWARDS"):
+        monkeypatch.setattr(triton, remembered, triton.Remembered())
+    long = 13 if device.type == "cuda" else 8
+    case = {"dtype": torch.bfloat16, "length": 64 * long + 5, "groups": 1, "dstate": 128, "headdim": 64, "heads": 8}
+    check(case | {"packed": True, "options": "all"}, device)
 
 
 @pytest.mark.parametrize(("headdim", "dstate"), [(32, 16), (64, 128)], ids=["small", "preset"])

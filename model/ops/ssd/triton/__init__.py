@@ -8,13 +8,13 @@ precision. The backward goes through slices of the sequence, the last first, and
     forward   decays  step sizes and sums of decays
               parts   what each part of a segment contributes to the state after it
               scan    outputs, chunk by chunk, from the state that the segments before leave; on Hopper, in bf16 at
-                      the presets' sizes of state, two heads at a time (hopper/)
+                      the presets' sizes of state, two heads of a group at a time, if it has an even number (hopper/)
     backward, slice by slice
               parts   what each part of a segment contributes to the gradient of the state before it
               states  the state before each chunk, the gradient of the state after it
               gradients       of x, B and C, chunk by chunk, the heads of a group in turn: by two programs, one that
-                              goes `through` the states and one that stays `inside` the chunk; where scan is another
-                              on Hopper, by one program for both
+                              goes `through` the states and one that stays `inside` the chunk; on Hopper, in bf16 at
+                              the same sizes, by one program for both (hopper/)
               sum_splits      of B and C, where few chunks leave the GPU idle and a group's heads are split
     and then  step_gradients  of the step sizes, from what the others say of the decays
               totals          of A, D and dt_bias, over the chunks
@@ -66,7 +66,7 @@ def forward(
     """
     flags = (dt_softplus, *(tensor is not None for tensor in (dt_bias, D, initial_state, seq_idx)))
     x, dt, A, B, C = _laid_out(x, dt, A, B, C)
-    given = aligned(x, dt, A, B, C, *(_given(tensor, A) for tensor in (dt_bias, D, initial_state, seq_idx)))
+    given = aligned(x, dt, A, B, C, *(_given(tensor, A) for tensor in (dt_bias, D, initial_state, _narrow(seq_idx))))
     call = (x.shape, B.shape, *map(DTYPE, given), *map(DEVICE, given), *flags, *dt_limit, slice_bytes)
     known = _FORWARDS.get(call) or _FORWARDS.add(call, Forward(Plan(x, B, slice_bytes), dt_limit, *flags))
     y, (starts, decays) = torch.empty_like(x), _saved(x, known.plan)
@@ -101,7 +101,7 @@ def backward(
     of_states = (len(x), *x.shape[2:], B.shape[3])
     d_final = grad_final_state
     d_final = x.new_zeros(of_states, dtype=torch.float32) if d_final is None else d_final.contiguous()
-    others = (_given(tensor, A) for tensor in (dt_bias, D, seq_idx))
+    others = (_given(tensor, A) for tensor in (dt_bias, D, _narrow(seq_idx)))
     given = aligned(dy, d_final, x, dt, A, B, C, *others, starts, decays)
     call = (x.shape, B.shape, *map(DTYPE, given), *map(DEVICE, given), *flags, *dt_limit, slice_bytes)
     known = _BACKWARDS.get(call) or _BACKWARDS.add(call, Backward(Plan(x, B, slice_bytes), dt_limit, *flags))
@@ -119,6 +119,11 @@ def _laid_out(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[T
     if not x.dtype is B.dtype is C.dtype:
         B, C = B.to(x.dtype), C.to(x.dtype)
     return x.contiguous(), dt.contiguous(), A.contiguous(), B.contiguous(), C.contiguous()
+
+
+def _narrow(seq_idx: Tensor | None) -> Tensor | None:
+    """As the kernels copy it: 32 bits."""
+    return None if seq_idx is None else seq_idx.to(torch.int32)
 
 
 def _given(tensor: Tensor | None, other: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ MULTIPROCESSORS = 132
 
 PROGRAMS = 2 * MULTIPROCESSORS
 """That a launch should have at most for the sake of parallelism: two for each multiprocessor of an H100, as many as fit
-there. A constant, since the number of segments is part of the rounding."""
+there (one of two heads in hopper/scan). A constant, since the number of segments is part of the rounding."""
 
 MOST_SEGMENTS = 16
 LEAST_CHUNKS = 4
@@ -35,7 +35,8 @@ MORE_STAGES = 3
 class Plan:
     """Sizes of a call: a function of shapes and dtypes alone, so that results are, on one kind of device; but for
     `slice_bytes`, with which a small input goes through all that a large one does. `hopper` says of the device what
-    changes no result, `fused` that the kernels of `hopper/` are used, in which a program fills a multiprocessor.
+    changes no result, `fused` that the kernels of `hopper/` are used, as far as they can be, in
+    which a program fills a multiprocessor.
     """
 
     def __init__(self, x: Tensor, B: Tensor, slice_bytes: int | None = None) -> None:

@@ -96,6 +96,7 @@ ODD += [
     "a b c d e f\n" * 30,
     "." * 300,
     "- a\n" * 5,
+    "can't.\x1cA b c.",  # white space to Python, not to Unicode
     "A" * 70 + "\n" * 3,
 ]
 

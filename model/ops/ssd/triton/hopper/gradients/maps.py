@@ -40,7 +40,8 @@ def maps(
         fence_async_shared()
         products = product(x_tiles.index(stage), dy_tiles.index(stage).permute((1, 0)), Q, Q, square)
         step, decay = vectors.index(4 * stage).load(of_m), vectors.index(4 * stage + 1)
-        # What is not seen has a score of 0, and is left out of the gradient at last: it must only be finite
+        # What is not seen has a score of 0, and is left out of the gradient at last: it must only be finite, times
+        # a product, too. (So where rates are positive, which they are not, growth by more than 2^64 is cut.)
         between = exp2(gl.minimum(decay.load(of_l)[None, :] - decay.load(of_m)[:, None], 64.0))
         handed.index(turn).store((scores * between).to(gl.bfloat16))
         fence_async_shared()

@@ -31,8 +31,8 @@ def maps(
         mbarrier.wait(taken.index(turn), ((i // 2) & 1) ^ 1)
         for side in gl.static_range(2):
             step, through = vectors.index(6 * stage + 3 * side).load(of_m), vectors.index(6 * stage + 3 * side + 1)
-            # Of scores that are 0, decays must only be finite
-            between = exp2(gl.minimum(through.load(of_l)[None, :] - through.load(of_m)[:, None], 64.0))
+            # Of scores that are 0, what there is no decay for must only be finite
+            between = exp2(gl.minimum(through.load(of_l)[None, :] - through.load(of_m)[:, None], 126.0))
             handed.index(2 * turn + side).store((scores * step[:, None] * between).to(gl.bfloat16))
         fence_async_shared()
         mbarrier.arrive(made.index(turn))
