@@ -74,7 +74,7 @@ def decide(records: int, sources: int, room_mb: float) -> dict[str, float]:
         began = time.monotonic()
         with limited(folder, room_mb) as room, peak_memory() as memory:
             tying, start = ledger.stays(TYING), time.process_time()
-            ties, _ = tie(ledger, lambda file, _: pairs[file.removesuffix(".npy")], tying, near=True)
+            ties, _ = tie(ledger, lambda file, _: pairs[file], tying, near=True)
             seconds["duplicates"] = time.process_time() - start
             assign_splits(ledger, ties, tying, params)
             seconds["splits"] = time.process_time() - start - seconds["duplicates"]

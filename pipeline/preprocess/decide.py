@@ -183,8 +183,8 @@ def _write_tables(ledger: Ledger, shards: Sequence[Annotate], contamination: Con
                 "source": records["source"],
             }
         )
-        numbers, ids = contamination.to_drop(run, ledger.starts)
-        evaluations = pl.DataFrame({"row": numbers, "evaluation": ids})
+        numbers, most = contamination.to_drop(run, ledger.starts)
+        evaluations = pl.DataFrame({"row": numbers, "evaluation": contamination.ids(most)})
         for details in (pl.read_parquet(_own_details(ledger, run), glob=False), evaluations):
             table = table.join(details, on="row", how="left", maintain_order="left")
         detail = (

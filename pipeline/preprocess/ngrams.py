@@ -56,7 +56,12 @@ def polynomials_at(values: U64, starts: Ints | slice, n: int) -> U64:
     """(starts,) the sum of values[i + j] * _BASE**j, j < n, for each i of `starts`, which `n` - 1 more follow."""
     if len(values) < n:
         return values[:0]
-    return sliding_window_view(values, n)[starts] @ np.array([_power(place) for place in range(n)])
+    windows = sliding_window_view(values, n)
+    total = windows[:, n - 1][starts].copy()
+    for place in range(n - 2, -1, -1):
+        total *= np.uint64(_BASE)
+        total += windows[:, place][starts]
+    return total
 
 
 def polynomials(values: U64, n: int) -> U64:

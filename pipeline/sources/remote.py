@@ -124,8 +124,9 @@ def _how_to_install(uri: str) -> str:
     """What brings the store of a URI to fsspec."""
     from fsspec.registry import known_implementations
 
-    package = known_implementations[uri.partition("://")[0]]["class"].partition(".")[0]
-    if package == "fsspec":  # its own stores need what the error names
+    known = known_implementations.get(uri.partition("://")[0], {"class": "fsspec"})
+    package = known["class"].partition(".")[0]
+    if package == "fsspec":  # its own stores, and chains of stores, need what the error names
         return "run `pip install` with what that names"
     wanted = "'.[cloud]'" if package == "s3fs" else package
     return f"run `pip install {wanted}`"

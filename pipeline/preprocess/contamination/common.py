@@ -13,7 +13,7 @@ from pipeline.preprocess.contamination.lookup import count_ngrams, count_records
 from pipeline.preprocess.words import Ints
 from pipeline.shards.manifest import write_manifest
 
-COMMON = 10
+OFTEN = 10
 """n-grams that more training records have are in common use and tell nothing (Brown et al. 2020, appendix C); but not
 what one text alone of the user's evaluation sets has, which may be copied often."""
 
@@ -47,7 +47,7 @@ def set_aside(folder: Path, evaluation: Path, shared: Path) -> int:
 
     def common() -> Iterator[Ints]:
         for block in mapped.blocks(len(counts)):
-            ngrams = np.flatnonzero(counts[block] > COMMON) + block.start
+            ngrams = np.flatnonzero(counts[block] > OFTEN) + block.start
             ngrams = ngrams[read_in_sets(evaluation, ngrams) != 1]
             owners = read_owners(evaluation, ngrams)
             np.add.at(lost, owners, np.uint32(1))

@@ -16,6 +16,7 @@ from functools import lru_cache
 from itertools import pairwise
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from resource import RLIMIT_NOFILE, getrlimit
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +46,7 @@ AT_A_TIME, FEW, OF_A_PART = 1 << 22, 1 << 18, 1 << 12
 smaller: what is made of one is then in the processor's cache, but each opens all parts."""
 
 OPENED = 4096
-"""Files that merging keeps open from one range to the next."""
+"""Files that merging keeps open from one range to the next, at most, and half as many as the process may have open."""
 
 Load = Callable[[Path, str], np.ndarray[Any, Any]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
@@ -94,7 +95,7 @@ def merge(parts: Sequence[Path], folder: Path) -> None:
     size = min(max(FEW, OF_A_PART * len(parts)), AT_A_TIME)
     ranges = 1 << (-(-max(ngrams, anchors) // size) - 1).bit_length()  # cut where bytes of the bitmap are, too
     width = width_for(anchors)
-    load = lru_cache(OPENED)(_load)
+    load = lru_cache(min(OPENED, getrlimit(RLIMIT_NOFILE)[0] // 2))(_load)
     with ExitStack() as stack:
         files = [stack.enter_context((folder / name).open("wb")) for name in (HASHES, OWNERS, IN_SETS, BITMAP)]
         for low, high in pairwise(index * 2**64 // ranges for index in range(ranges + 1)):
@@ -105,7 +106,7 @@ def merge(parts: Sequence[Path], folder: Path) -> None:
             )
             del pieces
             merged = _put_down(hashes, owners, counts, in_sets)
-            found = [_between(load(part, ANCHORS), low, high - 1)[0] for part in parts]
+            found = [_between(load(part, ANCHORS), low, high - 1)[0].copy() for part in parts]
             bits = bitmap(np.concatenate([np.empty(0, dtype=_TYPES[ANCHORS]), *found]), width, low, high)
             for file, values in zip(files, (*merged, bits), strict=True):
                 file.write(values.data)
@@ -211,10 +212,11 @@ def _join_records(parts: Sequence[Path], folder: Path) -> list[int]:
 
 def _piece(load: Load, part: Path, start: int, low: int, high: int) -> tuple[U64, Any, Any, Any]:
     """The n-grams of a part with `low` <= hash <= `high`: hashes, owners, numbered from `start` on, their counts, and
-    how many records of sets have each."""
+    how many records of sets have each. They are copies: what a view is of stays open."""
     hashes, own = _between(load(part, HASHES), low, high)
     owners = load(part, OWNERS)[own]
-    return hashes, owners + np.uint32(start), load(part, COUNTS)[owners], load(part, IN_SETS)[own]
+    counts, in_sets = load(part, COUNTS)[owners], load(part, IN_SETS)[own].copy()
+    return hashes.copy(), owners + np.uint32(start), counts, in_sets
 
 
 def _between(values: U64, low: int, high: int) -> tuple[U64, slice]:

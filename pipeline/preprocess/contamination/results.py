@@ -35,20 +35,25 @@ class Contamination:
     common: pl.DataFrame
     """The evaluation records that these are put down to: `listing.COLUMNS`."""
 
-    def to_drop(self, run: range, starts: Sequence[int]) -> tuple[Ints, pl.Series]:
+    def to_drop(self, run: range, starts: Sequence[int]) -> tuple[Ints, Ints]:
         """The training records of a run of shards that have enough of an evaluation record to be dropped, by their
-        numbers, and the id of the one that each has most of.
+        numbers, and the number of the one that each has most of, for `ids`.
 
         Args:
             starts: the number of each shard's first record.
         """
-        worst = {shard: np.load(self.weighed[shard] / WORST) for shard in run if shard in self.weighed}
-        if not worst:
-            return np.empty(0, dtype=np.int64), pl.Series([], dtype=pl.String)
-        enough = {shard: own[own["share"] >= self.share] for shard, own in worst.items()}
-        rows = [own["row"].astype(np.int64) + starts[shard] for shard, own in enough.items()]
-        evaluations = np.concatenate([own["evaluation"] for own in enough.values()])
-        return np.concatenate(rows), read_ids(self.evaluation, evaluations.astype(np.int64))
+        rows, evaluations = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+        for shard in run:
+            if shard in self.weighed:
+                worst = np.load(self.weighed[shard] / WORST)
+                worst = worst[worst["share"] >= self.share]
+                rows.append(worst["row"].astype(np.int64) + starts[shard])
+                evaluations.append(worst["evaluation"].astype(np.int64))
+        return np.concatenate(rows), np.concatenate(evaluations)
+
+    def ids(self, evaluations: Ints) -> pl.Series:
+        """Of evaluation records, by their numbers."""
+        return read_ids(self.evaluation, evaluations) if len(evaluations) else pl.Series([], dtype=pl.String)
 
     def shares(self, shard: int) -> Path | None:
         """SHARES of the shard, where there are hits."""

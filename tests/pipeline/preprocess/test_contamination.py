@@ -2,6 +2,7 @@
 
 import json
 import random
+import resource
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -11,9 +12,11 @@ import polars as pl
 import pytest
 
 from pipeline.preprocess.contamination import lookup
+from pipeline.preprocess.contamination.anchors import bitmap, width_for
 from pipeline.preprocess.contamination.common import count_shared, set_aside
 from pipeline.preprocess.contamination.evaluation import Collect, choose, collect, collect_files
 from pipeline.preprocess.contamination.lookup import (
+    BITMAP,
     HASHES,
     OWNERS,
     Ngrams,
@@ -72,7 +75,7 @@ def hits_of(job: Scan) -> pl.DataFrame:
 def test_hits_against_a_search_of_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, common: int, of_sets: bool
 ) -> None:
-    monkeypatch.setattr("pipeline.preprocess.contamination.common.COMMON", common)
+    monkeypatch.setattr("pipeline.preprocess.contamination.common.OFTEN", common)
     rng = random.Random(seed)
     texts = [rng.choice([" ", ", "]).join(rng.choices("aBcDeF", k=rng.randrange(9))) for _ in range(40)]
     write_shard(tmp_path / "shard.parquet", texts)
@@ -235,6 +238,21 @@ def test_sets_without_text_are_an_error(tmp_path: Path, files: dict[str, str]) -
         collect_files(tmp_path, AS_IS, N, tmp_path / "parts")
 
 
+def test_more_parts_are_merged_than_files_may_be_open(tmp_path: Path) -> None:
+    parts = [tmp_path / str(number) for number in range(150)]
+    for number, part in enumerate(parts):
+        part.mkdir()
+        one = np.array([number], dtype=np.uint64)
+        write_part(part, pl.Series([f"{number}"]), Ngrams(one, np.zeros(1, dtype=int), one), np.zeros(1, dtype=bool))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        merge(parts, tmp_path / "all")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert np.fromfile(tmp_path / "all" / HASHES, dtype="<u8").tolist() == list(range(150))
+
+
 @pytest.mark.parametrize("at_a_time", [1, 7, 10**6])
 @pytest.mark.parametrize("sizes", [[], [0], [40, 0, 1, 300], [5] * 60])
 def test_merged_range_by_range(
@@ -251,18 +269,22 @@ def test_merged_range_by_range(
         dict[int, str](),
         {f"{n}:{row}": set[int]() for n in range(len(sizes)) for row in range(9)},
     )
+    anchors = np.empty(0, dtype=np.uint64)
     for number, size in enumerate(sizes):
         hashes, rows = rng.choice(values, size), rng.integers(9, size=size)
         parts.append(tmp_path / str(number))
         parts[-1].mkdir()
-        ids, anchors = pl.Series([f"{number}:{row}" for row in range(9)]), np.empty(0, dtype=np.uint64)
-        write_part(parts[-1], ids, Ngrams(hashes, rows, anchors), np.zeros(9, dtype=bool))
+        ids, own = pl.Series([f"{number}:{row}" for row in range(9)]), np.sort(rng.choice(values, size))
+        anchors = np.append(anchors, own)
+        write_part(parts[-1], ids, Ngrams(hashes, rows, own), np.zeros(9, dtype=bool))
         for value, row in zip(hashes.tolist(), rows.tolist(), strict=True):
             has.setdefault(f"{number}:{row}", set()).add(value)
     for name in sorted(has, key=lambda name: len(has[name])):  # of as many, that of the first part and row
         for value in has[name]:
             expected.setdefault(value, name)
     merge(parts, tmp_path / "all")
+    at_once = bitmap(anchors, width_for(len(anchors)), 0, 2**64)
+    assert (tmp_path / "all" / BITMAP).read_bytes() == at_once.tobytes()
     assert np.fromfile(tmp_path / "all" / HASHES, dtype="<u8").tolist() == sorted(expected)
     places, ngrams = look_up(tmp_path / "all", np.append(values, np.uint64(12345)))
     every = np.arange(count_records(tmp_path / "all"))
