@@ -11,6 +11,7 @@ from pipeline.preprocess.words import Ints, word_hashes
 from pipeline.splitmix import U64
 
 _BASE = 0xD1342543DE82EF95
+_AT_A_TIME = 1 << 14  # places whose n words are copied
 
 
 def ngram_hashes(texts: pl.Series, n: int, *, whole: bool) -> tuple[U64, Ints]:
@@ -56,12 +57,11 @@ def polynomials_at(values: U64, starts: Ints | slice, n: int) -> U64:
     """(starts,) the sum of values[i + j] * _BASE**j, j < n, for each i of `starts`, which `n` - 1 more follow."""
     if len(values) < n:
         return values[:0]
-    windows = sliding_window_view(values, n)
-    total = windows[:, n - 1][starts].copy()
-    for place in range(n - 2, -1, -1):
-        total *= np.uint64(_BASE)
-        total += windows[:, place][starts]
-    return total
+    windows, powers = sliding_window_view(values, n), np.array([_power(place) for place in range(n)])
+    if isinstance(starts, slice):
+        return windows[starts] @ powers
+    parts = (windows[starts[first : first + _AT_A_TIME]] @ powers for first in range(0, len(starts), _AT_A_TIME))
+    return np.concatenate([values[:0], *parts])
 
 
 def polynomials(values: U64, n: int) -> U64:
