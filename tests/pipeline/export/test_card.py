@@ -69,7 +69,8 @@ def test_all_parameters_but_those_of_how_to_run(exported, params):
 def test_how_to_load_says_what_fits_the_format_and_the_data(exported):
     assert "apply_chat_template(messages" in card(exported("hf-nemotron-h"))[1]
     tokens = Path("data/tokens/manifest.json")
-    tokens.write_text(json.dumps({"documents": json.loads(tokens.read_text())["conversations"]}))
+    written = json.loads(tokens.read_text())
+    tokens.write_text(json.dumps({"files": written["files"], "documents": written["conversations"]}))
     documents = card(exported("hf-nemotron-h"))[1]
     assert "apply_chat_template(messages" not in documents
     assert "on\nall tokens of documents" in documents

@@ -19,7 +19,7 @@ def packed(records_in: int, **dropped: int) -> dict:
 
 def write(directory: Path, manifest: dict) -> Path:
     directory.mkdir()
-    (directory / MANIFEST).write_text(json.dumps(manifest))
+    (directory / MANIFEST).write_text(json.dumps({"files": {}} | manifest))
     return directory
 
 
