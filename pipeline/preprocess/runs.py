@@ -22,10 +22,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.hashing import file_sha256, text_sha256
+from pipeline.preprocess.components import I64
 from pipeline.shards.threads import map_threads
 from pipeline.splitmix import U64
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<u4")])
 """A name (its two halves) and the row of its shard that bears it."""
@@ -123,7 +122,7 @@ def match(job: Match) -> None:
     np.save(job.folder / PAIRS, np.stack([first[~is_new], records[~is_new]], axis=1))
 
 
-def _shared(high: U64) -> Ints:
+def _shared(high: U64) -> I64:
     """The places of what stands more than once: most does not, and only this need be looked at, and put in order."""
     order = np.argsort(high)
     high = high[order]
@@ -133,7 +132,7 @@ def _shared(high: U64) -> Ints:
     return np.sort(order[is_shared])
 
 
-def _slices(job: Match) -> tuple[np.ndarray[Any, Any], Ints, Ints]:
+def _slices(job: Match) -> tuple[np.ndarray[Any, Any], I64, I64]:
     """The range's part of all runs, one after another: the entries, where each run's begin, and the number of its
     shard's first record."""
     parts, starts = [], array("q")

@@ -31,9 +31,9 @@ def find_contamination(
         ValueError: a file of the evaluation sets is malformed, or they hold no text.
     """
     n = params.contamination_words
-    kept, evaluation, common = Kept.of(work), work.scratch / "evaluation", work.scratch / "common"
     if not n:
         return NOTHING
+    kept, evaluation, common = Kept.of(work), work.scratch / "evaluation", work.scratch / "common"
     parts = _parts(ledger, shards, work, params, executor)
     for made in (evaluation, common):
         remove(made)
