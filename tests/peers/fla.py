@@ -32,6 +32,7 @@ def chunk_simple_gla(
     state_v_first: bool = False,
     cu_seqlens: Tensor | None = None,
     cu_seqlens_cpu: Tensor | None = None,
+    chunk_size: int | None = None,
     **others: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """`ssd` in fp32, or fp64. Gates per position are dt = -g and A = -1, with x = v / dt: too wide for narrow dtypes.
@@ -44,6 +45,7 @@ def chunk_simple_gla(
         scale: of q, 1 / sqrt(K) if None.
         initial_state: (sequences, heads, K, V), with `state_v_first` (sequences, heads, V, K).
         cu_seqlens: (sequences + 1,) bounds of the sequences in a batch of one row, each scanned on its own.
+        chunk_size: a power of two, the scan's own if None.
 
     Returns:
         o (batch, seqlen, heads, V) in q's dtype and the final states, like initial_state, or None.
@@ -52,6 +54,8 @@ def chunk_simple_gla(
         raise DeprecationWarning("head_first is gone: inputs are (batch, seqlen, heads, ...)")
     if others:
         raise NotApplicableError(f"the arguments {', '.join(sorted(others))}")
+    if chunk_size is not None and chunk_size.bit_count() != 1:
+        raise ValueError(f"chunk_size is {chunk_size}: it must be a power of 2")
     if g is not None and g_gamma is not None:
         raise NotApplicableError("g and g_gamma at once")
     if g is not None and bool((g.abs() < SMALLEST_GATE).any()):
@@ -69,13 +73,16 @@ def chunk_simple_gla(
         x = x / dt.unsqueeze(-1)
     else:  # without gates nothing decays
         dt, A = C.new_ones(v.shape[:3]), 0 * per_head if g_gamma is None else wide(g_gamma)
+    options: dict[str, Any] = {"dt_limit": (-math.inf, math.inf), "return_final_state": True}
+    if chunk_size is not None:
+        options["chunk_size"] = chunk_size
     start = initial_state
     if start is not None and not state_v_first:
         start = start.transpose(-1, -2)
 
     def scan(span: slice, start: Tensor | None) -> Any:
         inputs = (*(t[:, span] for t in (x, dt)), A, *(t[:, span] for t in (B, C)))
-        return ssd(*inputs, dt_limit=(-math.inf, math.inf), initial_state=start, return_final_state=True)
+        return ssd(*inputs, initial_state=start, **options)
 
     if cu_seqlens is None:
         o, final = scan(slice(None), start)
@@ -98,6 +105,7 @@ PEER = Peer(
     bare=frozenset({"fla", "fla.ops"}),
     not_applicable={
         "test_fused_recurrent": _own("recurrent"),
+        "test_fused_recurrent_state_v_first": _own("recurrent"),
         "test_fused_recurrent_varlen": _own("recurrent"),
         "test_fused_chunk": _own("fused chunked"),
         "test_fused_chunk_varlen": _own("fused chunked"),

@@ -99,6 +99,13 @@ def test_states_with_v_first() -> None:
     assert_agree([again, turned], [o, final.transpose(-1, -2)], 0)
 
 
+@pytest.mark.parametrize("chunk_size", [16, 64])
+def test_chunk_sizes(chunk_size: int) -> None:
+    inputs = make_inputs()
+    expected = chunk_simple_gla(**inputs, output_final_state=True)
+    assert_agree(chunk_simple_gla(**inputs, output_final_state=True, chunk_size=chunk_size), expected, 1e-10)
+
+
 def test_fp32_where_gates_are_weak() -> None:
     """Ten times as weak as fla's tests make them: v / g and what its gradient cancels leave digits enough."""
     inputs = {name: tensor.detach() for name, tensor in make_inputs().items()}
@@ -117,5 +124,7 @@ def test_what_is_refused() -> None:
         chunk_simple_gla(**inputs, head_first=False)
     with pytest.raises(NotApplicableError, match="the arguments cp_context"):
         chunk_simple_gla(**inputs, cp_context=None)
+    with pytest.raises(ValueError, match="chunk_size is 48"):
+        chunk_simple_gla(**inputs, chunk_size=48)
     with pytest.raises(NotApplicableError, match="gates of 0"):
         chunk_simple_gla(**inputs | {"g": torch.zeros(BATCH, SEQLEN, HEADS)})
