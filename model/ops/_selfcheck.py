@@ -2,7 +2,8 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from operator import index
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,15 @@ Question = TypeVar("Question", bound=Callable[..., bool])
 
 def constant(function: Question) -> Question:
     """Have torch.compile ask now, not look inside. That loads its compiler, which takes seconds: only for a GPU."""
-    return torch.compiler.assume_constant_result(function) if torch.cuda.is_available() else function
+    if not torch.cuda.is_available():
+        return function
+    known = torch.compiler.assume_constant_result(function)
+
+    def ask(*arguments: Any) -> bool:
+        """With sizes that it may take for symbols as numbers, each of which it then compiles for."""
+        return known(*[index(each) if isinstance(each, int) else each for each in arguments])
+
+    return ask  # type: ignore[return-value]
 
 
 def trusted(kernels: str, compare: Callable[[], Pair], tolerance: float) -> bool:

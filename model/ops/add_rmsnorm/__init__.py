@@ -74,7 +74,7 @@ def _triton_takes(
     known = {float32, bfloat16, float16}.issuperset(dtypes)
     if not known or d > LARGEST_ROW or residual.numel() == 0 or not runs_triton(residual):
         return False
-    return not check or (residual.is_cuda and selfcheck.passes(str(residual.device), dtypes, d, multiplier))
+    return not check or (residual.is_cuda and selfcheck.passes(str(residual.device), dtypes, d, multiplier != 1))
 
 
 def _forward(path: str, *inputs: Any) -> tuple[Tensor, Tensor]:

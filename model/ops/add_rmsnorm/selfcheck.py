@@ -17,9 +17,11 @@ Dtypes = tuple[torch.dtype, torch.dtype, torch.dtype, torch.dtype]
 
 
 @constant
-def passes(device: str, dtypes: Dtypes, d: int, multiplier: float) -> bool:
-    """Compare outputs and gradients on a small input, once per process, device, dtypes and options."""
-    return _passes(device, dtypes, d, multiplier)
+def passes(device: str, dtypes: Dtypes, d: int, multiplied: bool) -> bool:
+    """Compare outputs and gradients on a small input, once per process, device, dtypes and whether what is added is
+    multiplied.
+    """
+    return _passes(device, dtypes, d, 0.5 if multiplied else 1.0)
 
 
 @cache

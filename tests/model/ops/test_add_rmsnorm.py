@@ -152,13 +152,13 @@ def test_without_gradients_it_is_the_same(backend: str, device: torch.device) ->
 
 
 def test_inputs_that_do_not_fit_are_told(device: torch.device) -> None:
-    x = torch.randn(3, 8, device=device)
+    x, weight = torch.randn(3, 8, device=device), torch.ones(8, device=device)
     with pytest.raises(ValueError, match="mixed has shape"):
-        add_rmsnorm(x, x[:2], torch.ones(8))
+        add_rmsnorm(x, x[:2], weight)
     with pytest.raises(ValueError, match="weight has shape"):
-        add_rmsnorm(x, x, torch.ones(7))
+        add_rmsnorm(x, x, weight[:7])
     with pytest.raises(ValueError, match="backend is 'triton': this operator has no such kernel"):
-        add_rmsnorm(x.double(), x, torch.ones(8), backend="triton")
+        add_rmsnorm(x.double(), x, weight, backend="triton")
 
 
 @pytest.mark.parametrize("fault", ["wrong", "fails"])
