@@ -20,7 +20,7 @@ from pipeline.preprocess.ngrams import ngrams_of_words
 from pipeline.preprocess.prepare import Preparation, prepare_table, whole_texts
 from pipeline.preprocess.quality import rewrites
 from pipeline.preprocess.words import Ints, word_hashes
-from pipeline.shards.tables import DOCUMENTS
+from pipeline.shards.tables import DOCUMENTS, read_shard
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
 
@@ -44,7 +44,7 @@ class Collect:
 
 def collect(job: Collect) -> None:
     """Write them as a part of the lookup."""
-    table = pl.read_parquet(job.path, glob=False)[chosen(job.rows)]
+    table = read_shard(job.path)[chosen(job.rows)]
     forms = _both_forms(table, job.kind, job.preparation)
     none = np.zeros(len(forms) * table.height, dtype=bool)
     write_part(job.folder, pl.concat([table["id"]] * len(forms)), _ngrams(forms, job.n), none)
