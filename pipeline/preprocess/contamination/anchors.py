@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.arrays import I64, U64
 from pipeline.preprocess.ngrams import polynomials, polynomials_at
-from pipeline.preprocess.words import Ints
-from pipeline.splitmix import U64
 
 BITS_EACH = 16
 LEAST_WIDTH, MOST_WIDTH = 13, 33
@@ -55,7 +54,7 @@ def bitmap(found: U64, width: int, low: int, high: int) -> np.ndarray[Any, np.dt
     return made
 
 
-def candidates(path: Path, words: U64, n: int) -> Ints:
+def candidates(path: Path, words: U64, n: int) -> I64:
     """The places of texts, by the hashes of their words, at which an n-gram may begin that the bitmap in `path` is of,
     in order. Some are across two texts."""
     bits = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))

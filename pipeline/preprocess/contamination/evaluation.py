@@ -13,13 +13,14 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
+from pipeline.arrays import I64, Bools
 from pipeline.preprocess.contamination.anchors import anchors
-from pipeline.preprocess.contamination.lookup import Bools, Ngrams, count_short, write_part
+from pipeline.preprocess.contamination.lookup import Ngrams, count_short, write_part
 from pipeline.preprocess.hashes import string_hashes
 from pipeline.preprocess.ngrams import ngrams_of_words
 from pipeline.preprocess.prepare import Preparation, prepare_table, whole_texts
 from pipeline.preprocess.quality import rewrites
-from pipeline.preprocess.words import Ints, word_hashes
+from pipeline.preprocess.words import word_hashes
 from pipeline.shards.tables import DOCUMENTS, read_shard
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
@@ -55,7 +56,7 @@ def choose(is_chosen: np.ndarray[Any, Any]) -> str:
     return np.packbits(is_chosen).tobytes().hex()
 
 
-def chosen(rows: str) -> Ints:
+def chosen(rows: str) -> I64:
     """The places of the records that `choose` was given."""
     return np.flatnonzero(np.unpackbits(np.frombuffer(bytes.fromhex(rows), dtype=np.uint8)))
 
