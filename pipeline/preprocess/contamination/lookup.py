@@ -41,7 +41,7 @@ ANCHORS, BITMAP = "anchors.u64", "anchors.bits"
 _TYPES = {HASHES: "<u8", OWNERS: "<u4", IN_SETS: "u1", COUNTS: "<u4", ID_ENDS: "<u8", IDS: "u1", ANCHORS: "<u8"}
 
 AT_A_TIME, FEW, OF_A_PART = 1 << 22, 1 << 18, 1 << 12
-"""n-grams of a range, at most, if they are spread evenly; merging takes some 70 bytes for each. Of few parts ranges are
+"""n-grams of a range, at most, if they are spread evenly; merging takes some 80 bytes for each. Of few parts ranges are
 smaller: what is made of one is then in the processor's cache, but each opens all parts."""
 
 OPENED = 4096
