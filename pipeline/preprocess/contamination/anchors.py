@@ -24,7 +24,7 @@ LEAST_WIDTH, MOST_WIDTH = 13, 33
 lets more through."""
 
 _AT_A_TIME = 1 << 13
-"""Anchors that are there, about which others are asked for: some 20 MB."""
+"""Anchors that are there, about which others are asked for together: some 4 MB."""
 
 
 def anchor_words(n: int) -> int:
