@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-U64 = np.ndarray[Any, np.dtype[np.uint64]]
+from pipeline.arrays import U64
 
 
 def finalize(values: U64) -> U64:

@@ -1,13 +1,14 @@
 """What preprocess with near duplicates costs at any size: a model, checked at three sizes and carried to another.
 
-    python -m benchmarks.data.scaling_model [--mb 32 64 128 256 512] [--documents 10e9] [--bytes 4000]
+    python -m benchmarks.data.scaling_model [--mb 16 32 64 128 256 512] [--documents 10e9] [--bytes 4000]
 
 Bytes on disk follow from the layout (docs/scaling.md) and are predicted without a measurement, but for the rows of the
-annotations. CPU time is a constant and a rate per MB, fitted to the two smallest sizes; the other three are the check.
+annotations. CPU time is a constant and a rate per MB, fitted to the medians of three runs at each of the three smallest
+sizes, so that the sum of the squares of relative errors is least; the other three sizes, of a run each, are the check.
 Peaks are of anonymous memory: a constant and a rate per record of those read at a time, fitted likewise, and a range.
-All of that is without decontamination, whose CPU time is what a second run with it takes more; it is fitted likewise,
-and holds for held-out text of up to 2^29 words. What more ranges cost is measured apart (scaling_opens.py), and what
-more records do to the peaks (scaling_peaks.py).
+All of that is without decontamination, whose CPU time is what a run with it takes more, likewise. What more ranges cost
+is measured apart (scaling_opens.py), what more records do to the peaks (scaling_peaks.py), and what decontamination
+takes where much is held out (scaling_bitmap.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
+
+import numpy as np
 
 from benchmarks.data.anonymous import peak_memory
 from benchmarks.data.corpus import prose, write_shards
@@ -40,6 +44,8 @@ BESIDE = {
 MASKS = {"tying": 1, "distinct": 1, "is-cause": 1}
 """And of who takes part, and for whose sake others are dropped."""
 SHARD_MB = 2
+FITTED, ROUNDS = 3, 3
+"""Sizes that the model is fitted to, and runs of each."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +79,13 @@ class Model:
 
     @classmethod
     def fit(cls, smaller: list[Measured], matching: float) -> Model:
-        """Of two sizes."""
-        small, larger = smaller
-        stage = _line(small, larger, "cpu_seconds")
-        contamination = _line(small, larger, "contamination_seconds")
-        low, high = (one.peak_mb - matching * _range_bytes(one) / 1e6 for one in smaller)
-        record = (high - low) / (larger.documents - small.documents)
-        return cls(stage, contamination, low - record * small.documents, record, matching)
+        """Of a few sizes."""
+        megabytes = [one.megabytes for one in smaller]
+        stage = _line(megabytes, [one.cpu_seconds for one in smaller])
+        contamination = _line(megabytes, [one.contamination_seconds for one in smaller])
+        beside = [one.peak_mb - matching * _range_bytes(one) / 1e6 for one in smaller]
+        peak = _line([min(one.documents, AT_A_TIME) for one in smaller], beside)
+        return cls(stage, contamination, *peak, matching)
 
     def cpu_seconds(self, one: Measured) -> float:
         constant, rate = self.stage
@@ -94,10 +100,11 @@ class Model:
         return self.base_mb + self.record_mb * min(one.documents, AT_A_TIME) + self.matching * _range_bytes(one) / 1e6
 
 
-def _line(small: Measured, larger: Measured, of: str) -> tuple[float, float]:
-    low, high = getattr(small, of), getattr(larger, of)
-    rate = (high - low) / (larger.megabytes - small.megabytes)
-    return low - rate * small.megabytes, rate
+def _line(at: list[float], values: list[float]) -> tuple[float, float]:
+    """The constant and the rate with the least squares of relative errors."""
+    of_each = 1 / np.array(values)
+    constant, rate = np.linalg.lstsq(np.stack([of_each, at * of_each], axis=1), np.ones(len(values)))[0]
+    return float(constant), float(rate)
 
 
 def _range_bytes(one: Measured) -> float:
@@ -115,8 +122,8 @@ def ledger_bytes() -> int:
     return sum(int(dtype[1:]) for dtype in COLUMNS.values()) + sum({**BESIDE, **MASKS}.values())
 
 
-def measure(mb: float, place: Path) -> Measured:
-    """Run the stage on so much generated prose, in one process."""
+def measure(mb: float, place: Path, rounds: int) -> Measured:
+    """Run the stage on so much generated prose, in one process; medians of so many runs."""
     table, _ = prose(mb)
     megabytes = table["text"].str.len_bytes().sum() / 1e6
     write_shards(table, place / "in", max(1, round(megabytes / SHARD_MB)))
@@ -125,9 +132,9 @@ def measure(mb: float, place: Path) -> Measured:
         options = ["--stage", str(place / "in"), str(place / work), str(words)]
         return run_measured([sys.executable, "-m", "benchmarks.data.scaling_model", *options], threads=1)
 
-    cost = run("work", 0)
-    searched = run("searched", load_params().preprocess.contamination_words)
-    scratch = WorkFolder(place / "work").scratch
+    words = load_params().preprocess.contamination_words
+    costs = [(run(f"work-{number}", 0), run(f"searched-{number}", words)) for number in range(rounds)]
+    scratch = WorkFolder(place / "work-0").scratch
 
     def size(*patterns: str) -> int:
         return sum(file.stat().st_size for pattern in patterns for file in scratch.glob(pattern))
@@ -135,9 +142,9 @@ def measure(mb: float, place: Path) -> Measured:
     return Measured(
         documents=table.height,
         megabytes=megabytes,
-        cpu_seconds=cost.cpu_seconds,
-        contamination_seconds=searched.cpu_seconds - cost.cpu_seconds,
-        peak_mb=float(cost.stdout.split()[-1]),
+        cpu_seconds=median(cost.cpu_seconds for cost, _ in costs),
+        contamination_seconds=median(searched.cpu_seconds - cost.cpu_seconds for cost, searched in costs),
+        peak_mb=median(float(cost.stdout.split()[-1]) for cost, _ in costs),
         runs=size(*(f"annotated/*/{name}" for name in (CONTENTS, GROUPS, BANDS))),
         rows=size(f"annotated/*/{RECORDS}"),
         ledger=size(*(f"ledger/{name}.npy" for name in (*COLUMNS, *BESIDE, *MASKS))),
@@ -147,7 +154,7 @@ def measure(mb: float, place: Path) -> Measured:
 def main() -> None:
     """Print measured and predicted figures, and those of the size that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mb", type=float, nargs=5, default=[32, 64, 128, 256, 512])
+    parser.add_argument("--mb", type=float, nargs=6, default=[16, 32, 64, 128, 256, 512])
     parser.add_argument("--documents", type=float, default=10e9)
     parser.add_argument("--bytes", type=float, default=4000, help="of a document, on average")
     parser.add_argument("--stage", nargs=3, metavar=("SOURCE", "WORK", "WORDS"), help="run the stage alone")
@@ -166,9 +173,9 @@ def main() -> None:
         f"{'MB':>6} {'documents':>10} {'cpu-s':>7} {'decontamination':>15} {'peak MB':>8} {'runs, B/doc':>12}"
         f" {'rows, B/doc':>12} {'ledger':>7}"
     )
-    for mb in sorted(args.mb):
+    for index, mb in enumerate(sorted(args.mb)):
         with tempfile.TemporaryDirectory(prefix="scaling-") as folder:
-            found.append(measure(mb, Path(folder)))
+            found.append(measure(mb, Path(folder), ROUNDS if index < FITTED else 1))
         one = found[-1]
         print(
             f"{one.megabytes:6.1f} {one.documents:10,} {one.cpu_seconds:7.2f} {one.contamination_seconds:15.2f}"
@@ -177,9 +184,9 @@ def main() -> None:
             flush=True,
         )
     held = measure_memory()
-    predict = Model.fit(found[:2], held.matching)
+    predict = Model.fit(found[:FITTED], held.matching)
     print("predicted / measured:")
-    for one in found[2:]:
+    for one in found[FITTED:]:
         runs, ledger = entries_per_document() * ENTRY.itemsize * one.documents, ledger_bytes() * one.documents
         print(
             f"{one.megabytes:6.1f} MB: cpu-s {predict.cpu_seconds(one):.2f} / {one.cpu_seconds:.2f},"
@@ -193,8 +200,7 @@ def main() -> None:
     runs = documents * entries_per_document() * ENTRY.itemsize
     print(f"{documents:,.0f} documents of {args.bytes:,.0f} bytes, {megabytes / 1e6:,.1f} TB of text:")
     print(f"  CPU    {predict.stage[1] * megabytes / 3600:,.0f} core-hours")
-    _, steepest = _line(*found[-2:], "contamination_seconds")
-    print(f"         {steepest * megabytes / 3600:,.0f} core-hours of decontamination, by the rate of the two largest")
+    print(f"         {predict.contamination[1] * megabytes / 3600:,.0f} core-hours of decontamination")
     print(
         f"  runs   {runs / 1e12:.2f} TB, matched in {runs / RANGE_BYTES:,.0f} ranges of {RANGE_BYTES / 2**20:.0f} MiB"
     )

@@ -1,6 +1,6 @@
 """The memory of the stages' own processes at five sizes: what the two smaller ones say of the larger ones, and what is.
 
-    python -m benchmarks.data.scaling_peaks [--records 250000 500000 1000000 2000000 4000000]
+    python -m benchmarks.data.scaling_peaks [--records 500000 1000000 2000000 4000000 8000000]
 
 Documents are short, so that they are many for their bytes. Preprocess and tokenize run in processes of their own, with
 two workers, and tell their peaks: of anonymous memory (what is not pages of files, which the kernel may drop). The
@@ -88,7 +88,7 @@ def measure(count: int, held_out: float) -> dict[str, float]:
 def main() -> None:
     """Print what is predicted and what is measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, nargs=5, default=[250_000, 500_000, 1_000_000, 2_000_000, 4_000_000])
+    parser.add_argument("--records", type=int, nargs=5, default=[500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000])
     parser.add_argument("--held-out", type=float, default=0.0, help="of validation and of test; 0: as in params.yaml")
     parser.add_argument("--stage", nargs=4, metavar=("STAGE", "SOURCE", "WORK", "HELD_OUT"), help="run one stage alone")
     args = parser.parse_args()

@@ -14,6 +14,7 @@ from model import HybridLM, generate
 from pipeline.chat.template import template_for
 from pipeline.chat.tokenizer import Tokenizer
 from pipeline.shards import reading_order
+from pipeline.shards.tables import CONVERSATIONS, read_shard, require_columns
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ def sample_prompts(conversations: Path, tokenizer: Tokenizer, count: int, longes
     files = sorted(conversations.glob("conversations-*.parquet"), key=lambda file: reading_order(file.name))
     if not files:
         return []
-    records = pl.read_parquet(files, columns=["id", "messages"])
+    require_columns(conversations, {file.name: CONVERSATIONS for file in files}, split=False)
+    records = pl.concat([read_shard(file, ["id", "messages"]) for file in files])
     chosen: list[tuple[int, Prompt]] = []
     for index in np.random.default_rng(0).permutation(len(records)):
         if len(chosen) == count:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
+from pipeline.arrays import I64
 
 OBJECT_BYTES = 256
 """About what Python takes for a value in a list, beside its text."""
 
 
-def python_sizes(array: pa.Array) -> Ints:
+def python_sizes(array: pa.Array) -> I64:
     """About the bytes that each value takes as an object of Python.
 
     Raises:
@@ -50,7 +48,7 @@ def python_sizes(array: pa.Array) -> Ints:
     return np.full(len(array), OBJECT_BYTES)
 
 
-def _sums(values: pa.Array, starts: Ints, ends: Ints) -> Ints:
+def _sums(values: pa.Array, starts: I64, ends: I64) -> I64:
     """Of lists, which have these places of their values."""
     sums = np.concatenate([[0], np.cumsum(python_sizes(values))])
     return OBJECT_BYTES + sums[ends] - sums[starts]

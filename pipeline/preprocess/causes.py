@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from pipeline import mapped
+from pipeline.arrays import I64
 from pipeline.preprocess.annotate import Annotate
-from pipeline.preprocess.components import I64
 from pipeline.preprocess.ledger import Ledger
 from pipeline.preprocess.records import read_records, runs_of_shards
 

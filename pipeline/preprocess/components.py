@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import mapped
-
-I64 = np.ndarray[Any, np.dtype[np.int64]]
+from pipeline.arrays import I64
 
 
 def unite(parent: I64, pairs: np.ndarray[Any, Any]) -> None:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from pipeline.arrays import I64
 from pipeline.preprocess.annotate import BANDS, CONTENTS, GROUPS, Annotate, Annotated
 from pipeline.preprocess.causes import Causes
-from pipeline.preprocess.components import I64, flatten, unite
+from pipeline.preprocess.components import flatten, unite
 from pipeline.preprocess.contamination.find import find_contamination
 from pipeline.preprocess.contamination.results import Contamination
 from pipeline.preprocess.duplicates import cluster_sizes, deduplicate

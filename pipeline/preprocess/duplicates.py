@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.preprocess.components import I64, flatten, unite
+from pipeline.arrays import I64
+from pipeline.preprocess.components import flatten, unite
 from pipeline.preprocess.ledger import TRAIN, Ledger
 
 _NEVER = np.iinfo(np.int64).max

@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 import polars_hash
 
-from pipeline.splitmix import U64, finalize
+from pipeline.arrays import U64
+from pipeline.splitmix import finalize
 
 
 def string_hashes(strings: pl.Series) -> U64:

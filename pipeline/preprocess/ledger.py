@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import mapped
+from pipeline.arrays import I64
 
 SPLIT_CODES = ("test", "validation", "train")
 """Splits by code, in the order of precedence: of duplicates, the one with the lowest stays."""
@@ -88,7 +89,7 @@ class Ledger:
         """The records of shards that follow each other, one at least."""
         return slice(self._bounds[run.start], self._bounds[run.stop])
 
-    def blocks(self) -> Iterator[np.ndarray[Any, np.dtype[np.int64]]]:
+    def blocks(self) -> Iterator[I64]:
         """The numbers of all records, so many at a time that a few numbers for each take no memory to speak of."""
         for block in mapped.blocks(self.total):
             yield np.arange(block.start, block.stop)

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.preprocess.components import I64
-from pipeline.splitmix import U64
+from pipeline.arrays import I64, U64, Bools
 
 Weights = np.ndarray[Any, Any]
 F64 = np.ndarray[Any, np.dtype[np.float64]]
@@ -50,7 +49,7 @@ class Lowest:
             prefixes = prefixes << np.uint64(width) | digits.astype(np.uint64)
         self._last, self._so_far, self._wanted = prefixes, before, wanted
 
-    def take(self, strata: I64, hashes: U64, weights: Weights) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def take(self, strata: I64, hashes: U64, weights: Weights) -> Bools:
         """Which of them count; called once for each part of a pass, in its order."""
         last = self._last[strata]
         is_taken = hashes < last

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.preprocess.components import I64
+from pipeline.arrays import I64
 from pipeline.preprocess.hashes import mix
 from pipeline.preprocess.ledger import TRAIN, Ledger
 from pipeline.preprocess.lowest import F64, Lowest, Part

@@ -6,15 +6,15 @@ import numpy as np
 import polars as pl
 from numpy.lib.stride_tricks import sliding_window_view
 
+from pipeline.arrays import I64, U64
 from pipeline.preprocess.hashes import mix
-from pipeline.preprocess.words import Ints, word_hashes
-from pipeline.splitmix import U64
+from pipeline.preprocess.words import word_hashes
 
 _BASE = 0xD1342543DE82EF95
 _AT_A_TIME = 1 << 14  # places whose n words are copied
 
 
-def ngram_hashes(texts: pl.Series, n: int, *, whole: bool) -> tuple[U64, Ints]:
+def ngram_hashes(texts: pl.Series, n: int, *, whole: bool) -> tuple[U64, I64]:
     """The hash of each n-gram of the texts' words, in their order.
 
     An n-gram's hash is a polynomial in its words' hashes modulo 2^64, mixed.
@@ -36,7 +36,7 @@ def ngram_hashes(texts: pl.Series, n: int, *, whole: bool) -> tuple[U64, Ints]:
     return ngrams_of_words(hashes, lengths, n)
 
 
-def ngrams_of_words(hashes: U64, lengths: Ints, n: int) -> tuple[U64, Ints]:
+def ngrams_of_words(hashes: U64, lengths: I64, n: int) -> tuple[U64, I64]:
     """As `ngram_hashes`, from what `word_hashes` gave."""
     windows = polynomials(hashes, n)
     ends = np.cumsum(lengths)
@@ -48,12 +48,12 @@ def ngrams_of_words(hashes: U64, lengths: Ints, n: int) -> tuple[U64, Ints]:
     return mix(windows[is_within[: len(windows)]]), offsets
 
 
-def ngrams_at(hashes: U64, starts: Ints, n: int) -> U64:
+def ngrams_at(hashes: U64, starts: I64, n: int) -> U64:
     """The hashes of the n-grams that begin at these places of what `word_hashes` gave."""
     return mix(polynomials_at(hashes, starts, n))
 
 
-def polynomials_at(values: U64, starts: Ints | slice, n: int) -> U64:
+def polynomials_at(values: U64, starts: I64 | slice, n: int) -> U64:
     """(starts,) the sum of values[i + j] * _BASE**j, j < n, for each i of `starts`, which `n` - 1 more follow."""
     if len(values) < n:
         return values[:0]

@@ -13,7 +13,7 @@ import polars as pl
 from pipeline.preprocess.cleaning import clean, over_texts
 from pipeline.preprocess.pii import mask
 from pipeline.preprocess.quality import rewrite
-from pipeline.shards.tables import DOCUMENTS
+from pipeline.shards.tables import DOCUMENTS, read_shard
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Preparation:
 
 def prepare(path: Path, kind: str, preparation: Preparation) -> tuple[pl.DataFrame, dict[str, int]]:
     """`prepare_table` of a shard."""
-    return prepare_table(pl.read_parquet(path, glob=False), kind, preparation)
+    return prepare_table(read_shard(path), kind, preparation)
 
 
 def prepare_table(table: pl.DataFrame, kind: str, preparation: Preparation) -> tuple[pl.DataFrame, dict[str, int]]:

@@ -21,10 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.arrays import I64, U64
 from pipeline.hashing import file_sha256, text_sha256
-from pipeline.preprocess.components import I64
 from pipeline.shards.threads import map_threads
-from pipeline.splitmix import U64
 
 ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<u4")])
 """A name (its two halves) and the row of its shard that bears it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.preprocess.components import I64
+from pipeline.arrays import I64
 from pipeline.preprocess.hashes import mix
 from pipeline.preprocess.ledger import CONTAMINATED, FREE, SPLIT_CODES, Ledger
 from pipeline.preprocess.strata import Own, Strata, draw, fraction_of

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import mapped
-from pipeline.preprocess.components import I64
+from pipeline.arrays import I64, U64
 from pipeline.preprocess.ledger import SPLIT_CODES, TRAIN
 from pipeline.preprocess.lowest import Lowest, Part
 from pipeline.shards.tables import KINDS
-from pipeline.splitmix import U64
 
 if TYPE_CHECKING:
     from pipeline.params import PreprocessParams

@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline.arrays import I64, U64
 from pipeline.preprocess.hashes import mix, string_hashes
 from pipeline.preprocess.unicode import CharacterClasses
-from pipeline.splitmix import U64
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = rf"[{_UNSPACED}]|[\w--{_UNSPACED}]+"
@@ -46,7 +44,7 @@ def words(texts: pl.Series) -> pl.Series:
     return texts.str.to_lowercase().str.extract_all(_WORD)
 
 
-def word_hashes(texts: pl.Series) -> tuple[U64, Ints]:
+def word_hashes(texts: pl.Series) -> tuple[U64, I64]:
     """A hash of each word of all texts, equal where the words are, and how many words each text has, (texts,).
 
     The texts are looked at as one array of bytes; beside it are the hashes, 8 bytes a word. What is made on the way is
@@ -73,7 +71,7 @@ def word_hashes(texts: pl.Series) -> tuple[U64, Ints]:
     return np.concatenate(hashes), np.concatenate(counts)
 
 
-def _blank_beyond_ascii(text: np.ndarray[Any, np.dtype[np.uint8]]) -> Ints:
+def _blank_beyond_ascii(text: np.ndarray[Any, np.dtype[np.uint8]]) -> I64:
     """Blank the characters beyond ASCII that are of no word; where the words that are characters start and end."""
     places = np.flatnonzero(text >= _BEYOND_ASCII)
     if not len(places):
@@ -87,7 +85,7 @@ def _blank_beyond_ascii(text: np.ndarray[Any, np.dtype[np.uint8]]) -> Ints:
     return np.unique(np.concatenate([places[(last - sizes + 1)[is_alone]], places[last[is_alone]] + 1]))
 
 
-def _bounds(text: np.ndarray[Any, np.dtype[np.uint8]], cuts: Ints) -> tuple[Ints, Ints]:
+def _bounds(text: np.ndarray[Any, np.dtype[np.uint8]], cuts: I64) -> tuple[I64, I64]:
     """Where the words start and end: runs that are not blank, cut where `cuts` says."""
     filled = text != _BLANK
     edges = np.flatnonzero(filled[1:] != filled[:-1]) + 1
@@ -97,7 +95,7 @@ def _bounds(text: np.ndarray[Any, np.dtype[np.uint8]], cuts: Ints) -> tuple[Ints
     return edges[::2], edges[1::2]
 
 
-def _hash(text: np.ndarray[Any, np.dtype[np.uint8]], starts: Ints, lengths: Ints) -> U64:
+def _hash(text: np.ndarray[Any, np.dtype[np.uint8]], starts: I64, lengths: I64) -> U64:
     """A word's bytes are loaded eight at a time; up to eight make a number that no other word makes."""
     loads = np.ndarray((len(text) - _LOAD + 1,), dtype="<u8", buffer=text, strides=(1,))
     hashes = mix(loads[starts] & _FIRST_BYTES[np.minimum(lengths, _LOAD)])

@@ -53,6 +53,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         for file in manifest["files"].values():
             if not isinstance(file["records"], int) or not isinstance(file["sha256"], str):
                 raise TypeError("records are a number, a sha256 is a text")
+            if file["records"] < 0:
+                raise ValueError("records are no less than 0")
     except OSError as error:
         raise ValueError(_unreadable(path, error)) from None
     except (ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:

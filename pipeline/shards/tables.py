@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,39 @@ def require_columns(directory: Path, kinds: Mapping[str, str], *, split: bool) -
             raise ValueError(f"{directory / name} is not readable as Parquet ({error}): {remedy}") from None
         if found != columns(kind, split=split):
             raise ValueError(f"{directory / name} has {describe(found)}, not the columns of {kind}: {remedy}")
+
+
+def read_shard(path: Path, wanted: Sequence[str] | None = None) -> pl.DataFrame:
+    """The records of a shard that has the columns of its kind.
+
+    Args:
+        wanted: the columns to read; all, if None.
+
+    Raises:
+        ValueError: there is a null where no stage writes one, a conversation without messages, or an unknown split.
+    """
+    table = pl.read_parquet(path, columns=None if wanted is None else list(wanted), glob=False)
+    for column in table:
+        if problem := _problem(column):
+            raise ValueError(f"{path}: column {column.name} has {problem}: remove {path} and run `dvc repro`")
+    return table
+
+
+def _problem(column: pl.Series) -> str | None:
+    """What is wrong with the values, told without looking at texts."""
+    if column.name == "split":
+        unknown = column.drop_nulls().unique().sort().to_list()
+        unknown = [split for split in unknown if split not in SPLITS]
+        return f"the splits {unknown}, of which there are only {', '.join(SPLITS)}" if unknown else None
+    if nulls := column.null_count():
+        return f"{nulls} nulls in {len(column)} records"
+    if column.dtype == MESSAGES:
+        if empty := int((column.list.len() == 0).sum()):
+            return f"no messages in {empty} of {len(column)} records"
+        messages = column.explode().struct  # of a message that is null, the fields are
+        nulls = max(messages.field(name).null_count() for name in messages.fields)
+        return f"{nulls} nulls in its messages" if nulls else None
+    return None
 
 
 def describe(schema: pl.Schema) -> dict[str, str]:

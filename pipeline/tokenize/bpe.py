@@ -12,6 +12,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from pipeline.chat.tokenizer import SPECIAL_TOKENS
 from pipeline.params import MIN_VOCAB_SIZE
+from pipeline.shards.tables import read_shard
 from pipeline.tokenize.ahead import map_ahead
 
 BYTES_PER_TOKEN = 12 << 10
@@ -90,7 +91,7 @@ def sample_texts(shards: Sequence[Path], sample_bytes: int) -> Iterator[str]:
 
     def sample(place: tuple[Path, int]) -> pl.Series:
         shard, offset = place
-        return _texts(pl.read_parquet(shard, glob=False).gather_every(stride, -offset % stride))
+        return _texts(read_shard(shard).gather_every(stride, -offset % stride))
 
     for texts in map_ahead(sample, zip(shards, offsets, strict=False)):
         yield from texts
@@ -105,7 +106,7 @@ def _size(shard: Path) -> tuple[int, int]:
     columns = [group.column(place) for group in groups for place in range(group.num_columns)]
     texts = [column for column in columns if column.path_in_schema in _TEXTS]
     if any(column.has_dictionary_page for column in texts):
-        size = int(_texts(pl.read_parquet(shard, glob=False)).str.len_bytes().sum())
+        size = int(_texts(read_shard(shard)).str.len_bytes().sum())
     else:
         size = sum(column.total_uncompressed_size - _LENGTH_BYTES * column.num_values for column in texts)
     return footer.num_rows, size

@@ -19,6 +19,7 @@ from pipeline.chat.schemas import Message
 from pipeline.chat.template import ChatTemplate, template_for
 from pipeline.chat.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from pipeline.rows import CONTEXT, NEVER, RESPONSE, smallest_uint
+from pipeline.shards.tables import read_shard
 from pipeline.tokenize.encoded import IDS, MASK
 from pipeline.tokenize.fast import sampled_text_that_differs
 
@@ -72,7 +73,7 @@ def encode_shard(job: EncodeJob) -> str | None:
 def _encode(source: Path, folder: Path, tokenizer: Tokenizer) -> pl.Series:
     """Write the arrays of one file into the new directory `folder`; returns its texts."""
     folder.mkdir(parents=True)
-    table = pl.read_parquet(source, glob=False)
+    table = read_shard(source)
     dtype = smallest_uint(tokenizer.vocab_size)
     if "text" in table.columns:
         batches = [_documents(part["text"].to_list(), tokenizer, dtype) for part in _parts(table)]

@@ -81,6 +81,19 @@ WELL_COUNTED: list[tuple[Callable[[Path], object], str]] = [
         r"documents-00000\.parquet has .*, not the columns of documents",
     ),
 ]
+WELL_TYPED: list[tuple[str, str, Callable[[pl.Series], list[object]], str]] = [
+    *[("documents", name, lambda values: [None, *values[1:]], "1 nulls") for name in ("id", "source", "group", "text")],
+    ("conversations", "messages", lambda values: [None, *values[1:]], "1 nulls in [0-9]+ records"),
+    ("conversations", "messages", lambda values: [[], *values[1:]], "no messages in 1 of [0-9]+ records"),
+    ("conversations", "messages", lambda values: [[*values[0], None], *values[1:]], "1 nulls in its messages"),
+    (
+        "conversations",
+        "messages",
+        lambda values: [[{"role": None, "content": "a"}, {"role": "user", "content": None}], *values[1:]],
+        "1 nulls in its messages",
+    ),
+]
+"""Of a kind's shard, the column and its values from those that it had."""
 MANIFESTS = [
     "",
     "{",
@@ -89,6 +102,7 @@ MANIFESTS = [
     '{"files": []}',
     '{"files": {"a": 3}}',
     '{"files": {"a": {"records": "x"}}}',
+    '{"files": {"a": {"records": -1, "sha256": ""}}}',
     "[" * 10**5,
 ]
 
@@ -122,6 +136,36 @@ def test_what_a_manifest_was_made_for(
     manifest.unlink()
     write_manifest(tmp_path / "in", {name: file["records"] for name, file in files.items()}, {})
     fails(stage, tmp_path / "in", tmp_path / "work", message)
+
+
+@pytest.mark.parametrize("stage", SHARDS)
+@pytest.mark.parametrize(("kind", "column", "values", "message"), WELL_TYPED)
+def test_values_that_no_stage_writes(
+    tmp_path: Path, stage: str, kind: str, column: str, values: Callable[[pl.Series], list[object]], message: str
+) -> None:
+    shard = write_input(stage, tmp_path / "in")
+    check_values(stage, shard.with_name(f"{kind}-00000.parquet"), tmp_path, column, values, message)
+
+
+def test_splits_that_there_are_none_of(tmp_path: Path) -> None:
+    shard = write_input("preprocess", tmp_path / "in")
+    check_values("preprocess", shard, tmp_path, "split", lambda values: ["tset", *values[1:]], r"the splits \['tset'\]")
+
+
+def check_values(
+    stage: str, shard: Path, folder: Path, column: str, values: Callable[[pl.Series], list[object]], message: str
+) -> None:
+    """The stage names the shard and the column that has these values, in whatever order it comes to the shards."""
+    table = pl.read_parquet(shard, glob=False)
+    changed = pl.Series(column, values(table[column]), dtype=table.schema[column])
+    table.with_columns(changed).write_parquet(shard)
+    manifest = folder / "in/manifest.json"
+    files = json.loads(manifest.read_text())["files"]
+    manifest.unlink()
+    write_manifest(folder / "in", {name: file["records"] for name, file in files.items()}, {})
+    with pytest.raises(ValueError, match=rf"{shard}: column {column} has {message}.*: remove {shard} and run `dvc"):
+        run(stage, folder / "in", folder / "work")
+    assert not WorkFolder(folder / "work").out.exists()
 
 
 @pytest.mark.parametrize("stage", SHARDS)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipeline import mapped
+from pipeline.arrays import I64, Bools
 from pipeline.preprocess.contamination.lookup import count_ngrams, count_records, read_in_sets, read_owners
-from pipeline.preprocess.words import Ints
 from pipeline.shards.manifest import write_manifest
 
 OFTEN = 10
@@ -45,7 +44,7 @@ def set_aside(folder: Path, evaluation: Path, shared: Path) -> int:
     counts = mapped.read(shared)
     lost, most = (mapped.make(folder / name, "<u4", count_records(evaluation)) for name in (LOST, MOST))
 
-    def common() -> Iterator[Ints]:
+    def common() -> Iterator[I64]:
         for block in mapped.blocks(len(counts)):
             ngrams = np.flatnonzero(counts[block] > OFTEN) + block.start
             ngrams = ngrams[read_in_sets(evaluation, ngrams) != 1]
@@ -59,7 +58,7 @@ def set_aside(folder: Path, evaluation: Path, shared: Path) -> int:
     return found
 
 
-def is_common(folder: Path, ngrams: Ints) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def is_common(folder: Path, ngrams: I64) -> Bools:
     """Whether each of these n-grams is in common use."""
     common = mapped.read(folder / NGRAMS)
     if not len(common):
@@ -67,6 +66,6 @@ def is_common(folder: Path, ngrams: Ints) -> np.ndarray[Any, np.dtype[np.bool_]]
     return common[np.minimum(np.searchsorted(common, ngrams), len(common) - 1)] == ngrams
 
 
-def read_lost(folder: Path, records: Ints) -> Ints:
+def read_lost(folder: Path, records: I64) -> I64:
     """How many n-grams of each of these records of the lookup are in common use."""
     return mapped.read(folder / LOST)[records].astype(np.int64)

@@ -13,14 +13,15 @@ import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 
+from pipeline.arrays import I64, Bools
 from pipeline.preprocess.contamination.anchors import anchors
-from pipeline.preprocess.contamination.lookup import Bools, Ngrams, count_short, write_part
+from pipeline.preprocess.contamination.lookup import Ngrams, count_short, write_part
 from pipeline.preprocess.hashes import string_hashes
 from pipeline.preprocess.ngrams import ngrams_of_words
 from pipeline.preprocess.prepare import Preparation, prepare_table, whole_texts
 from pipeline.preprocess.quality import rewrites
-from pipeline.preprocess.words import Ints, word_hashes
-from pipeline.shards.tables import DOCUMENTS
+from pipeline.preprocess.words import word_hashes
+from pipeline.shards.tables import DOCUMENTS, read_shard
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
 
@@ -44,7 +45,7 @@ class Collect:
 
 def collect(job: Collect) -> None:
     """Write them as a part of the lookup."""
-    table = pl.read_parquet(job.path, glob=False)[chosen(job.rows)]
+    table = read_shard(job.path)[chosen(job.rows)]
     forms = _both_forms(table, job.kind, job.preparation)
     none = np.zeros(len(forms) * table.height, dtype=bool)
     write_part(job.folder, pl.concat([table["id"]] * len(forms)), _ngrams(forms, job.n), none)
@@ -55,7 +56,7 @@ def choose(is_chosen: np.ndarray[Any, Any]) -> str:
     return np.packbits(is_chosen).tobytes().hex()
 
 
-def chosen(rows: str) -> Ints:
+def chosen(rows: str) -> I64:
     """The places of the records that `choose` was given."""
     return np.flatnonzero(np.unpackbits(np.frombuffer(bytes.fromhex(rows), dtype=np.uint8)))
 

@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 
 from pipeline import mapped
+from pipeline.arrays import I64
 from pipeline.preprocess.contamination.common import LOST, MOST, NGRAMS
 from pipeline.preprocess.contamination.lookup import read_ids, read_owners
-from pipeline.preprocess.words import Ints
 
 LISTED = 1000
 """Evaluation records, at most: those first of which most training records have an n-gram."""
@@ -46,7 +46,7 @@ def list_common(common: Path, evaluation: Path, shared: Path) -> pl.DataFrame:
     return listed.join(best, on="owner", how="left", maintain_order="left").select(COLUMNS.names())
 
 
-def first_places(ngrams: Ints, found: Sequence[Path]) -> dict[int, pl.DataFrame]:
+def first_places(ngrams: I64, found: Sequence[Path]) -> dict[int, pl.DataFrame]:
     """By the number of the shard, the n-grams that none before it has: `ngram`, and a `row` and `place` of it.
 
     Args:

@@ -23,10 +23,9 @@ import numpy as np
 import polars as pl
 
 from pipeline import mapped
+from pipeline.arrays import I64, U64, Bools
 from pipeline.preprocess.contamination.anchors import bitmap, width_for
-from pipeline.preprocess.words import Ints
 from pipeline.shards.manifest import write_manifest
-from pipeline.splitmix import U64
 
 HASHES, OWNERS, IN_SETS = "hashes.u64", "owners.u32", "in-sets.u8"
 """With an entry for each n-gram, little-endian and nothing else; the third says how many records of the user's
@@ -42,21 +41,20 @@ ANCHORS, BITMAP = "anchors.u64", "anchors.bits"
 _TYPES = {HASHES: "<u8", OWNERS: "<u4", IN_SETS: "u1", COUNTS: "<u4", ID_ENDS: "<u8", IDS: "u1", ANCHORS: "<u8"}
 
 AT_A_TIME, FEW, OF_A_PART = 1 << 22, 1 << 18, 1 << 12
-"""n-grams of a range, at most, if they are spread evenly; merging takes some 70 bytes for each. Of few parts ranges are
+"""n-grams of a range, at most, if they are spread evenly; merging takes some 80 bytes for each. Of few parts ranges are
 smaller: what is made of one is then in the processor's cache, but each opens all parts."""
 
 OPENED = 4096
 """Files that merging keeps open from one range to the next, at most, and half as many as the process may have open."""
 
 Load = Callable[[Path, str], np.ndarray[Any, Any]]
-Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class Ngrams(NamedTuple):
     """Of some records: the hashes (n,) of their n-grams, the number of the record that has each, and all anchors."""
 
     hashes: U64
-    owners: Ints
+    owners: I64
     anchors: U64
 
 
@@ -115,7 +113,7 @@ def merge(parts: Sequence[Path], folder: Path) -> None:
     write_manifest(folder, counted | {OWNED: len(owned), BITMAP: 1 << width}, {})
 
 
-def look_up(folder: Path, hashes: U64) -> tuple[Ints, Ints]:
+def look_up(folder: Path, hashes: U64) -> tuple[I64, I64]:
     """Which of `hashes` (n,) are in what `merge` wrote into `folder`: their places in `hashes`, (hits,), and the places
     of the same n-grams in the lookup."""
     known = _load(folder, HASHES)
@@ -133,12 +131,12 @@ def count_ngrams(folder: Path) -> int:
     return _count(folder, HASHES)
 
 
-def read_owners(folder: Path, ngrams: Ints) -> Ints:
+def read_owners(folder: Path, ngrams: I64) -> I64:
     """The record that each of these n-grams is put down to, by their places in the lookup."""
     return _load(folder, OWNERS)[ngrams]
 
 
-def read_in_sets(folder: Path, ngrams: Ints) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def read_in_sets(folder: Path, ngrams: I64) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """How many records of the user's evaluation sets have each of these n-grams, 2 for more."""
     return _load(folder, IN_SETS)[ngrams]
 
@@ -148,13 +146,13 @@ def count_records(folder: Path) -> int:
     return _count(folder, COUNTS)
 
 
-def read_records(folder: Path, numbers: Ints) -> pl.DataFrame:
+def read_records(folder: Path, numbers: I64) -> pl.DataFrame:
     """Of these records of the lookup how many n-grams each has (`all`), and how many are put down to it (`owned`)."""
     counts = {"all": _load(folder, COUNTS), "owned": mapped.read(folder / OWNED)}
     return pl.DataFrame({name: values[numbers].astype(np.int64) for name, values in counts.items()})
 
 
-def read_ids(folder: Path, numbers: Ints) -> pl.Series:
+def read_ids(folder: Path, numbers: I64) -> pl.Series:
     """The ids of these records of the lookup or part."""
     text, ends = _load(folder, IDS).data, _load(folder, ID_ENDS)
     starts = np.where(numbers > 0, ends[np.maximum(numbers, 1) - 1], 0)
@@ -167,7 +165,7 @@ def count_short(part: Path) -> int:
     return int(np.count_nonzero(_load(part, COUNTS) == 0))
 
 
-def _in_order(hashes: U64, *keys: Any) -> tuple[Ints, U64]:
+def _in_order(hashes: U64, *keys: Any) -> tuple[I64, U64]:
     """The order of the hashes, of equal ones by the keys, the last first, and then by place; and the hashes in it.
 
     What is sorted is the first bits of each with its place in the others, which takes a tenth of the time of sorting

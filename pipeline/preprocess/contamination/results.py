@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from pipeline.arrays import I64
 from pipeline.preprocess.contamination.listing import COLUMNS
 from pipeline.preprocess.contamination.lookup import read_ids
 from pipeline.preprocess.contamination.weigh import PAIRS, SHARES, WORST
-from pipeline.preprocess.words import Ints
 from pipeline.shards.tables import join_tables, write_table
 
 CONTAMINATION, COMMON = "contamination.parquet", "common.parquet"
@@ -35,7 +35,7 @@ class Contamination:
     common: pl.DataFrame
     """The evaluation records that these are put down to: `listing.COLUMNS`."""
 
-    def to_drop(self, run: range, starts: Sequence[int]) -> tuple[Ints, Ints]:
+    def to_drop(self, run: range, starts: Sequence[int]) -> tuple[I64, I64]:
         """The training records of a run of shards that have enough of an evaluation record to be dropped, by their
         numbers, and the number of the one that each has most of, for `ids`.
 
@@ -51,7 +51,7 @@ class Contamination:
                 evaluations.append(worst["evaluation"].astype(np.int64))
         return np.concatenate(rows), np.concatenate(evaluations)
 
-    def ids(self, evaluations: Ints) -> pl.Series:
+    def ids(self, evaluations: I64) -> pl.Series:
         """Of evaluation records, by their numbers."""
         return read_ids(self.evaluation, evaluations) if len(evaluations) else pl.Series([], dtype=pl.String)
 

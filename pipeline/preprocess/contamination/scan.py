@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline.arrays import I64
 from pipeline.preprocess.contamination.anchors import candidates
 from pipeline.preprocess.contamination.evaluation import chosen
 from pipeline.preprocess.contamination.lookup import BITMAP, look_up
 from pipeline.preprocess.ngrams import ngrams_at
 from pipeline.preprocess.prepare import Preparation, prepare_table, whole_texts
-from pipeline.preprocess.words import Ints, word_hashes, words
-from pipeline.shards.tables import DOCUMENTS
+from pipeline.preprocess.words import word_hashes, words
+from pipeline.shards.tables import DOCUMENTS, read_shard
 
 FOUND = "found.npy"
 HIT = np.dtype([("row", "<u4"), ("ngram", "<u8"), ("place", "<u4"), ("places", "<u4")])
@@ -92,10 +93,10 @@ def spell(table: pl.DataFrame, kind: str, rows: pl.Series, places: pl.Series, n:
     )
 
 
-def read_prepared(path: Path, kind: str, preparation: Preparation, rows: Ints) -> pl.DataFrame:
+def read_prepared(path: Path, kind: str, preparation: Preparation, rows: I64) -> pl.DataFrame:
     """The ids and prepared texts of some records of a shard."""
     columns = ["id", "text" if kind == DOCUMENTS else "messages"]
-    return prepare_table(pl.read_parquet(path, columns=columns, glob=False)[rows], kind, preparation)[0]
+    return prepare_table(read_shard(path, columns)[rows], kind, preparation)[0]
 
 
 def _structured(found: pl.DataFrame) -> np.ndarray[Any, Any]:

@@ -10,11 +10,10 @@ import numpy as np
 import polars as pl
 from rensa import RMinHash
 
+from pipeline.arrays import I64, U64
 from pipeline.preprocess.batches import batches
 from pipeline.preprocess.hashes import tuple_names
 from pipeline.preprocess.ngrams import ngram_hashes
-from pipeline.preprocess.words import Ints
-from pipeline.splitmix import U64
 
 _SEED = 1
 _BATCH = 1 << 19
@@ -50,7 +49,7 @@ def band_names(texts: pl.Series, kind: str, minhash: MinHash) -> tuple[U64, U64,
     return high.ravel(), low.ravel(), np.repeat(np.concatenate(rows), minhash.bands)
 
 
-def signatures(hashes: U64, offsets: Ints, count: int) -> np.ndarray[Any, Any]:
+def signatures(hashes: U64, offsets: I64, count: int) -> np.ndarray[Any, Any]:
     """`count` values for each of the sets `hashes[offsets[i]:offsets[i + 1]]`: (n, count) uint32.
 
     They are R-MinHash's over the full set (rensa's ALGORITHM_VERSION 2), after Dahlgaard, Knudsen and Thorup 2017,

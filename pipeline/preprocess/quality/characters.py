@@ -9,12 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline.arrays import I64, U64
 from pipeline.preprocess.hashes import mix
 from pipeline.preprocess.unicode import Bits, CharacterClasses
-
-Ints = np.ndarray[Any, np.dtype[np.int64]]
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
-Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 SPACE, LETTER, NUMBER, TERMINAL, CORE, STICKY, INFIX, APOSTROPHE = (1 << bit for bit in range(8))
 """What a character is: white space; letter; number; punctuation that ends a sentence; neither space nor mark
@@ -51,8 +48,8 @@ class Characters:
     """
 
     codes: np.ndarray[Any, np.dtype[np.uint32]]
-    starts: Ints
-    ends: Ints
+    starts: I64
+    ends: I64
 
     @classmethod
     def of(cls, texts: pl.Series) -> Characters:
@@ -68,7 +65,7 @@ class Characters:
         return len(self.starts)
 
     @property
-    def lengths(self) -> Ints:
+    def lengths(self) -> I64:
         """(texts,) characters in each."""
         return self.ends - self.starts
 
@@ -78,39 +75,39 @@ class Characters:
         return _CLASSES.of(self.codes)
 
     @cached_property
-    def filled(self) -> Ints:
+    def filled(self) -> I64:
         """Where the characters are that are no white space, in order."""
         return np.flatnonzero((self.bits & SPACE) == 0)
 
     @cached_property
-    def _prefixes(self) -> Hashes:
+    def _prefixes(self) -> U64:
         """(chars + 1,) polynomial hashes of all that is before each place, modulo 2^64."""
         prefixes = np.zeros(len(self.codes) + 1, dtype=np.uint64)
         np.cumsum((self.codes + np.uint32(1)) * _powers(len(self.codes), inverse=False), out=prefixes[1:])
         return prefixes
 
-    def hashes(self, starts: Ints, ends: Ints) -> Hashes:
+    def hashes(self, starts: I64, ends: I64) -> U64:
         """(n,) 64 bits for the characters from each of `starts` to each of `ends`: equal where these are."""
         ahead = self._prefixes[ends] - self._prefixes[starts]
         return mix(ahead * _powers(len(self.codes), inverse=True)[starts])
 
-    def count(self, places: Ints) -> Ints:
+    def count(self, places: I64) -> I64:
         """(texts,) how many of the places, which ascend, lie in each text."""
         return np.diff(np.searchsorted(places, np.append(self.starts, len(self.codes))))
 
-    def owners(self, places: Ints) -> Ints:
+    def owners(self, places: I64) -> I64:
         """(n,) the text that each of the places, which ascend, lies in."""
         return np.repeat(np.arange(self.texts), self.count(places))
 
 
-def _powers(count: int, *, inverse: bool) -> Hashes:
+def _powers(count: int, *, inverse: bool) -> U64:
     """At least `count` powers of the multiplier (odd, so that it has an inverse modulo 2^64), from the 0th."""
     size = max(BATCH, 1 << count.bit_length())
     return _powers_of(pow(_MULTIPLIER, -1, 1 << 64) if inverse else _MULTIPLIER, size)[:count]
 
 
 @cache
-def _powers_of(base: int, size: int) -> Hashes:
+def _powers_of(base: int, size: int) -> U64:
     powers = np.full(size, base, dtype=np.uint64)
     powers[0] = 1
     return np.cumprod(powers)

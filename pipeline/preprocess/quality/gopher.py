@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from pipeline.preprocess.quality.characters import CORE, LETTER, Characters, Ints
+from pipeline.arrays import I64
+from pipeline.preprocess.quality.characters import CORE, LETTER, Characters
 from pipeline.preprocess.quality.repetition import (
     DUPLICATE,
     TOP,
@@ -78,7 +79,7 @@ def measure_quality(texts: pl.Series, characters: Characters, lines: Segments, t
     }
 
 
-def _stop_words(tokens: Tokens, owners: Ints, texts: int) -> Ints:
+def _stop_words(tokens: Tokens, owners: I64, texts: int) -> I64:
     """(texts,) how many of the stop words stand in each."""
     short = np.flatnonzero(tokens.lengths <= max(map(len, STOP_WORDS)))
     hashes, owners = tokens.hashes[short], owners[short]

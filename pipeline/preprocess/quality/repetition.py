@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.arrays import I64, U64
 from pipeline.preprocess.hashes import mix
-from pipeline.preprocess.quality.characters import Hashes, Ints
 from pipeline.preprocess.quality.tokens import Tokens
 
 TOP = (2, 3, 4)
@@ -35,17 +35,17 @@ class Repeated:
     """
 
     n: int
-    places: Ints
-    groups: Ints
-    sizes: Ints
-    first: Ints
+    places: I64
+    groups: I64
+    sizes: I64
+    first: I64
 
 
 def repeated_ngrams(tokens: Tokens, longest: int) -> Iterator[Repeated]:
     """Those for n from 2 to `longest`."""
     last = np.repeat(tokens.bounds[1:], tokens.counts)
     places = np.arange(len(tokens.lengths))
-    prefixes: Hashes = tokens.hashes + tokens.owners.astype(np.uint64) * _FIRST_TOKEN
+    prefixes: U64 = tokens.hashes + tokens.owners.astype(np.uint64) * _FIRST_TOKEN
     for n in range(2, longest + 1):
         fits = places + n <= last[places]
         places, prefixes = places[fits], prefixes[fits]
@@ -54,7 +54,7 @@ def repeated_ngrams(tokens: Tokens, longest: int) -> Iterator[Repeated]:
         places, prefixes = repeated.places, repeated.groups.astype(np.uint64)
 
 
-def _group(n: int, places: Ints, keys: Hashes) -> Repeated:
+def _group(n: int, places: I64, keys: U64) -> Repeated:
     order = np.argsort(keys)
     in_order = keys[order]
     is_new = np.concatenate([[True], in_order[1:] != in_order[:-1]]) if len(keys) else np.zeros(0, dtype=bool)
@@ -70,7 +70,7 @@ def _group(n: int, places: Ints, keys: Hashes) -> Repeated:
     return Repeated(n, places, groups, sizes[many], first)
 
 
-def top_ngram_chars(tokens: Tokens, repeated: Repeated) -> Ints:
+def top_ngram_chars(tokens: Tokens, repeated: Repeated) -> I64:
     """(texts,) the characters in the occurrences of the most frequent n-gram, with a space between its tokens.
 
     Of several as frequent it is the first. Where none is there twice it is the text's first; 0 where there is none.
@@ -90,7 +90,7 @@ def top_ngram_chars(tokens: Tokens, repeated: Repeated) -> Ints:
     return chars
 
 
-def duplicate_ngram_chars(tokens: Tokens, repeated: Repeated) -> Ints:
+def duplicate_ngram_chars(tokens: Tokens, repeated: Repeated) -> I64:
     """(texts,) the characters (spaces left out) of n-grams that a walk over the text has met before.
 
     The walk is datatrove's: it goes on by one token after an n-gram that is new, and by n after one that it has met,

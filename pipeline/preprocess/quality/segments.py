@@ -6,23 +6,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.arrays import I64, Bools
 from pipeline.preprocess.hashes import mix
-from pipeline.preprocess.quality.characters import NEWLINE, Characters, Flags, Ints
+from pipeline.preprocess.quality.characters import NEWLINE, Characters
 
 
 @dataclass(frozen=True)
 class Segments:
     """Stretches of characters, each within a text, in order; `owners` has the text of each."""
 
-    starts: Ints
-    ends: Ints
-    owners: Ints
+    starts: I64
+    ends: I64
+    owners: I64
 
-    def pick(self, chosen: Flags) -> Segments:
+    def pick(self, chosen: Bools) -> Segments:
         """Those that the flags choose."""
         return Segments(self.starts[chosen], self.ends[chosen], self.owners[chosen])
 
-    def per_text(self, flags: Flags, texts: int) -> Ints:
+    def per_text(self, flags: Bools, texts: int) -> I64:
         """(texts,) how many of the flags, one for each segment, are set in each text."""
         return np.bincount(self.owners[flags], minlength=texts)
 
@@ -50,7 +51,7 @@ def find_paragraphs(characters: Characters) -> Segments:
     return Segments(starts, ends, characters.owners(starts))
 
 
-def count_repeats(characters: Characters, segments: Segments) -> tuple[Ints, Ints]:
+def count_repeats(characters: Characters, segments: Segments) -> tuple[I64, I64]:
     """(texts,) the segments that stood in their text before, and the characters in them."""
     if not len(segments.starts):
         none = np.zeros(characters.texts, dtype=np.int64)
@@ -65,7 +66,7 @@ def count_repeats(characters: Characters, segments: Segments) -> tuple[Ints, Int
     return count, np.bincount(owners, weights=sizes, minlength=characters.texts).astype(np.int64)
 
 
-def first_and_last(characters: Characters, segments: Segments) -> tuple[Segments, Ints, Ints]:
+def first_and_last(characters: Characters, segments: Segments) -> tuple[Segments, I64, I64]:
     """The segments that are not blank, and the places of the first and last characters in each that are no space."""
     filled = characters.filled
     first, end = np.searchsorted(filled, segments.starts), np.searchsorted(filled, segments.ends)
@@ -73,18 +74,18 @@ def first_and_last(characters: Characters, segments: Segments) -> tuple[Segments
     return segments.pick(has_words), filled[first[has_words]], filled[end[has_words] - 1]
 
 
-def count_lines(characters: Characters) -> Ints:
+def count_lines(characters: Characters) -> I64:
     """(texts,) lines, the empty ones too; a newline at the end starts no other."""
     has_text = characters.lengths > 0
     return count_newlines(characters) + (has_text & (characters.codes[characters.ends - 1] != NEWLINE))
 
 
-def count_newlines(characters: Characters) -> Ints:
+def count_newlines(characters: Characters) -> I64:
     """(texts,) newlines in each."""
     return characters.count(np.flatnonzero(characters.codes == NEWLINE)) - 1  # less the one between texts
 
 
-def edge_newlines(characters: Characters) -> tuple[Flags, Flags]:
+def edge_newlines(characters: Characters) -> tuple[Bools, Bools]:
     """(texts,) whether each text starts, and whether it ends, with a newline."""
     has_text = characters.lengths > 0
     starts = has_text & (characters.codes[characters.starts] == NEWLINE)

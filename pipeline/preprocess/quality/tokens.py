@@ -16,6 +16,7 @@ from functools import cache, cached_property
 import numpy as np
 import polars as pl
 
+from pipeline.arrays import I64, U64, Bools
 from pipeline.preprocess.quality.characters import (
     APOSTROPHE,
     CORE,
@@ -26,9 +27,6 @@ from pipeline.preprocess.quality.characters import (
     STICKY,
     Bits,
     Characters,
-    Flags,
-    Hashes,
-    Ints,
 )
 
 _DOT = ord(".")
@@ -47,23 +45,23 @@ class Tokens:
         bounds: (texts + 1,) the tokens of text t are those from bounds[t] to bounds[t + 1].
     """
 
-    lengths: Ints
+    lengths: I64
     bits: Bits
-    hashes: Hashes
-    bounds: Ints
+    hashes: U64
+    bounds: I64
 
     @property
-    def counts(self) -> Ints:
+    def counts(self) -> I64:
         """(texts,) tokens in each."""
         return np.diff(self.bounds)
 
     @cached_property
-    def chars_before(self) -> Ints:
+    def chars_before(self) -> I64:
         """(tokens + 1,) the characters of the tokens before each, those of other texts too."""
         return np.concatenate([[0], np.cumsum(self.lengths)])
 
     @cached_property
-    def owners(self) -> Ints:
+    def owners(self) -> I64:
         """(tokens,) the text of each."""
         return np.repeat(np.arange(len(self.bounds) - 1), self.counts)
 
@@ -93,7 +91,7 @@ def tokenize(characters: Characters) -> Tokens:
     return Tokens(ends - starts, together, characters.hashes(starts, ends), bounds)
 
 
-def _inside(is_start: Flags, filled: Flags, is_core: Flags) -> Flags:
+def _inside(is_start: Bools, filled: Bools, is_core: Bools) -> Bools:
     """(chars,) whether each lies between the first and the last that is no mark of what spaces keep apart."""
     starts = np.flatnonzero(is_start)
     core = np.flatnonzero(is_core)
@@ -107,7 +105,7 @@ def _inside(is_start: Flags, filled: Flags, is_core: Flags) -> Flags:
     return np.cumsum(edges[:-1], dtype=np.int8).astype(bool)
 
 
-def _contractions(characters: Characters) -> Ints:
+def _contractions(characters: Characters) -> I64:
     """Where the second word of a contraction starts."""
     bits, codes = characters.bits, characters.codes
     places = np.flatnonzero(bits & APOSTROPHE)

@@ -11,6 +11,7 @@ import torch
 from pipeline.chat.template import template_for
 from pipeline.chat.tokenizer import Tokenizer, load_tokenizer
 from pipeline.evaluate.responses import respond, sample_prompts
+from pipeline.shards.tables import CONVERSATIONS, columns
 from pipeline.tokenize.bpe import train_bpe
 
 CPU = torch.device("cpu")
@@ -32,9 +33,10 @@ def conversations(tmp_path) -> Path:
         messages += [{"role": "assistant", "content": f"answer {number}"}]
         if number % 3 == 0:
             messages += [{"role": "user", "content": "and then?"}, {"role": "assistant", "content": f"then {number}"}]
-        rows.append({"id": f"r{number:02}", "group": "g", "messages": messages})
+        rows.append({"id": f"r{number:02}", "source": "s", "group": "g", "messages": messages})
     for start, shard in ((0, 99_999), (10, 100_000)):
-        pl.DataFrame(rows[start : start + 10]).write_parquet(tmp_path / f"conversations-{shard:05}.parquet")
+        table = pl.DataFrame(rows[start : start + 10], schema=columns(CONVERSATIONS, split=False))
+        table.write_parquet(tmp_path / f"conversations-{shard:05}.parquet")
     return tmp_path
 
 
@@ -59,6 +61,21 @@ def test_too_long_prompts_are_left_out_and_fewer_than_asked_for_is_no_error(conv
     assert len(prompts) == 16
     assert all(int(prompt.id[1:]) % 5 for prompt in prompts)
     assert sample_prompts(conversations / "none", tokenizer, count=3, longest=100) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (pl.lit(None, dtype=pl.String).alias("id"), r"column id has 10 nulls in 10 records"),
+        (pl.col("messages").list.head(0), r"column messages has no messages in 10 of 10 records"),
+        (pl.lit(-1).alias("messages"), r"'messages': 'Int32'.*, not the columns of conversations"),
+    ],
+)
+def test_a_damaged_shard_is_named(conversations, tokenizer, damage, message):
+    shard = conversations / "conversations-100000.parquet"
+    pl.read_parquet(shard).with_columns(damage).write_parquet(shard)
+    with pytest.raises(ValueError, match=rf"{shard}:? .*{message}.* run `dvc repro`"):
+        sample_prompts(conversations, tokenizer, count=3, longest=100)
 
 
 def test_a_response_ends_at_the_end_token(conversations, tokenizer, monkeypatch):

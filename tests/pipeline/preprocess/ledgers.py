@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from pipeline.arrays import I64
 from pipeline.preprocess import runs
-from pipeline.preprocess.components import I64
 from pipeline.preprocess.decide import TYING, tie
 from pipeline.preprocess.hashes import key_names, string_hashes
 from pipeline.preprocess.ledger import FREE, SPLIT_CODES, Ledger
