@@ -5,6 +5,7 @@ What is drawn from together, strata.py says.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pipeline.params import PreprocessParams
 
 GROUP_OF_HELD_OUT = "group_of_held_out"
+
+_LOOSEN = "preprocess.min_chars and max_chars, quality and thresholds, languages, or what else these reasons name"
 
 
 def assign_splits(ledger: Ledger, ties: I64, tying: np.ndarray[Any, Any], params: PreprocessParams) -> None:
@@ -84,13 +87,22 @@ def require_splits(ledger: Ledger, params: PreprocessParams) -> None:
         rows = rows[ledger["reason"][rows] == 0]
         np.add.at(staying, (ledger["kind"][rows], ledger["split"][rows]), 1)
     if not staying.any():
-        raise ValueError("every record was dropped: loosen preprocess.min_chars and preprocess.max_chars")
+        raise ValueError(f"every record was dropped ({_by_reason(ledger)}): loosen {_LOOSEN}")
     for place, kind in enumerate(KINDS):
         for split in SPLITS:
             if staying[place].any() and not staying[place, SPLIT_CODES.index(split)]:
                 lost = _lost(ledger, place, SPLIT_CODES.index(split))
                 remedy = _contaminated(lost, params) if lost else _remedy(ledger, place, split, own, params)
                 raise ValueError(f"no {kind} are left for the split {split}: {remedy}")
+
+
+def _by_reason(ledger: Ledger) -> str:
+    """How many records each reason drops, most first."""
+    counts: Counter[str] = Counter()
+    for rows in ledger.blocks():
+        found = np.bincount(ledger["reason"][rows], minlength=len(ledger.reasons))
+        counts.update({reason: int(count) for reason, count in zip(ledger.reasons, found, strict=True) if count})
+    return ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
 
 
 def _lost(ledger: Ledger, kind: int, split: int) -> int:

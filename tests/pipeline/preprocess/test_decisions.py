@@ -231,7 +231,10 @@ def test_own_splits_of_one_kind_leave_the_other_its_share(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([record(0, reason="too_short")], r"every record was dropped: loosen preprocess\.min_chars"),
+        (
+            [record(0, reason="too_short"), record(1, reason="c4_few_sentences"), record(2, reason="too_short")],
+            r"every record was dropped \(too_short 2, c4_few_sentences 1\): loosen preprocess\.min_chars",
+        ),
         ([record(0)], r"no documents are left for the split validation: 1 groups of them are kept"),
         ([record(0), record(1)], "no documents are left for the split validation"),
         ([record(n, group="one") for n in range(9)], "no documents are left for the split validation"),
