@@ -123,6 +123,15 @@ def _groups(ledger: Ledger, kind: int) -> int:
     return len(groups)
 
 
+def _is_any_free(ledger: Ledger, kind: int) -> bool:
+    """Whether any of the records of a kind that stay is in a split that the user's files do not fix."""
+    return any(
+        bool((ledger["kind"][found] == kind).any())
+        for rows in ledger.blocks()
+        if len(found := _staying(ledger, rows, fixed=False))
+    )
+
+
 def _contaminated(lost: int, params: PreprocessParams) -> str:
     return (
         f"{lost} of its records are dropped as {CONTAMINATED}, for {params.contamination_words} words in a row that "
@@ -139,6 +148,8 @@ def _remedy(ledger: Ledger, kind: int, split: str, own: Own, params: PreprocessP
         )
     if split != "train" and fraction_of(params, split) == 0:
         return f"raise preprocess.{split}_fraction above 0, or bring a {split} file of your own"
+    if split == "train" and not _is_any_free(ledger, kind):
+        return "all that are kept are in validation and test files of your own; bring others to train on"
     return (
         f"{_groups(ledger, kind)} groups of them are kept, of which what you hold out takes its share first; "
         "add records, or lower preprocess.validation_fraction and preprocess.test_fraction"

@@ -238,7 +238,7 @@ def test_own_splits_of_one_kind_leave_the_other_its_share(tmp_path: Path) -> Non
         ([record(0)], r"no documents are left for the split validation: 1 groups of them are kept"),
         ([record(0), record(1)], "no documents are left for the split validation"),
         ([record(n, group="one") for n in range(9)], "no documents are left for the split validation"),
-        ([record(n, split="test") for n in range(9)], "no documents are left for the split train"),
+        ([record(n, split="test") for n in range(9)], "split train: all that are kept are in validation and test"),
         ([*(record(n) for n in range(9)), record(9, "conversations")], "no conversations are left"),
         (
             [*(record(n) for n in range(9)), record(9, split="test", reason="too_long")],
