@@ -60,6 +60,11 @@ def test_a_template_without_a_mask_stops_conversations_but_not_documents(
     assert manifest["documents"]["train"]["rows"] > 0
 
 
+def test_a_template_that_is_no_text_is_named(tmp_path: Path, chatml: TokenizeParams) -> None:
+    Path(chatml.chat_template).write_bytes(b"\xff")
+    assert f"{chatml.chat_template}: not UTF-8" in failing(tmp_path, random_clean(), chatml)
+
+
 def test_a_sentencepiece_model_is_converted(tmp_path: Path) -> None:
     file = sentencepiece_model(tmp_path / "given" / "some.model", **KINDS["bpe"])
     params = replace(PARAMS, seqlen=256, tokenizer=str(file.parent))
