@@ -36,7 +36,7 @@ def read_catalog(path: Path) -> list[Source]:
     """The sources of a sources.yaml, in its order.
 
     Raises:
-        ValueError: the file is malformed; the message names the entry.
+        ValueError: the file is malformed, the message names the entry; or it is not there.
     """
     import yaml  # these take a while, which worker processes do without
     from omegaconf import OmegaConf
@@ -44,6 +44,10 @@ def read_catalog(path: Path) -> list[Source]:
 
     try:
         found = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))  # refuses a key twice
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}): write it as data/README.md says, or name paths after the folder"
+        ) from None
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:  # whose message may have megabytes

@@ -405,3 +405,6 @@ def test_a_pattern_that_matches_nothing_leaves_no_sources_behind(
     for folder in ("s3://bucket/a.jsonl", "raw/*.jsonl"):
         with pytest.raises(SystemExit, match="is no folder"):
             main([folder, "raw/*.jsonl"])
+    for folder in ("raw", "nowhere", "raw/a.jsonl"):
+        with pytest.raises(SystemExit, match=rf"{folder}/sources\.yaml cannot be read \(.*\): write it"):
+            main([folder])
