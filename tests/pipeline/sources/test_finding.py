@@ -240,6 +240,10 @@ def test_the_error_for_a_missing_package_says_which(
         ("far: {path: ../nothing/*.jsonl}", "source 'far': there is nothing at ../nothing/"),
         ("far: {path: ../fifo}", "fifo is neither a file nor a folder"),
         ("far: {path: 'nowhere://x'}", "nowhere://x cannot be reached: ValueError: Protocol not known: nowhere"),
+        (
+            "far: {path: 'http://127.0.0.1:1/a.jsonl'}",
+            r"http://127.0.0.1:1/a.jsonl cannot be reached: ClientConnectorError",
+        ),
         ("far: {path: 'memory://x/nothing*'}", "there is nothing at memory://x/nothing"),
         (
             "far: {path: 'sftp://host/x'}",
