@@ -39,6 +39,11 @@ TOKEN_FORMATS = ("rows", "megatron", "megatron-bridge", "parquet", "jsonl")
 
 MIN_VOCAB_SIZE = 256 + 5
 """Of a tokenizer that is trained here: every byte, and the special tokens of pipeline/chat/tokenizer.py."""
+MOST_VOCAB_SIZE = 2**24
+"""Training takes 50 bytes for each at once, however little text there is."""
+
+MOST = 1000
+"""Words of an n-gram, and bands and rows of MinHash, before memory runs out over any text."""
 
 
 class BadRecords(Enum):
@@ -139,8 +144,9 @@ class PreprocessParams:
             _require(self, name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
         _require_seed(self)
         for name in ("near_words", "near_bands", "near_rows"):
-            _require(self, name, getattr(self, name) >= 1, "must be at least 1")
-        _require(self, "contamination_words", self.contamination_words >= 0, "must be at least 0 (0: off)")
+            _require(self, name, 1 <= getattr(self, name) <= MOST, f"must be at least 1 and at most {MOST}")
+        words, rule = self.contamination_words, f"must be at least 0 (0: off) and at most {MOST}"
+        _require(self, "contamination_words", 0 <= words <= MOST, rule)
         _require(self, "contamination_share", 0 <= self.contamination_share <= 1, "must be from 0 to 1")
         _require_path(self, "evaluation_sets")
         for source, weight in self.weights.items():
@@ -182,8 +188,8 @@ class TokenizeParams:
             _require(
                 self,
                 "vocab_size",
-                self.vocab_size >= least,
-                f"must be at least {least} (256 bytes + 5 special tokens)",
+                least <= self.vocab_size <= MOST_VOCAB_SIZE,
+                f"must be at least {least} (256 bytes + 5 special tokens) and at most {MOST_VOCAB_SIZE}",
             )
         _require_seed(self)
         _require(self, "seqlen", 8 <= self.seqlen <= 2**20, f"must be from 8 to {2**20}")

@@ -110,7 +110,10 @@ class Renderer:
             if message["role"] not in ROLES:
                 raise ValueError(f"a message has the role {message['role']!r}; known roles are {', '.join(ROLES)}")
         contents = [message["content"] for message in messages]
-        guard, begin, finish, separator = unused_characters([self._source, *self._names.values(), *contents], 4)
+        try:
+            guard, begin, finish, separator = unused_characters([self._source, *self._names.values(), *contents], 4)
+        except ValueError as error:
+            raise ValueError(f"{error}: the one beginning {beginning(messages)!r}") from None
         guarded: list[Message] = [{"role": m["role"], "content": self._guarded(m["content"], guard)} for m in messages]
         text = self._write(guarded, prompt, "", "")
         if marked:

@@ -166,20 +166,39 @@ def _load(file: Path, content: bytes, sha256: str, companions: Sequence[Path]) -
         eos_id=vocab[eos],
         sha256=sha256,
         backend=backend,
-        chat_template=_chat_template(config, companions),
+        chat_template=_chat_template(config, companions, file),
         names={"bos_token": bos, "eos_token": eos} if not config else _names(config),
     )
 
 
-def _chat_template(config: dict[str, Any], companions: Iterable[Path]) -> str | None:
+def read_template(file: Path) -> str:
+    """A chat template's source.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8: {error.reason}; write the file as UTF-8") from None
+
+
+def _chat_template(config: dict[str, Any], companions: Iterable[Path], file: Path) -> str | None:
     """The file of its own before the entry in the config, as transformers has it; of several there, the default."""
     for companion in companions:
         if companion.name == CHAT_TEMPLATE_FILE:
-            return companion.read_text(encoding="utf-8")
+            return read_template(companion)
     entry = config.get("chat_template")
-    if isinstance(entry, list):
-        return {named["name"]: named["template"] for named in entry}.get("default")
-    return entry
+    try:
+        if isinstance(entry, list):
+            entry = {named["name"]: named["template"] for named in entry}.get("default")
+        if entry is None or isinstance(entry, str):
+            return entry
+    except (KeyError, TypeError):
+        pass
+    raise ValueError(
+        f"{file.with_name(CONFIG_FILE)}: chat_template must be a text, or a list of objects with name and template"
+    )
 
 
 def _names(config: dict[str, Any]) -> dict[str, str]:
@@ -191,7 +210,8 @@ def _names(config: dict[str, Any]) -> dict[str, str]:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        json.dumps(config, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(config).__name__}")

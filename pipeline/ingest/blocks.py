@@ -140,5 +140,8 @@ def _bounded(file: File, blocks: Iterator[bytes], bounds: Bounds) -> Iterator[by
         message = f"is cut short, {total:,} bytes into what it holds: bring the whole file"
         raise BadFileError(file, "truncated", message) from None
     except (zlib.error, OSError, zstd.ZstdError) as error:
-        message = f"is damaged, {total:,} bytes into what it holds ({error}): bring a whole file"
+        remedy = "bring a whole file"
+        if "too much memory" in str(error):  # nothing else tells it apart
+            remedy += ", or, if it is one of `zstd --long`, compress it anew with a window of 128 MiB at most"
+        message = f"is damaged, {total:,} bytes into what it holds ({error}): {remedy}"
         raise BadFileError(file, "damaged", message) from None

@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.params import EMBEDDED, PreprocessParams
 from pipeline.preprocess.annotate import Annotate, annotate
 from pipeline.preprocess.decide import Decisions, decide
+from pipeline.preprocess.fasttext_file import check_model
 from pipeline.preprocess.near.minhash import MinHash
 from pipeline.preprocess.prepare import Preparation
 from pipeline.preprocess.statistics import statistics, write_statistics
@@ -79,6 +80,8 @@ def _shards(source: Path, manifest: dict[str, Any], work: WorkFolder, params: Pr
     near = MinHash(params.near_words, params.near_bands, params.near_rows) if params.near_duplicates else None
     preparation = Preparation(with_rules(params.quality), tuple(params.pii))
     model = None if params.language_model == EMBEDDED else Path(params.language_model)
+    if model:
+        check_model(model)
     kinds = {name: name.partition("-")[0] for name in shard_names(manifest)}
     require_columns(source, kinds, split=True)
     paths = [(source / name, kind) for name, kind in kinds.items()]

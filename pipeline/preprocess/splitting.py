@@ -5,6 +5,7 @@ What is drawn from together, strata.py says.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pipeline.params import PreprocessParams
 
 GROUP_OF_HELD_OUT = "group_of_held_out"
+
+_LOOSEN = "preprocess.min_chars and max_chars, quality and thresholds, languages, or what else these reasons name"
 
 
 def assign_splits(ledger: Ledger, ties: I64, tying: np.ndarray[Any, Any], params: PreprocessParams) -> None:
@@ -84,13 +87,22 @@ def require_splits(ledger: Ledger, params: PreprocessParams) -> None:
         rows = rows[ledger["reason"][rows] == 0]
         np.add.at(staying, (ledger["kind"][rows], ledger["split"][rows]), 1)
     if not staying.any():
-        raise ValueError("every record was dropped: loosen preprocess.min_chars and preprocess.max_chars")
+        raise ValueError(f"every record was dropped ({_by_reason(ledger)}): loosen {_LOOSEN}")
     for place, kind in enumerate(KINDS):
         for split in SPLITS:
             if staying[place].any() and not staying[place, SPLIT_CODES.index(split)]:
                 lost = _lost(ledger, place, SPLIT_CODES.index(split))
                 remedy = _contaminated(lost, params) if lost else _remedy(ledger, place, split, own, params)
                 raise ValueError(f"no {kind} are left for the split {split}: {remedy}")
+
+
+def _by_reason(ledger: Ledger) -> str:
+    """How many records each reason drops, most first."""
+    counts: Counter[str] = Counter()
+    for rows in ledger.blocks():
+        found = np.bincount(ledger["reason"][rows], minlength=len(ledger.reasons))
+        counts.update({reason: int(count) for reason, count in zip(ledger.reasons, found, strict=True) if count})
+    return ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
 
 
 def _lost(ledger: Ledger, kind: int, split: int) -> int:
@@ -111,6 +123,15 @@ def _groups(ledger: Ledger, kind: int) -> int:
     return len(groups)
 
 
+def _is_any_free(ledger: Ledger, kind: int) -> bool:
+    """Whether any of the records of a kind that stay is in a split that the user's files do not fix."""
+    return any(
+        bool((ledger["kind"][found] == kind).any())
+        for rows in ledger.blocks()
+        if len(found := _staying(ledger, rows, fixed=False))
+    )
+
+
 def _contaminated(lost: int, params: PreprocessParams) -> str:
     return (
         f"{lost} of its records are dropped as {CONTAMINATED}, for {params.contamination_words} words in a row that "
@@ -127,6 +148,8 @@ def _remedy(ledger: Ledger, kind: int, split: str, own: Own, params: PreprocessP
         )
     if split != "train" and fraction_of(params, split) == 0:
         return f"raise preprocess.{split}_fraction above 0, or bring a {split} file of your own"
+    if split == "train" and not _is_any_free(ledger, kind):
+        return "all that are kept are in validation and test files of your own; bring others to train on"
     return (
         f"{_groups(ledger, kind)} groups of them are kept, of which what you hold out takes its share first; "
         "add records, or lower preprocess.validation_fraction and preprocess.test_fraction"

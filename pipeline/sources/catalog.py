@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ def read_catalog(path: Path) -> list[Source]:
     """The sources of a sources.yaml, in its order.
 
     Raises:
-        ValueError: the file is malformed; the message names the entry.
+        ValueError: the file is malformed, the message names the entry; or it is not there.
     """
     import yaml  # these take a while, which worker processes do without
     from omegaconf import OmegaConf
@@ -44,8 +44,16 @@ def read_catalog(path: Path) -> list[Source]:
 
     try:
         found = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))  # refuses a key twice
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}): write it as data/README.md says, or name paths after the folder"
+        ) from None
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:  # whose message may have megabytes
+        raise ValueError(f"{path}: not valid YAML: nested too deep, or within itself") from None
+    except AssertionError:  # OmegaConf's, of a text or a number alone
+        found = None
     if not isinstance(found, dict) or not found:
         raise ValueError(f"{path}: expected sources, each a name with its `path`; found none")
     return [_source(path, name, entry) for name, entry in found.items()]
@@ -97,6 +105,6 @@ def _source(path: Path, name: Any, entry: Any) -> Source:
     if split is not None and split not in HELD_OUT:
         raise ValueError(f"{where}: split must be {' or '.join(HELD_OUT)}, or left out; it is {split!r}")
     weight = entry.get("weight")
-    if weight is not None and not (type(weight) in (int, float) and 0 <= weight < math.inf):
+    if weight is not None and not (type(weight) in (int, float) and 0 <= weight <= sys.float_info.max):
         raise ValueError(f"{where}: weight must be a finite number of at least 0, or left out; it is {weight!r}")
     return Source(name, tuple(paths), split, weight)

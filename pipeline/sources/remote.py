@@ -52,7 +52,10 @@ def find_objects(uri: str) -> list[str]:
         system, path = _filesystem(uri)
         if system.isfile(path):
             return [system.unstrip_protocol(path)]
-        found = _match(system, path) if split_pattern(path)[1] else system.find(path)
+        fixed, pattern = split_pattern(path)
+        found = _match(system, path) if pattern else system.find(path)
+        if not found:
+            _require_reached(system, fixed)
         return sorted(
             system.unstrip_protocol(name)
             for name in found
@@ -112,6 +115,15 @@ def _match(system: Any, pattern: str) -> set[str]:
             listed = folder
             found.update(system.find(folder))
     return found
+
+
+def _require_reached(system: Any, path: str) -> None:
+    """Raise what kept a store from being asked, which some (http) take for a place where nothing is."""
+    try:
+        system.info(path)
+    except FileNotFoundError as error:
+        if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+            raise error.__cause__ from None
 
 
 def _filesystem(uri: str) -> tuple[Any, str]:

@@ -81,7 +81,7 @@ def _encode(source: Path, folder: Path, tokenizer: Tokenizer) -> pl.Series:
         text_bytes = pl.col("text").str.len_bytes()
     else:
         template = template_for(tokenizer)
-        batches = [_conversations(part["messages"].to_list(), template, dtype) for part in _parts(table)]
+        batches = [_conversations(part, template, dtype) for part in _parts(table)]
         content = pl.element().struct.field("content")
         texts = table["messages"].explode().struct.field("content")
         text_bytes = pl.col("messages").list.eval(content.str.len_bytes()).list.sum()
@@ -129,13 +129,31 @@ def _documents(texts: list[str], tokenizer: Tokenizer, dtype: np.dtype) -> Batch
     return ids, mask, lengths
 
 
-def _conversations(conversations: list[list[Message]], template: ChatTemplate, dtype: np.dtype) -> Batch:
-    encoded = template.encode_batch(conversations)
+def _conversations(table: pl.DataFrame, template: ChatTemplate, dtype: np.dtype) -> Batch:
+    encoded = _by_template(table, template)
     lengths = np.array([len(ids) for ids, _ in encoded], dtype=np.int64)
     ids = np.concatenate([ids for ids, _ in encoded]).astype(dtype)
     mask = np.where(np.concatenate([answer for _, answer in encoded]), RESPONSE, CONTEXT).astype(np.uint8)
     mask[np.cumsum(lengths) - lengths] = NEVER
     return ids, mask, lengths
+
+
+def _by_template(table: pl.DataFrame, template: ChatTemplate) -> list[tuple[np.ndarray, np.ndarray]]:
+    """ids and mask of each conversation.
+
+    Raises:
+        ValueError: the template does not take one of them, or does not mark its answers; its id says file and line.
+    """
+    conversations: list[list[Message]] = table["messages"].to_list()
+    try:
+        return template.encode_batch(conversations)
+    except ValueError:
+        for record, messages in zip(table["id"].to_list(), conversations, strict=True):
+            try:
+                template.encode(messages)
+            except ValueError as error:
+                raise ValueError(f"{record}: {error}") from None
+        raise
 
 
 def _first_responses(mask: np.ndarray, lengths: np.ndarray) -> np.ndarray:

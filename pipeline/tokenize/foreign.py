@@ -87,13 +87,17 @@ def prove(converted: Converted, directory: Path, texts: Iterable[str], file: Pat
     """Compare the tokenizer in `directory` with the library that `file` comes from.
 
     Raises:
-        ValueError: the ids of a text differ.
+        ValueError: the ids of a text differ, or it cannot be used.
     """
-    tokenizer = load_tokenizer(directory)
+    try:
+        tokenizer = load_tokenizer(directory)
+    except ValueError as error:
+        given = str(error).replace(str(directory / TOKENIZER_FILE), str(file))  # which the user knows
+        raise ValueError(given.replace(str(directory), str(file.parent))) from None
     for text in texts:
         if converted.is_outside(text):
             continue
-        (ours,), theirs = tokenizer.encode([text]), converted.oracle(text)
+        (ours,), theirs = tokenizer.encode([text]), _ids(converted, text, file)
         if ours != theirs:
             at = next(
                 (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs))
@@ -103,3 +107,13 @@ def prove(converted: Converted, directory: Path, texts: Iterable[str], file: Pat
                 f"{text[:60]!r} becomes {ours[at : at + 5]} in place of {theirs[at : at + 5]}; "
                 f"convert it with a tool made for this model and give its {TOKENIZER_FILE}"
             )
+
+
+def _ids(converted: Converted, text: str, file: Path) -> list[int]:
+    """What the library of the format makes of a text."""
+    try:
+        return converted.oracle(text)
+    except BaseException as error:  # a panic in Rust, as of a pattern that matches nothing, is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"{file}: its own library breaks down on {text[:60]!r}: {error}") from None

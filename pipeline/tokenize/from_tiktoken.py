@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,6 +118,7 @@ def read_ranks(file: Path) -> dict[bytes, int]:
         raise ValueError(f"{file}: byte {missing[0]:#04x} is no token; the file is cut off or of another format")
     if len(set(ranks.values())) < len(ranks):
         raise ValueError(f"{file}: two tokens have the same rank")
+    _check_ids(ranks.values(), file)
     return ranks
 
 
@@ -141,7 +143,17 @@ def find_encoding(file: Path) -> Encoding:
         Regex(encoding.pattern)
     except Exception as error:  # of JSON, of its form, or of the pattern
         raise ValueError(f"{beside}: expected an object with pattern and special_tokens (name: id): {error}") from None
+    _check_ids(encoding.special_tokens.values(), beside)
     return encoding
+
+
+def _check_ids(ids: Collection[int], file: Path) -> None:
+    """
+    Raises:
+        ValueError: an id does not fit into 31 bits, as Megatron-LM and torch want it.
+    """
+    if wrong := [each for each in ids if not 0 <= each < 2**31]:
+        raise ValueError(f"{file}: {wrong[0]} is no id of a token: ids are from 0 to {2**31 - 1}")
 
 
 def _letters() -> list[str]:

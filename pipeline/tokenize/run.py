@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.chat.template import ChatTemplate, template_for
-from pipeline.chat.tokenizer import CHAT_TEMPLATE_FILE, COMPANIONS, TOKENIZER_FILE, Tokenizer
+from pipeline.chat.tokenizer import CHAT_TEMPLATE_FILE, COMPANIONS, TOKENIZER_FILE, Tokenizer, read_template
 from pipeline.params import EMBEDDED, TokenizeParams
 from pipeline.shards import Executor, Kept, Local, run_shards, verify_manifest, write_manifest
 from pipeline.shards.tables import CONVERSATIONS, DOCUMENTS, KINDS, SPLITS, require_columns
@@ -137,6 +137,7 @@ def provide(job: Provision) -> None:
         texts = sample_texts(job.training, job.vocab_size * BYTES_PER_TOKEN)
         train_bpe(texts, job.vocab_size).save(str(job.folder / TOKENIZER_FILE))
     if job.chat_template:
+        read_template(job.chat_template)  # what is wrong with it is said of the file that was given
         shutil.copyfile(job.chat_template, job.folder / CHAT_TEMPLATE_FILE)
 
 

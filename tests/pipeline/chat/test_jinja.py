@@ -359,6 +359,9 @@ def test_messages_that_a_template_refuses(tmp_path: Path) -> None:
         template.encode([{"role": "system", "content": "Be brief"}, *messages([("x", "y")])])
     with pytest.raises(ValueError, match="role 'tool'; known roles are system, user, assistant"):
         template.encode([{"role": "tool", "content": "x"}])
+    every = "".join(map(chr, range(0xE000, 0xF900)))
+    with pytest.raises(ValueError, match=r"every character of the private use area.*: the one beginning 'x'"):
+        template.encode(messages([("x", every)]))
 
 
 def test_a_file_beside_the_tokenizer_comes_before_the_config(tmp_path: Path) -> None:

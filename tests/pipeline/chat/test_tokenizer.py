@@ -169,10 +169,26 @@ def test_errors(file: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no end-of-text token; tried <\|endoftext\|>"):
         load_tokenizer(bad)
     config = tmp_path / "tokenizer_config.json"
-    for text, problem in (("{", "not valid JSON"), ("[]", "expected a JSON object"), ('{"eos_token": "x y"}', "'x y'")):
+    train(bad, SPECIAL_TOKENS)
+    for text, problem in (
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        (r'{"pad_token": "\ud800"}', "not valid JSON: .*surrogates"),
+        ("[]", "expected a JSON object"),
+        ('{"eos_token": "x y"}', "'x y'"),
+        ('{"chat_template": 3}', "chat_template must be a text"),
+        ('{"chat_template": ["{{ messages }}"]}', "chat_template must be a text"),
+        ('{"chat_template": [{"name": "default"}]}', "chat_template must be a text"),
+        ('{"chat_template": [{"name": ["default"], "template": ""}]}', "chat_template must be a text"),
+        ('{"chat_template": [{"name": "default", "template": 3}]}', "chat_template must be a text"),
+    ):
         config.write_text(text)
         with pytest.raises(ValueError, match=rf"tokenizer_config\.json: .*{problem}"):
             load_tokenizer(bad)
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
+    config.unlink()
+    with pytest.raises(ValueError, match=r"chat_template\.jinja: not UTF-8"):
+        load_tokenizer(bad)
 
 
 def test_what_is_loaded_again_is_what_the_files_hold_now(file: Path, tmp_path: Path) -> None:

@@ -140,6 +140,19 @@ def test_a_bomb_is_an_error_or_one_entry(tmp_path: Path, suffix: str) -> None:
     assert manifest(tmp_path / "out")["records_in"] == 5001
 
 
+def test_a_window_that_takes_too_much_memory_has_a_remedy(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, log in (("a", 27), ("b", 28)):
+        stream = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: log})
+        content = stream.compress(b'{"text": "a"}\n') + stream.flush()
+        (tmp_path / "in" / f"{name}.jsonl.zst").write_bytes(content)
+    ingest(tmp_path / "out", quarantining(tmp_path / "in"))
+    assert manifest(tmp_path / "out")["records"]["documents"] == 1
+    (entry,) = quarantine(tmp_path / "out")
+    assert (entry["file"], entry["reason"]) == ("b.jsonl.zst", "damaged")
+    assert "compress it anew" in entry["message"]
+
+
 def test_compressed_parquet_is_no_format(tmp_path: Path) -> None:
     (tmp_path / "a.parquet.gz").write_bytes(gzip.compress(b"PAR1"))
     with pytest.raises(ValueError, match=r"a\.parquet\.gz: unknown format .*all but \.parquet"):

@@ -231,11 +231,14 @@ def test_own_splits_of_one_kind_leave_the_other_its_share(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([record(0, reason="too_short")], r"every record was dropped: loosen preprocess\.min_chars"),
+        (
+            [record(0, reason="too_short"), record(1, reason="c4_few_sentences"), record(2, reason="too_short")],
+            r"every record was dropped \(too_short 2, c4_few_sentences 1\): loosen preprocess\.min_chars",
+        ),
         ([record(0)], r"no documents are left for the split validation: 1 groups of them are kept"),
         ([record(0), record(1)], "no documents are left for the split validation"),
         ([record(n, group="one") for n in range(9)], "no documents are left for the split validation"),
-        ([record(n, split="test") for n in range(9)], "no documents are left for the split train"),
+        ([record(n, split="test") for n in range(9)], "split train: all that are kept are in validation and test"),
         ([*(record(n) for n in range(9)), record(9, "conversations")], "no conversations are left"),
         (
             [*(record(n) for n in range(9)), record(9, split="test", reason="too_long")],

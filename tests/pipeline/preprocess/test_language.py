@@ -9,9 +9,23 @@ import polars as pl
 import pytest
 
 from pipeline.preprocess import language
+from pipeline.preprocess.fasttext_file import check_model
 from pipeline.preprocess.language import identify
 
 SUPERVISED, SOFTMAX, SKIPGRAM = 3, 3, 2
+
+
+def quantised(path: Path, dense: Path, *, has_norms: bool) -> Path:
+    """The model `dense` with a made-up quantised input matrix in its layout: 3 rows, 5 codes, quantisers of 2 and 1
+    dimensions; the output stays as it is."""
+    quantiser = [struct.pack("<4i", size, 1, 1, 1) + b"q" * (4 * 256 * size) for size in (2, 1)]
+    norms = b"nnn" + quantiser[1] if has_norms else b""
+    matrix = struct.pack("<??qqi", True, has_norms, 3, 2, 5) + b"ccccc" + quantiser[0] + norms
+    output = struct.calcsize("<?qq") + 4 * 2 * 2  # of two labels, at the end
+    before = struct.calcsize("<?qq") + 4 * 2 * 2  # the input, of two words
+    data = dense.read_bytes()
+    path.write_bytes(data[: -output - before] + matrix + data[-output:])
+    return path
 
 
 def write_model(path: Path, words: dict[str, str], *, kind: int = SUPERVISED) -> Path:
@@ -54,6 +68,21 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     path = write_model(tmp_path / "words.bin", {"a": "en"}, kind=SKIPGRAM)
     with pytest.raises(ValueError, match=r"words\.bin: .* supervised"):
         identify(pl.Series(["a"]), path)
+
+
+@pytest.mark.parametrize("form", ["dense", "quantised", "with norms"])
+def test_a_model_that_is_cut_anywhere_is_refused(tmp_path: Path, form: str) -> None:
+    """Of which the library makes zeros, or dies."""
+    path = write_model(tmp_path / "lid.bin", {"the": "en", "der": "de"})
+    if form != "dense":
+        path = quantised(tmp_path / "lid.ftz", path, has_norms=form == "with norms")
+    whole = path.read_bytes()
+    check_model(path)
+    cuts = range(len(whole)) if form == "dense" else range(0, len(whole), 7)
+    for size in cuts:
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"lid\.(bin|ftz): not a fastText model, or cut short"):
+            check_model(path)
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -354,6 +355,18 @@ def test_when_every_record_is_dropped_the_error_says_so(tmp_path: Path, contamin
     wanted = params(min_chars=1000, max_chars=0, contamination_words=contamination_words)
     with pytest.raises(ValueError, match="every record was dropped"):
         preprocess(write_ingested(tmp_path / "in"), WorkFolder(tmp_path), wanted, executor=Local(1))
+
+
+def test_a_language_model_that_is_cut_short_is_an_error_before_any_work(tmp_path: Path) -> None:
+    model = tmp_path / "lid.bin"
+    model.write_bytes(struct.pack("<ii", 793712314, 12))
+    with pytest.raises(ValueError, match=r"lid\.bin: not a fastText model, or cut short"):
+        preprocess(
+            write_ingested(tmp_path / "in"),
+            WorkFolder(tmp_path),
+            params(language_model=str(model)),
+            executor=Local(1),
+        )
 
 
 def test_input_that_is_not_whole_is_an_error(tmp_path: Path) -> None:

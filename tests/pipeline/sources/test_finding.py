@@ -110,7 +110,10 @@ def test_patterns_mean_what_the_shell_means(tmp_path: Path, outside: bool) -> No
     [
         ("", "expected sources, each a name with its `path`; found none"),
         ("- a", "expected sources"),
+        ("3", "expected sources"),
         ("web: [", "not valid YAML"),
+        (f"web: {'[' * 3000}{']' * 3000}", "not valid YAML: nested too deep"),
+        ("web: &web {path: a, weight: *web}", "not valid YAML: nested too deep, or within itself"),
         ("web: {path: a}\nweb: {path: b}", "not valid YAML: .*web"),
         ("web: a.jsonl", "source 'web' must have a `path`"),
         ("web: {path: []}", "source 'web': path must be a text, or a list of texts"),
@@ -118,6 +121,7 @@ def test_patterns_mean_what_the_shell_means(tmp_path: Path, outside: bool) -> No
         ("web: {path: a.jsonl, name: b}", "source 'web' has the unknown key name; known are path, split and weight"),
         ("web: {path: a.jsonl, weight: -1}", "source 'web': weight must be a finite number of at least 0"),
         ("web: {path: a.jsonl, weight: .inf}", "source 'web': weight must be a finite number"),
+        (f"web: {{path: a.jsonl, weight: {10**400}}}", "source 'web': weight must be a finite number"),
         ("web: {path: a.jsonl, weight: true}", "source 'web': weight must be .* it is True"),
         ("web: {path: a.jsonl, split: train}", "source 'web': split must be validation or test, or left out"),
         ("'we b': {path: a.jsonl}", "source 'we b': a name has letters"),
@@ -236,6 +240,10 @@ def test_the_error_for_a_missing_package_says_which(
         ("far: {path: ../nothing/*.jsonl}", "source 'far': there is nothing at ../nothing/"),
         ("far: {path: ../fifo}", "fifo is neither a file nor a folder"),
         ("far: {path: 'nowhere://x'}", "nowhere://x cannot be reached: ValueError: Protocol not known: nowhere"),
+        (
+            "far: {path: 'http://127.0.0.1:1/a.jsonl'}",
+            r"http://127.0.0.1:1/a.jsonl cannot be reached: ClientConnectorError",
+        ),
         ("far: {path: 'memory://x/nothing*'}", "there is nothing at memory://x/nothing"),
         (
             "far: {path: 'sftp://host/x'}",
@@ -401,3 +409,6 @@ def test_a_pattern_that_matches_nothing_leaves_no_sources_behind(
     for folder in ("s3://bucket/a.jsonl", "raw/*.jsonl"):
         with pytest.raises(SystemExit, match="is no folder"):
             main([folder, "raw/*.jsonl"])
+    for folder in ("raw", "nowhere", "raw/a.jsonl"):
+        with pytest.raises(SystemExit, match=rf"{folder}/sources\.yaml cannot be read \(.*\): write it"):
+            main([folder])

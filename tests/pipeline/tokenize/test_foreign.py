@@ -45,6 +45,9 @@ TEXT = st.lists(
     st.sampled_from([*PIECES, "'S", "'ll", "\u0660", "\x00", "\u2581", "<0x41>", "<", "/", "\u017f"]), max_size=12
 ).map("".join)
 
+ALL_BYTES = b"".join(b"%s %d\n" % (base64.b64encode(bytes([byte])), byte) for byte in range(256))
+"""The least ranks there can be."""
+
 KINDS: dict[str, dict[str, Any]] = {
     "bpe": {"model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity"},
     "bpe, own symbols": {
@@ -200,6 +203,8 @@ def test_a_special_token_that_text_would_come_to_is_refused(tmp_path: Path, name
         ("a.tiktoken", b"IQ== 0\nnonsense\n", r"a\.tiktoken:2: expected a token in base64"),
         ("a.tiktoken", b"IQ== 0\n", r"byte 0x00 is no token"),
         ("a.tiktoken", b"IQ== 0\nIQ== 1\n", r"a\.tiktoken:2: the token b'!' stands there a second time"),
+        ("a.tiktoken", ALL_BYTES + b"YWI= -1\n", r"a\.tiktoken: -1 is no id of a token"),
+        ("a.tiktoken", ALL_BYTES + b"YWI= 2147483648\n", r"a\.tiktoken: 2147483648 is no id of a token"),
         ("a.model", b"\x00\x01", r"a\.model: not a SentencePiece model"),
         ("a.model", b"", r"a\.model: not a SentencePiece model"),
     ],
@@ -208,6 +213,26 @@ def test_damaged_files(tmp_path: Path, name: str, content: bytes, message: str) 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         taken(tmp_path / name, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({"pattern": "", "special_tokens": {"<|endoftext|>": 256}}, r"a\.tiktoken: its own library breaks down on"),
+        ({"pattern": ".", "special_tokens": {"<|endoftext|>": 2**31}}, r"encoding\.json: 2147483648 is no id"),
+        ({"pattern": ".", "special_tokens": {}}, r"in/a\.tiktoken: no end-of-text token"),
+        (
+            {"pattern": r"\S+|\s+", "special_tokens": {"<|endoftext|>": 256}},
+            r"in/a\.tiktoken: the text '<\|endoftext\|>'",
+        ),
+    ],
+)
+def test_a_wrong_form_is_said_of_the_files_that_are_given(tmp_path: Path, form: dict[str, Any], message: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tiktoken").write_bytes(ALL_BYTES)
+    (tmp_path / "in" / "encoding.json").write_text(json.dumps(form))
+    with pytest.raises(ValueError, match=message):
+        taken(tmp_path / "in", tmp_path / "out")
 
 
 def test_what_cannot_be_converted_exactly_is_refused(tmp_path: Path) -> None:

@@ -60,6 +60,21 @@ def test_a_template_without_a_mask_stops_conversations_but_not_documents(
     assert manifest["documents"]["train"]["rows"] > 0
 
 
+def test_a_conversation_that_the_template_refuses_is_named(tmp_path: Path, chatml: TokenizeParams) -> None:
+    refusing = "{% if messages[0].content == 'no' %}{{ raise_exception('not this one') }}{% endif %}"
+    Path(chatml.chat_template).write_text(refusing + CHATML)
+    clean = random_clean()
+    clean["conversations"]["train"][2][7] = [{"role": "user", "content": "no"}, {"role": "assistant", "content": "b"}]
+    said = failing(tmp_path, clean, chatml)
+    assert "conversations:train:2:7: the chat template does not take" in said
+    assert "not this one" in said
+
+
+def test_a_template_that_is_no_text_is_named(tmp_path: Path, chatml: TokenizeParams) -> None:
+    Path(chatml.chat_template).write_bytes(b"\xff")
+    assert f"{chatml.chat_template}: not UTF-8" in failing(tmp_path, random_clean(), chatml)
+
+
 def test_a_sentencepiece_model_is_converted(tmp_path: Path) -> None:
     file = sentencepiece_model(tmp_path / "given" / "some.model", **KINDS["bpe"])
     params = replace(PARAMS, seqlen=256, tokenizer=str(file.parent))
