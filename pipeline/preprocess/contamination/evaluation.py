@@ -22,6 +22,7 @@ from pipeline.preprocess.prepare import Preparation, prepare_table, whole_texts
 from pipeline.preprocess.quality import rewrites
 from pipeline.preprocess.words import word_hashes
 from pipeline.shards.tables import DOCUMENTS, read_shard
+from pipeline.sources.walking import look, walk
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
 
@@ -69,21 +70,10 @@ def collect_files(path: Path, preparation: Preparation, n: int, folder: Path) ->
     for all where it is told how many have an n-gram.
 
     Raises:
-        ValueError: a file is of another format, or malformed; there is no text in any.
+        ValueError: a file is of another format, malformed or empty, or is none; there is no text in any.
     """
-    if path.is_file():
-        files = {path.name: path}
-    else:
-        found = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
-        files = {name: found[name] for name in sorted(found) if not name.rpartition("/")[2].startswith(".")}
     parts, texts_found, short, seen = list[Path](), 0, 0, set[int]()
-    for name, file in files.items():
-        if file.suffix not in SUFFIXES:
-            if name == "README.md":
-                continue
-            raise ValueError(
-                f"preprocess.evaluation_sets: {file}: unknown format {file.suffix!r}; known are {', '.join(SUFFIXES)}"
-            )
+    for name, file in _files(path).items():
         numbered = [(f"{name}:{number}", text) for number, text in enumerate(_texts(file), start=1) if text.strip()]
         records = pl.DataFrame(numbered, schema={"id": pl.String, "text": pl.String}, orient="row")
         parts.append(folder / str(len(parts)))
@@ -104,6 +94,22 @@ def collect_files(path: Path, preparation: Preparation, n: int, folder: Path) ->
             file=sys.stderr,
         )
     return parts
+
+
+def _files(path: Path) -> dict[str, Path]:
+    """The files of the sets by their names, in the order of these; hidden ones are left aside, as ingest does."""
+    if path.is_dir():
+        found = {each.name: (path / each.name, each.fault) for each in walk(path) if each.name != "README.md"}
+    else:
+        found = {path.name: (path, look(path, path.name).fault)}
+    for file, fault in found.values():
+        if fault:
+            raise ValueError(f"preprocess.evaluation_sets: {file} {fault.message}")
+        if file.suffix.lower() not in SUFFIXES:
+            raise ValueError(
+                f"preprocess.evaluation_sets: {file}: unknown format {file.suffix!r}; known are {', '.join(SUFFIXES)}"
+            )
+    return {name: file for name, (file, _) in found.items()}
 
 
 def _both_forms(table: pl.DataFrame, kind: str, preparation: Preparation) -> list[pl.Series]:
@@ -137,7 +143,8 @@ def _first_of_each(texts: pl.Series, seen: set[int]) -> Bools:
 
 
 def _texts(file: Path) -> Iterator[str]:
-    if file.suffix == ".parquet":
+    kind = file.suffix.lower()
+    if kind == ".parquet":
         try:
             rows = pl.read_parquet(file, glob=False).iter_rows()
         except PolarsError as error:
@@ -148,14 +155,18 @@ def _texts(file: Path) -> Iterator[str]:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: not UTF-8: {error.reason}; write the file as UTF-8") from error
-    if file.suffix == ".txt":
+    if kind == ".txt":
         yield text
         return
     for number, line in enumerate(text.split("\n"), start=1):
         try:
-            yield "\n".join(_strings(json.loads(line))) if line.strip() else ""
+            yield "\n".join(_strings(_DECODER.decode(line.strip()))) if line.strip() else ""
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file}:{number}: not JSON: {error}; each line must be one whole JSON value") from error
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=lambda pairs: [value for _, value in pairs], parse_int=float)
+"""Of objects the values, of a key that stands twice both; numbers, of however many digits, are no text."""
 
 
 def _strings(value: Any) -> Iterator[str]:

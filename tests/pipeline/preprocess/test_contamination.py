@@ -1,6 +1,7 @@
 """Decontamination against a search for every n-gram in every text."""
 
 import json
+import os
 import random
 import resource
 import unicodedata
@@ -216,6 +217,7 @@ def test_files_of_every_format(tmp_path: Path) -> None:
         ("a.jsonl", b"{}\n{", r"a\.jsonl:2: not JSON"),
         ("a.txt", b"\xff", r"a\.txt: not UTF-8"),
         ("a.parquet", b"PAR1", r"a\.parquet: not a readable Parquet file"),
+        ("a.jsonl", b"", r"evaluation_sets: .*a\.jsonl is empty: fill it or take it away"),
     ],
 )
 def test_a_malformed_file_is_an_error(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -224,13 +226,38 @@ def test_a_malformed_file_is_an_error(tmp_path: Path, name: str, content: bytes,
         collect_files(tmp_path, AS_IS, N, tmp_path / "parts")
 
 
+def test_what_is_no_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one two three")
+    link = tmp_path / "b.jsonl"
+    link.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"evaluation_sets: .*b\.jsonl is a broken link"):
+        collect_files(tmp_path, AS_IS, N, tmp_path / "parts")
+    link.unlink()
+    os.mkfifo(link)
+    with pytest.raises(ValueError, match=r"evaluation_sets: .*b\.jsonl is neither a file nor a folder"):
+        collect_files(tmp_path, AS_IS, N, tmp_path / "parts")
+
+
+def test_hidden_files_and_folders_are_left_aside(tmp_path: Path) -> None:
+    (tmp_path / "sets" / ".git").mkdir(parents=True)
+    for name in ("a.TXT", ".b.txt", ".git/c.txt"):
+        (tmp_path / "sets" / name).write_text("one two three")
+    assert owners(collect_files(tmp_path / "sets", AS_IS, N, tmp_path / "parts")) == Counter({"a.TXT:1": 1})
+
+
+def test_nothing_of_a_line_is_lost(tmp_path: Path) -> None:
+    """Both values of a key that stands twice; a number of more digits than Python reads is one."""
+    (tmp_path / "a.jsonl").write_text('{"q": "one two three", "q": "four", "n": ' + 5001 * "9" + "}")
+    assert owners(collect_files(tmp_path, AS_IS, N, tmp_path / "parts")) == Counter({"a.jsonl:1": 2})
+
+
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"q": "one two three"}')
     assert owners(collect_files(tmp_path, AS_IS, N, tmp_path / "parts")) == Counter({"a.jsonl:1": 1})
 
 
 @pytest.mark.parametrize(
-    "files", [{}, {"a.jsonl": "", "b.txt": " \n"}, {"README.md": "about"}, {"a.jsonl": '{"n": 1}'}]
+    "files", [{}, {"a.jsonl": "\n", "b.txt": " \n"}, {"README.md": "about"}, {"a.jsonl": '{"n": 1}'}]
 )
 def test_sets_without_text_are_an_error(tmp_path: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
