@@ -155,7 +155,7 @@ def forward(
         decays = _decays(dt_c, A.to(dtype), seq_idx, batch)
         grouped = (x_c.shape[0], length, ngroups, -1)
 
-        update = x_c * dt_c.unsqueeze(-1)
+        update = (x_c * dt_c.unsqueeze(-1)).contiguous()  # products keep an order of x in memory that is not this one
         weighted = (update * decays.to_end).view(grouped)
         local = x_c.new_empty(x_c.shape[0], ngroups, nheads // ngroups * headdim, dstate)
         for g in range(ngroups):
@@ -213,7 +213,7 @@ def backward(
         length = chunk_length(x.device, chunk_size, seqlen)
         step = step_sizes(dt, dt_bias, dt_softplus, dt_limit, dtype)
         x_c, B_c, C_c, dt_c = (_to_chunks(t, length, dtype) for t in (x, B, C, step))
-        dy = torch.zeros_like(x_c) if grad_y is None else _to_chunks(grad_y, length, dtype).contiguous()
+        dy = x_c.new_zeros(x_c.shape) if grad_y is None else _to_chunks(grad_y, length, dtype).contiguous()
         decays = _decays(dt_c, A.to(dtype), seq_idx, batch)
         nchunks = x_c.shape[0]
         grouped, by_group = (nchunks, length, ngroups, -1), (nchunks, ngroups, -1, dstate)

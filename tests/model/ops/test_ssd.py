@@ -201,6 +201,23 @@ def test_operator(device: torch.device, packed: bool) -> None:
     torch.library.opcheck(torch.ops.mamba2.ssd.default, arguments)
 
 
+@pytest.mark.parametrize("only", [0, 1])
+def test_any_order_in_memory(device: torch.device, only: int) -> None:
+    inputs = make_inputs(device, seqlen=CHUNK)  # a chunk is a view of it
+    turned = {
+        name: t.detach().transpose(1, -1).contiguous().transpose(1, -1).requires_grad_()
+        for name, t in inputs.items()
+        if t.dim() > 1
+    }
+
+    def run(**given: Tensor) -> list[Tensor]:
+        return outputs_and_gradients(
+            lambda: ssd(**given, return_final_state=True, chunk_size=CHUNK)[only], list(given.values())
+        )
+
+    assert_agree(run(**inputs), run(**inputs | turned), 1e-12)
+
+
 def test_errors_name_the_argument(device: torch.device) -> None:
     inputs = make_inputs(device)
     with pytest.raises(ValueError, match=r"dt has shape \(2, 29, 3\), expected \(2, 29, 4\)"):
