@@ -25,7 +25,12 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 def full_precision(tensor: Tensor) -> AbstractContextManager[None]:
     """Suspend autocast on the tensor's device: an operator chooses its own precision."""
     device = tensor.device.type
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    return torch.autocast(device, enabled=False) if autocasts(device) else nullcontext()
+
+
+def autocasts(device: str) -> bool:
+    """Whether autocast is on for a type of device; torch does not want to be asked about one that has none (meta)."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def chosen(backend: str, **kernels: Callable[[], bool]) -> Path:
