@@ -314,7 +314,7 @@ _KINDS: dict[type, type[Mamba2Layer | AttentionLayer | MLPLayer]] = {
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    library = load("decoding", Path(__file__).with_name("c"))
+    library = load("decoding", Path(__file__).with_name("c"), _ARGUMENTS)
     for name, arguments in _ARGUMENTS.items() if library else ():
         function = getattr(library, name)
         function.argtypes, function.restype = (_POINTER, _SIZE, _POINTER, *arguments, _INT), _INT

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from model.ops._common import autocasts
 from model.ops.add_rmsnorm import add_rmsnorm
 from model.ops.gated_rmsnorm import gated_rmsnorm
 
@@ -31,8 +32,7 @@ class RMSNorm(nn.Module):
             The residual stream (..., d_model) after that, and its norm.
         """
         device = residual.device.type
-        autocast = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if autocast else self.weight.dtype
+        dtype = torch.get_autocast_dtype(device) if autocasts(device) else self.weight.dtype
         if mixed is None:
             return residual, gated_rmsnorm(residual, self.weight, eps=self.eps, out_dtype=dtype)
         return add_rmsnorm(residual, mixed, self.weight, eps=self.eps, multiplier=multiplier, out_dtype=dtype)

@@ -25,7 +25,12 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 def full_precision(tensor: Tensor) -> AbstractContextManager[None]:
     """Suspend autocast on the tensor's device: an operator chooses its own precision."""
     device = tensor.device.type
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    return torch.autocast(device, enabled=False) if autocasts(device) else nullcontext()
+
+
+def autocasts(device: str) -> bool:
+    """Whether autocast is on for a type of device; torch does not want to be asked about one that has none (meta)."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def chosen(backend: str, **kernels: Callable[[], bool]) -> Path:
@@ -65,6 +70,28 @@ def _is_ampere(device: str) -> bool:
 
 
 _capability = cache(torch.cuda.get_device_capability)
+
+
+def check_tensors(**tensors: Tensor | None) -> None:
+    """Raise ValueError naming an argument that is not where the first is, or the first if its numbers are not real.
+
+    Neither torch's dispatcher nor C looks: the one makes of a tensor on another device results that nobody has
+    written, the other reads at its address. Integers would have the results rounded to theirs.
+    """
+    (of, first), *others = tensors.items()
+    if not first.is_floating_point():  # type: ignore[union-attr]
+        raise ValueError(f"{of} is {first.dtype}: it must be of a floating-point dtype")  # type: ignore[union-attr]
+    device = first.device  # type: ignore[union-attr]
+    for name, tensor in others:
+        if tensor is not None and tensor.device != device:
+            raise ValueError(f"{name} is on {tensor.device}, {of} on {device}: move one to the other")
+
+
+def check_documents(seq_idx: Tensor, expected: tuple[int, ...]) -> None:
+    """Raise ValueError where the indices of documents have another shape, or are no integers."""
+    check_shape("seq_idx", seq_idx, expected)
+    if seq_idx.is_floating_point() or seq_idx.is_complex():
+        raise ValueError(f"seq_idx is {seq_idx.dtype}: indices of documents are integers")
 
 
 def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:

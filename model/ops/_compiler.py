@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 FLAGS = (
@@ -25,18 +26,18 @@ SHARED = Path(__file__).with_name("c")
 SECONDS_TO_COMPILE = 60
 
 
-def load(name: str, folder: Path) -> ctypes.CDLL | None:
-    """The library of all C files of a folder; None where there is no compiler, or, with a warning, where it fails."""
+def load(name: str, folder: Path, functions: Iterable[str]) -> ctypes.CDLL | None:
+    """The library of all C files of a folder, with these functions; None where there is no compiler, or, with a
+    warning, where it fails.
+    """
     try:
         compiler = shlex.split(os.environ.get("CC") or "cc")
         if not compiler or shutil.which(compiler[0]) is None:
             return None
-        library = _compiled(name, folder, compiler)
-        try:
-            return ctypes.CDLL(str(library))
-        except OSError:  # damaged: once more
-            library.unlink()
-            return ctypes.CDLL(str(_compiled(name, folder, compiler)))
+        library = ctypes.CDLL(str(_compiled(name, folder, compiler)))
+        if lacking := [function for function in functions if not hasattr(library, function)]:
+            raise RuntimeError(f"what {' '.join(compiler)} made lacks {', '.join(lacking)}")  # not a compiler of C, say
+        return library
     except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:  # no home, say
         warn(f"the C code for {name} could not be compiled ({getattr(error, 'stderr', '') or error})")
         return None
@@ -51,22 +52,27 @@ def _compiled(name: str, folder: Path, compiler: list[str]) -> Path:
     files = sorted([*SHARED.glob("*.h"), *folder.glob("*.[ch]")])
     command = [*compiler, *FLAGS]
     parts = [*(file.read_bytes() for file in files), " ".join(command).encode(), _processor()]
-    key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-    library = _cache() / f"{name}-{key}.so"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as room:
-            draft = Path(room, library.name)
-            sources = [str(file) for file in files if file.suffix == ".c"]
-            subprocess.run(
-                [*command, "-I", str(SHARED), "-o", str(draft), *sources, "-lm"],
-                check=True,
-                capture_output=True,
-                text=True,
-                timeout=SECONDS_TO_COMPILE,
-            )
-            os.replace(draft, library)
-    return library
+    cache, stem = _cache(), f"{name}-{_digest(*parts)}"
+    cache.mkdir(parents=True, exist_ok=True)
+    for library in cache.glob(f"{stem}-*.so"):
+        if library.stem == f"{stem}-{_digest(library.read_bytes())}":
+            return library
+        library.unlink(missing_ok=True)  # cut short, by a power cut say: to load it could end the process
+    with tempfile.TemporaryDirectory(dir=cache) as room:
+        draft = Path(room, f"{stem}.so")
+        sources = [str(file) for file in files if file.suffix == ".c"]
+        subprocess.run(
+            [*command, "-I", str(SHARED), "-o", str(draft), *sources, "-lm"],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_TO_COMPILE,
+        )
+        return draft.replace(cache / f"{stem}-{_digest(draft.read_bytes())}.so")
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def _cache() -> Path:

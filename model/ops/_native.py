@@ -32,7 +32,7 @@ class Works:
 
 def functions(name: str, module: str, arguments: Mapping[str, Sequence[Any]]) -> ctypes.CDLL | None:
     """The C functions in the folder c/ beside a module, with the types of their arguments; None without a compiler."""
-    library = load(name, Path(module).with_name("c"))
+    library = load(name, Path(module).with_name("c"), arguments)
     for function, types in arguments.items() if library else ():
         getattr(library, function).argtypes = types
     return library

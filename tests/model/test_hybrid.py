@@ -148,6 +148,17 @@ def test_half_precision_keeps_the_scan_in_fp32(tiny: HybridConfig, device: torch
     assert state.layers[0].ssm.dtype == torch.float32
 
 
+def test_a_model_of_nothing_but_shapes(tiny: HybridConfig) -> None:
+    """On meta, where memory and FLOP of a model are counted without it."""
+    model, input_ids = HybridLM(tiny).to("meta"), torch.zeros(2, 9, dtype=torch.long, device="meta")
+    model(input_ids, labels=input_ids).loss.backward()
+    assert all(parameter.grad.is_meta for parameter in model.parameters())
+    with torch.no_grad():
+        logits = model(input_ids).logits
+    assert logits.is_meta
+    assert logits.shape == (2, 9, tiny.vocab_size)
+
+
 def test_autocast_is_close_to_fp32(tiny: HybridConfig, device: torch.device) -> None:
     model, input_ids = HybridLM(tiny).to(device), make_ids(device)
 

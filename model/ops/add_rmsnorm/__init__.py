@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, bfloat16, compiler, dtype, float16, float32, is_grad_enabled
 
-from model.ops._common import Backend, check_shape, chosen, runs_triton
+from model.ops._common import Backend, check_shape, check_tensors, chosen, runs_triton
 from model.ops._native import runs_native
 from model.ops._operator import operator
 from model.ops.add_rmsnorm import reference, selfcheck
@@ -46,10 +46,12 @@ def add_rmsnorm(
         The sum (..., d) in the residual's dtype, and its norm; computed in fp32 (fp64 for an fp64 residual).
 
     Raises:
-        ValueError: shapes that do not fit together, or a backend that is unknown or does not take these inputs.
+        ValueError: shapes that do not fit together, tensors on several devices, a residual of integers, or a backend
+            that is unknown or does not take these inputs.
     """
     check_shape("mixed", mixed, tuple(residual.shape))
-    check_shape("weight", weight, (residual.shape[-1],))
+    check_shape("weight", weight, tuple(residual.shape[-1:]))
+    check_tensors(residual=residual, mixed=mixed, weight=weight)
     out_dtype = residual.dtype if out_dtype is None else out_dtype
     inputs = (residual, mixed, weight)
     path = chosen(

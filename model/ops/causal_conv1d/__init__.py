@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from torch import Tensor, bfloat16, cat, float16, float32
 
-from model.ops._common import Backend, check_shape, chosen, runs_triton
+from model.ops._common import Backend, check_documents, check_shape, check_tensors, chosen, runs_triton
 from model.ops._native import runs_native
 from model.ops._operator import operator
 from model.ops.causal_conv1d import native, reference, selfcheck
@@ -48,8 +48,8 @@ def causal_conv1d(
         (batch, seqlen, channels) in x's dtype.
 
     Raises:
-        ValueError: shapes that do not fit together, an unknown activation, or a backend that is unknown or does not
-            take these inputs.
+        ValueError: shapes that do not fit together, tensors on several devices, x of integers, an unknown activation,
+            or a backend that is unknown or does not take these inputs.
     """
     if x.dim() != 3 or weight.dim() != 2:
         raise ValueError(
@@ -58,14 +58,17 @@ def causal_conv1d(
     batch, seqlen, channels = x.shape
     width = weight.shape[1]
     check_shape("weight", weight, (channels, width))
+    if width == 0:
+        raise ValueError("weight has no taps: width must be at least 1")
     if bias is not None:
         check_shape("bias", bias, (channels,))
     if seq_idx is not None:
-        check_shape("seq_idx", seq_idx, (batch, seqlen))
+        check_documents(seq_idx, (batch, seqlen))
     if activation not in ("silu", None):
         raise ValueError(f"activation is {activation!r}: choose 'silu' or None")
     if initial_state is not None:
         check_shape("initial_state", initial_state, (batch, width - 1, channels))
+    check_tensors(x=x, weight=weight, bias=bias, initial_state=initial_state, seq_idx=seq_idx)
     path = chosen(
         backend,
         triton=lambda: _triton_takes(x, width, check=backend != "triton"),
@@ -73,7 +76,7 @@ def causal_conv1d(
     )
     if path in ("triton", "native"):
         return _CAUSAL_CONV1D(x, weight, bias, initial_state, seq_idx, activation, path)
-    if initial_state is not None:
+    if initial_state is not None and seqlen > 0:
         x = cat([initial_state.to(x.dtype), x], dim=1)
         if seq_idx is not None:
             seq_idx = cat([seq_idx[:, :1].expand(-1, width - 1), seq_idx], dim=1)
@@ -81,7 +84,7 @@ def causal_conv1d(
         y = reference.causal_conv1d(x, weight, bias, activation, seq_idx).to(x.dtype)
     else:
         y = _CAUSAL_CONV1D(x, weight, bias, None, seq_idx, activation, path)
-    return y[:, -seqlen:]
+    return y[:, y.shape[1] - seqlen :]
 
 
 def _triton_takes(x: Tensor, width: int, check: bool) -> bool:

@@ -4,13 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.ops._common import check_shape
+from model.ops._common import check_shape, check_tensors
 
 
 def causal_conv1d_state(x: Tensor, state: Tensor) -> Tensor:
     """The last width - 1 inputs, (batch, width - 1, channels), after x (batch, seqlen, channels) and a state."""
     kept = state.shape[1]
-    return torch.cat([state.to(x.dtype), x[:, -kept:]], dim=1)[:, -kept:]
+    last = torch.cat([state.to(x.dtype), x[:, max(0, x.shape[1] - kept) :]], dim=1)
+    return last[:, last.shape[1] - kept :]
 
 
 def causal_conv1d_step(
@@ -34,13 +35,20 @@ def causal_conv1d_step(
         y (batch, channels) and the new state.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: shapes that do not fit together, tensors on several devices, or an unknown activation.
     """
+    if x.dim() != 2 or weight.dim() != 2:
+        raise ValueError(
+            f"x {tuple(x.shape)} must be (batch, channels), weight {tuple(weight.shape)} (channels, width)"
+        )
     (batch, channels), width = x.shape, weight.shape[1]
     check_shape("weight", weight, (channels, width))
     check_shape("state", state, (batch, width - 1, channels))
     if bias is not None:
         check_shape("bias", bias, (channels,))
+    if activation not in ("silu", None):
+        raise ValueError(f"activation is {activation!r}: choose 'silu' or None")
+    check_tensors(x=x, state=state, weight=weight, bias=bias)
     window = torch.cat([state.to(x.dtype), x.unsqueeze(1)], dim=1)
     y = (window * weight.t()).sum(1)
     y = y if bias is None else y.add_(bias)

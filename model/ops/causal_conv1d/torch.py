@@ -11,6 +11,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, seq_idx: Tensor | 
     """The convolution before its activation, (b, l, d)."""
     taps = weight.to(x.dtype).t().contiguous()
     y = x * taps[-1] if bias is None else torch.addcmul(bias.to(x.dtype), x, taps[-1])
+    y = y.contiguous()  # as promised; products keep x's order in memory
     for shift in range(1, min(len(taps), x.shape[1])):
         y[:, shift:].addcmul_(_shifted(x, shift, seq_idx), taps[-1 - shift])
     return y

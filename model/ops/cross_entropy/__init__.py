@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, bfloat16, dtype, empty_like, float16, float32, int64, is_grad_enabled, mul
 
-from model.ops._common import Backend, check_shape, chosen, compute_dtype, runs_triton
+from model.ops._common import Backend, check_shape, check_tensors, chosen, compute_dtype, runs_triton
 from model.ops._native import runs_native
 from model.ops._operator import operator
 from model.ops.cross_entropy import native, reference, selfcheck
@@ -27,7 +27,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, bac
         Scalar in fp32 (fp64 for fp64 hidden); 0 with zero gradients if no target counts.
 
     Raises:
-        ValueError: shapes that do not fit together, or a backend that is unknown or does not take these inputs.
+        ValueError: shapes that do not fit together, tensors on several devices, hidden of integers, targets that are
+            none, or a backend that is unknown or does not take these inputs.
     """
     if hidden.dim() != 2 or weight.dim() != 2:
         raise ValueError(
@@ -35,6 +36,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, bac
         )
     check_shape("weight", weight, (weight.shape[0], hidden.shape[1]))
     check_shape("targets", targets, (hidden.shape[0],))
+    check_tensors(hidden=hidden, weight=weight, targets=targets)
     if targets.is_floating_point() or targets.is_complex():
         raise ValueError(f"targets are {targets.dtype}: they must be token ids, integers")
     targets = targets.to(int64)  # before any is compared with IGNORED, which a byte cannot be
@@ -96,8 +98,19 @@ def _gradients(
 ) -> tuple[Tensor | None, ...]:
     if grad_loss is None:
         return (None,) * 5
-    d_hidden, d_weight = ctx.saved_tensors
-    return _scaled(d_hidden, grad_loss, d_hidden.dtype), _scaled(d_weight, grad_loss, ctx.weight_dtype), *(None,) * 3
+    return *_LINEAR_CROSS_ENTROPY_BACKWARD(grad_loss, *ctx.saved_tensors, ctx.weight_dtype), *(None,) * 3
+
+
+def _linear_cross_entropy_backward(
+    grad_loss: Tensor, d_hidden: Tensor, d_weight: Tensor, weight_dtype: dtype
+) -> tuple[Tensor, Tensor]:
+    return _scaled(d_hidden, grad_loss, d_hidden.dtype), _scaled(d_weight, grad_loss, weight_dtype)
+
+
+def _fake_linear_cross_entropy_backward(
+    grad_loss: Tensor, d_hidden: Tensor, d_weight: Tensor, weight_dtype: dtype
+) -> tuple[Tensor, Tensor]:
+    return empty_like(d_hidden), empty_like(d_weight, dtype=weight_dtype)
 
 
 def _scaled(gradient: Tensor, factor: Tensor, to: dtype) -> Tensor:
@@ -105,7 +118,8 @@ def _scaled(gradient: Tensor, factor: Tensor, to: dtype) -> Tensor:
 
     In the factor's precision: beside a tensor of less on a GPU it would be rounded to that first.
     """
-    return mul(gradient.detach().to(factor.dtype), factor.detach(), out=empty_like(gradient, dtype=to))
+    return mul(gradient.to(factor.dtype), factor, out=empty_like(gradient, dtype=to))
 
 
 _LINEAR_CROSS_ENTROPY = operator(_linear_cross_entropy, _fake_linear_cross_entropy, _save, _gradients)
+_LINEAR_CROSS_ENTROPY_BACKWARD = operator(_linear_cross_entropy_backward, _fake_linear_cross_entropy_backward)

@@ -52,8 +52,8 @@ def forward(hidden: Tensor, weight: Tensor, targets: Tensor, with_gradients: boo
     threads = torch.get_num_threads()
     losses, rooms, logits = empty(size), empty(threads, vocab), hidden.new_empty(size, vocab)
     d_hidden = hidden.new_empty(hidden.shape if with_gradients else 0)
-    d_weight = torch.empty(weight.shape if with_gradients else 0, dtype=torch.float32)
-    loss = torch.zeros(())
+    d_weight = empty(*(weight.shape if with_gradients else (0,)))
+    loss = hidden.new_zeros((), dtype=torch.float32)
     with full_precision(hidden):
         for start in range(0, rows, size):
             block = slice(start, min(start + size, rows))

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, bfloat16, compiler, dtype, float16, float32, is_grad_enabled
 
-from model.ops._common import Backend, check_shape, chosen, runs_triton
+from model.ops._common import Backend, check_shape, check_tensors, chosen, runs_triton
 from model.ops._native import runs_native
 from model.ops._operator import operator
 from model.ops.gated_rmsnorm import native, reference, selfcheck, torch
@@ -46,14 +46,16 @@ def gated_rmsnorm(
         (..., d); computed in fp32 (fp64 for fp64 x).
 
     Raises:
-        ValueError: shapes that do not fit together, or a backend that is unknown or does not take these inputs.
+        ValueError: shapes that do not fit together, tensors on several devices, x of integers, or a backend that is
+            unknown or does not take these inputs.
     """
-    d = x.shape[-1]
+    d = x.shape[-1] if x.dim() else 0
     group_size = d if group_size is None else group_size
     out_dtype = x.dtype if out_dtype is None else out_dtype
     check_shape("weight", weight, (d,))
     if gate is not None:
         check_shape("gate", gate, tuple(x.shape))
+    check_tensors(x=x, weight=weight, gate=gate)
     if group_size < 1 or d % group_size:
         raise ValueError(f"{d} channels do not divide into groups of {group_size}: choose a divisor")
     options = (eps, group_size, norm_before_gate, out_dtype)

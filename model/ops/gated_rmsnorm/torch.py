@@ -60,7 +60,7 @@ def backward(
             d_gate = torch.ops.aten.silu_backward(scaled * weight_f, gate_f).to(gate.dtype)
             grad_y = grad_y * opening
             scaled.mul_(opening)
-        d_weight = scaled.flatten(0, -2).sum(0)
+        d_weight = scaled.view(-1, x.shape[-1]).sum(0)
         mean = scaled.mul_(weight_f).view_as(groups).mean(-1, keepdim=True)
         d_value = (grad_y * weight_f).view_as(groups)
         d_value = d_value.addcmul_(normed.view_as(groups), mean, value=-1).mul_(inverse).view(x.shape)

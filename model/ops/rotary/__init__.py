@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, bfloat16, compiler, empty_like, float16, float32, is_grad_enabled
 
-from model.ops._common import Backend, check_shape, chosen, runs_triton
+from model.ops._common import Backend, check_shape, check_tensors, chosen, runs_triton
 from model.ops._operator import operator
 from model.ops.rotary import reference, selfcheck
 from model.ops.rotary.torch import forward
@@ -34,7 +34,8 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor, *, backend: Backend = "auto") ->
         (batch, heads, seqlen, head_dim) in x's dtype.
 
     Raises:
-        ValueError: shapes that do not fit together, or a backend that is unknown or does not take these inputs.
+        ValueError: shapes that do not fit together, tensors on several devices, x of integers, angles that want
+            gradients, or a backend that is unknown or does not take these inputs.
     """
     if x.dim() != 4:
         raise ValueError(f"x {tuple(x.shape)} must be (batch, heads, seqlen, head_dim)")
@@ -42,6 +43,9 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor, *, backend: Backend = "auto") ->
     half = cos.shape[-1]
     check_shape("cos", cos, (batch, seqlen, half) if cos.dim() == 3 else (seqlen, half))
     check_shape("sin", sin, tuple(cos.shape))
+    check_tensors(x=x, cos=cos, sin=sin)
+    if is_grad_enabled() and (cos.requires_grad or sin.requires_grad):
+        raise ValueError("the rotation has gradients of x only: detach cos and sin, or they would stay as they are")
     if not 0 < 2 * half <= head_dim:
         raise ValueError(f"cos has {half} angles for {head_dim} channels: make it 1 to {head_dim // 2}")
     path = chosen(backend, triton=lambda: _triton_takes(x, half, check=backend != "triton"))

@@ -5,7 +5,15 @@ from typing import Any
 
 from torch import Tensor, bfloat16, float16, float32
 
-from model.ops._common import Backend, check_shape, chosen, compute_dtype, runs_triton
+from model.ops._common import (
+    Backend,
+    check_documents,
+    check_shape,
+    check_tensors,
+    chosen,
+    compute_dtype,
+    runs_triton,
+)
 from model.ops._native import runs_native
 from model.ops._operator import operator
 from model.ops.ssd import native, reference, selfcheck
@@ -67,7 +75,8 @@ def ssd(
         state (batch, nheads, headdim, dstate) in fp32 (fp64 for fp64 x).
 
     Raises:
-        ValueError: shapes that do not fit together, or a backend that is unknown or does not take these inputs.
+        ValueError: shapes that do not fit together, tensors on several devices, x of integers, or a backend that is
+            unknown or does not take these inputs.
     """
     _check(x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, chunk_size)
     path = chosen(
@@ -115,6 +124,8 @@ def _check(
     ngroups, dstate = B.shape[2:]
     if seqlen == 0:
         raise ValueError("x has no positions: seqlen must be at least 1")
+    if 0 in (nheads, headdim, ngroups, dstate):
+        raise ValueError(f"there are {nheads} heads of {headdim}, {ngroups} groups, {dstate} in a state: none may be 0")
     if nheads % ngroups:
         raise ValueError(f"{nheads} heads do not divide into {ngroups} groups: make nheads a multiple of ngroups")
     if chunk_size < 1:
@@ -129,7 +140,8 @@ def _check(
     if initial_state is not None:
         check_shape("initial_state", initial_state, (batch, nheads, headdim, dstate))
     if seq_idx is not None:
-        check_shape("seq_idx", seq_idx, (batch, seqlen))
+        check_documents(seq_idx, (batch, seqlen))
+    check_tensors(x=x, dt=dt, A=A, B=B, C=C, D=D, dt_bias=dt_bias, initial_state=initial_state, seq_idx=seq_idx)
 
 
 def _ssd(
@@ -149,6 +161,8 @@ def _ssd(
     path: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     inputs = (x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, dt_softplus, (dt_min, dt_max))
+    if len(x) == 0:
+        return _fake_ssd(*inputs[:-1], dt_min, dt_max, chunk_size, path)  # all is empty
     if path == "triton":
         return _triton().forward(*inputs)
     if path in NATIVE:
@@ -211,6 +225,9 @@ def _ssd_backward(
     path: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = (grad_y, grad_final_state, x, dt, A, B, C, D, dt_bias, seq_idx, states)
+    if len(x) == 0:
+        empty = _fake_ssd_backward(*inputs, decays, dt_softplus, dt_min, dt_max, chunk_size, path)
+        return tuple(map(Tensor.zero_, empty))  # type: ignore[return-value]
     if path == "triton":
         return _triton().backward(*inputs, decays, dt_softplus, (dt_min, dt_max))
     if path in NATIVE:

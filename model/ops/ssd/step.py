@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.ops._common import Backend, chosen, full_precision, runs_triton
+from model.ops._common import Backend, check_tensors, chosen, full_precision, runs_triton
 from model.ops.ssd import selfcheck
 
 LARGEST = 1024
@@ -46,24 +46,27 @@ def ssd_step(
         y (batch, nheads, headdim) in x's dtype, and `state`.
 
     Raises:
-        ValueError: shapes that do not fit together, or a backend that is unknown or does not take these inputs.
+        ValueError: shapes that do not fit together, tensors on several devices, x of integers, or a backend that is
+            unknown or does not take these inputs.
     """
-    batch, nheads, headdim = x.shape
-    ngroups, dstate = B.shape[1:]
+    inputs = (x, dt, A, B, C, state, D, dt_bias)
     fits = (
-        dt.shape == (batch, nheads)
-        and A.shape == (nheads,)
-        and B.shape == C.shape == (batch, ngroups, dstate)
-        and state.shape == (batch, nheads, headdim, dstate)
+        x.dim() == B.dim() == 3
+        and dt.shape == x.shape[:2]
+        and A.shape == x.shape[1:2]
+        and len(B) == len(x)
+        and C.shape == B.shape
+        and state.shape == (*x.shape, B.shape[2])
         and (D is None or D.shape == A.shape)
         and (dt_bias is None or dt_bias.shape == A.shape)
-        and nheads % ngroups == 0
+        and B.shape[1] > 0
+        and x.shape[1] % B.shape[1] == 0
     )
     if not fits:
-        names, tensors = ("x", "dt", "A", "B", "C", "state", "D", "dt_bias"), (x, dt, A, B, C, state, D, dt_bias)
-        shapes = {name: tuple(t.shape) for name, t in zip(names, tensors, strict=True) if t is not None}
+        names = ("x", "dt", "A", "B", "C", "state", "D", "dt_bias")
+        shapes = {name: tuple(t.shape) for name, t in zip(names, inputs, strict=True) if t is not None}
         raise ValueError(f"shapes do not fit together: {shapes}")
-    inputs = (x, dt, A, B, C, state, D, dt_bias)
+    check_tensors(x=x, dt=dt, A=A, B=B, C=C, state=state, D=D, dt_bias=dt_bias)
     if chosen(backend, triton=lambda: _triton_takes(inputs, check=backend != "triton")) == "triton":
         return _triton().step(*_triton().readable(x, dt, B, C), A, state, D, dt_bias, dt_softplus, dt_limit), state
     with full_precision(x):
@@ -74,13 +77,14 @@ def ssd_step(
         if dt_limit != (0.0, math.inf) or not dt_softplus:
             dt = dt.clamp(*dt_limit)
         x_now = x.to(dtype)
-        update = (x_now * dt.unsqueeze(-1)).view(batch, ngroups, -1, 1)
-        state.mul_((dt * A).exp_().view(batch, nheads, 1, 1))
-        grouped = state.view(batch, ngroups, -1, dstate).addcmul_(update, B.to(dtype).unsqueeze(2))
-        if batch * ngroups == 1:
-            y = torch.mv(grouped.view(-1, dstate), C.to(dtype).view(-1)).view(batch, nheads, headdim)
+        groups = (B.shape[1], x.shape[1] // B.shape[1])
+        update = (x_now * dt.unsqueeze(-1)).unflatten(1, groups).unsqueeze(-1)
+        state.mul_((dt * A).exp_()[..., None, None])
+        grouped = state.unflatten(1, groups).addcmul_(update, B.to(dtype)[:, :, None, None])
+        if len(B) * B.shape[1] == 1:
+            y = torch.mv(grouped.reshape(-1, B.shape[2]), C.to(dtype).reshape(-1)).view(x.shape)
         else:  # on a CPU a batched product of matrices and vectors takes them one by one, four times as long
-            y = torch.linalg.vecdot(grouped, C.to(dtype).unsqueeze(2)).view(batch, nheads, headdim)
+            y = torch.linalg.vecdot(grouped, C.to(dtype)[:, :, None, None]).reshape(x.shape)
         if D is not None:
             y.addcmul_(x_now, D.unsqueeze(-1))
         return y.to(x.dtype), state

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from model.ops._common import compute_dtype, full_precision
 
+SMALLEST = -1000.0
+"""Of dt A: e^-1000 is zero in fp64, too, and sums of larger ones would lose the small terms beside them."""
+
 CPU_CHUNK = 64
 """Chunk length used on a CPU, where longer ones fall out of the cache. Results do not depend on it."""
 
@@ -73,7 +76,7 @@ def _decays(dt: Tensor, A: Tensor, seq_idx: Tensor | None, batch: int) -> _Decay
     The sums are fp64: in fp32 the difference of two long sums would lose the short one between them.
     """
     length, nheads = dt.shape[1:]
-    cumulative = _triangle(length, dt.device).tril() @ (dt.double() * A)
+    cumulative = _triangle(length, dt.device).tril() @ (dt.double() * A).clamp_(min=SMALLEST)
     total = cumulative[:, -1:]
     factors = (cumulative.exp(), (total - cumulative).exp(), total[:, 0].exp())
     from_start, to_end, across = (factor.to(dt.dtype) for factor in factors)
@@ -155,7 +158,7 @@ def forward(
         decays = _decays(dt_c, A.to(dtype), seq_idx, batch)
         grouped = (x_c.shape[0], length, ngroups, -1)
 
-        update = x_c * dt_c.unsqueeze(-1)
+        update = (x_c * dt_c.unsqueeze(-1)).contiguous()  # products keep an order of x in memory that is not this one
         weighted = (update * decays.to_end).view(grouped)
         local = x_c.new_empty(x_c.shape[0], ngroups, nheads // ngroups * headdim, dstate)
         for g in range(ngroups):
@@ -213,7 +216,7 @@ def backward(
         length = chunk_length(x.device, chunk_size, seqlen)
         step = step_sizes(dt, dt_bias, dt_softplus, dt_limit, dtype)
         x_c, B_c, C_c, dt_c = (_to_chunks(t, length, dtype) for t in (x, B, C, step))
-        dy = torch.zeros_like(x_c) if grad_y is None else _to_chunks(grad_y, length, dtype).contiguous()
+        dy = x_c.new_zeros(x_c.shape) if grad_y is None else _to_chunks(grad_y, length, dtype).contiguous()
         decays = _decays(dt_c, A.to(dtype), seq_idx, batch)
         nchunks = x_c.shape[0]
         grouped, by_group = (nchunks, length, ngroups, -1), (nchunks, ngroups, -1, dstate)
@@ -227,7 +230,7 @@ def backward(
             torch.bmm(weighted[:, :, g].transpose(1, 2), C_c[:, :, g], out=d_state.view(by_group)[:, g])
         d_update = torch.empty_like(dy)
         _read_states(states.view(by_group), C_c, out=d_update.view(grouped))
-        d_cumulative = d_update.mul_(weighted.view_as(dy)).sum(-1)
+        d_cumulative = d_update.mul_(weighted.view_as(dy)).sum(-1).double()  # so that what cancels does
 
         # The recurrence backwards: d_state becomes the gradient of the state at each chunk end.
         grad = torch.zeros_like(states[:, 0]) if grad_final_state is None else grad_final_state.to(dtype)
@@ -244,7 +247,7 @@ def backward(
             torch.bmm(weighted[:, :, g], d_state.view(by_group)[:, g], out=dB[:, :, g])
         _read_states(d_state.view(by_group), B_c, out=d_update.view(grouped))
         d_update.mul_(decays.to_end)
-        d_to_end = (d_update * update).sum(-1)[:, :-1]
+        d_to_end = (d_update * update).sum(-1)[:, :-1].double()
         d_cumulative[:, :-1] -= d_to_end
         d_cumulative[:, -1] += d_to_end.sum(1) + d_across
         del weighted, d_state
@@ -261,7 +264,7 @@ def backward(
                 d_update[:, :, h].baddbmm_(weights.transpose(1, 2), dy[:, :, h])
                 shares = weights.mul_(d_weights)
                 shares.diagonal(dim1=1, dim2=2).zero_()
-                d_cumulative[:, :, h] += shares.sum(2) - shares.sum(1)
+                d_cumulative[:, :, h] += shares.sum(2, dtype=torch.float64) - shares.sum(1, dtype=torch.float64)
             dC[:, :, g].baddbmm_(d_scores, B_c[:, :, g])
             dB[:, :, g].baddbmm_(d_scores.transpose(1, 2), C_c[:, :, g])
 
@@ -271,7 +274,8 @@ def backward(
         if D is not None:
             dD = (dy * x_c).sum((0, 1, 3)).to(D.dtype)
             dx.addcmul_(dy, D.to(dtype).unsqueeze(-1))
-        d_exponent = (_triangle(length, x.device).triu() @ d_cumulative.double()).to(dtype)
+        d_exponent = (_triangle(length, x.device).triu() @ d_cumulative).to(dtype)
+        d_exponent.masked_fill_(dt_c * A.to(dtype) < SMALLEST, 0.0)  # nothing is left of what it would change
         dA = (d_exponent * dt_c).sum((0, 1)).to(A.dtype)
         d_step.addcmul_(d_exponent, A.to(dtype))
         d_step = d_step.view(batch, -1, nheads)[:, :seqlen]

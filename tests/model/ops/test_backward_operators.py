@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from model.ops.add_rmsnorm import add_rmsnorm
 from model.ops.causal_conv1d import causal_conv1d
+from model.ops.cross_entropy import linear_cross_entropy
 from model.ops.gated_rmsnorm import gated_rmsnorm
 from model.ops.ssd import ssd
 
@@ -21,6 +22,7 @@ CASES = [
         "conv": ("triton", "native", "torch"),
         "gated norm": ("triton", "native", "torch"),
         "norm": ("triton", "native", "torch"),
+        "cross entropy": ("triton", "native", "torch"),
     }.items()
     for path in paths
     if path != "native" or DEVICE == "cpu"
@@ -63,11 +65,17 @@ def run_norm(path: str) -> Tensor:
     return total + y
 
 
+def run_cross_entropy(path: str) -> Tensor:
+    targets = torch.arange(3, device=DEVICE)
+    return linear_cross_entropy(normal(3, 8), normal(9, 8), targets, backend=path)  # type: ignore[arg-type]
+
+
 OPERATORS: dict[str, Callable[[str], Tensor]] = {
     "ssd": run_ssd,
     "conv": run_conv,
     "gated norm": run_gated_norm,
     "norm": run_norm,
+    "cross entropy": run_cross_entropy,
 }
 
 

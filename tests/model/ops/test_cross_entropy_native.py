@@ -117,3 +117,16 @@ def test_a_target_that_is_no_token_is_an_error(target: int) -> None:
     targets[4] = target
     with pytest.raises(ValueError, match="token ids outside of the 50 of the head"):
         linear_cross_entropy(hidden, weight, targets, backend="native")
+
+
+def test_defaults_of_torch_change_nothing() -> None:
+    hidden, weight, targets = torch.randn(4, 8), torch.randn(9, 8, requires_grad=True), torch.arange(4)
+    expected = linear_cross_entropy(hidden, weight, targets, backend="native")
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            loss = linear_cross_entropy(hidden, weight, targets, backend="native")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, expected)

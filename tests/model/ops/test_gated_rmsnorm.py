@@ -36,6 +36,23 @@ def test_agrees_with_the_definition(
 
 
 @pytest.mark.parametrize("norm_before_gate", [False, True])
+def test_one_row(device: torch.device, norm_before_gate: bool) -> None:
+    """Without a dimension of rows."""
+    inputs = {name: tensor.detach() for name, tensor in make_inputs(device).items()}
+    x, gate = inputs["x"][0, 0], inputs["gate"][0, 0]
+
+    def run(*shape: int) -> list[Tensor]:
+        leaves = [tensor.clone().requires_grad_() for tensor in (x.view(shape), inputs["weight"], gate.view(shape))]
+        options = {"gate": leaves[2], "group_size": 4, "norm_before_gate": norm_before_gate}
+        return [t.flatten() for t in outputs_and_gradients(lambda: gated_rmsnorm(*leaves[:2], **options), leaves)]
+
+    torch.manual_seed(0)
+    alone = run(8)
+    torch.manual_seed(0)
+    assert_agree(alone, run(1, 8), 1e-12)
+
+
+@pytest.mark.parametrize("norm_before_gate", [False, True])
 def test_gradcheck(device: torch.device, norm_before_gate: bool) -> None:
     def call(x: Tensor, weight: Tensor, gate: Tensor) -> Tensor:
         return gated_rmsnorm(x, weight, gate=gate, group_size=4, norm_before_gate=norm_before_gate)

@@ -130,3 +130,12 @@ def test_kernels_that_are_wrong_or_fail_are_left(
     monkeypatch.setattr(triton, "forward", forward)
     with pytest.warns(UserWarning, match="the slower torch path is used"):
         assert not selfcheck._passes.__wrapped__(*arguments)
+
+
+def test_angles_that_want_gradients_are_an_error(device: torch.device) -> None:
+    """They would get none, and nobody would see."""
+    x, cos, sin = torch.randn(1, 2, 3, 8, device=device), *(torch.randn(3, 4, device=device) for _ in range(2))
+    with pytest.raises(ValueError, match="gradients of x only"):
+        rotary(x, cos.requires_grad_(), sin)
+    with torch.no_grad():
+        rotary(x, cos, sin)

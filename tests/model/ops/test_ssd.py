@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.ops._common import Backend
 from model.ops.ssd import ssd, ssd_step
 from model.ops.ssd.torch import CPU_CHUNK
 from tests.model.compare import assert_agree, outputs_and_gradients
@@ -173,6 +174,28 @@ def test_extreme_steps_are_finite(device: torch.device, scale: float) -> None:
     assert all(tensor.isfinite().all() for tensor in outputs_and_gradients(call, list(inputs.values())))
 
 
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+@pytest.mark.parametrize("case", ["long", "one long", "one very long", "fast"])
+def test_extreme_steps_are_right(device: torch.device, case: str, backend: Backend) -> None:
+    """Sums of decays keep the small terms beside large ones, and what cancels in their gradients does."""
+    inputs = {name: tensor.detach() for name, tensor in make_inputs(device, seqlen=70, dtype=torch.float32).items()}
+    A = inputs["A"]
+    if case == "long":
+        inputs["dt"] *= 1e4
+    elif case == "fast":
+        inputs["A"] = 1e20 * A
+    else:
+        inputs["dt"] = torch.full_like(inputs["dt"], 0.1)
+        inputs["dt"][:, 33] = 1e30 if "very" in case else 1e10
+
+    def run(path: Backend) -> list[Tensor]:
+        leaves = {name: tensor.clone().requires_grad_() for name, tensor in inputs.items()}
+        options = {"dt_softplus": True, "return_final_state": True, "backend": path}
+        return outputs_and_gradients(lambda: ssd(**leaves, **options), list(leaves.values()))
+
+    assert_agree(run(backend), run("reference"), 1e-3)
+
+
 def test_gradcheck(device: torch.device) -> None:
     inputs = make_inputs(device, batch=1, seqlen=5, nheads=2, headdim=2, ngroups=1, dstate=2)
     names = list(inputs)
@@ -199,6 +222,23 @@ def test_operator(device: torch.device, packed: bool) -> None:
     seq_idx = make_documents(2, inputs["x"].shape[1], device) if packed else None
     arguments = (*inputs.values(), seq_idx, True, 0.0, math.inf, CHUNK, "torch")
     torch.library.opcheck(torch.ops.mamba2.ssd.default, arguments)
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_any_order_in_memory(device: torch.device, only: int) -> None:
+    inputs = make_inputs(device, seqlen=CHUNK)  # a chunk is a view of it
+    turned = {
+        name: t.detach().transpose(1, -1).contiguous().transpose(1, -1).requires_grad_()
+        for name, t in inputs.items()
+        if t.dim() > 1
+    }
+
+    def run(**given: Tensor) -> list[Tensor]:
+        return outputs_and_gradients(
+            lambda: ssd(**given, return_final_state=True, chunk_size=CHUNK)[only], list(given.values())
+        )
+
+    assert_agree(run(**inputs), run(**inputs | turned), 1e-12)
 
 
 def test_errors_name_the_argument(device: torch.device) -> None:

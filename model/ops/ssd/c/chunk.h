@@ -7,6 +7,7 @@
 #include "product.h"
 
 #define LENGTH 64
+#define SMALLEST -1000.0 /* of step A: e^-1000 is zero, and sums of larger ones lose the small terms beside them */
 #define BLOCK 64 /* rows of a state that one task carries along the sequence */
 
 struct scan {
@@ -59,13 +60,16 @@ struct decays {
     size document[LENGTH];                 /* where a position's document begins in this chunk */
 };
 
+/* step A, of which the sums are made. */
+static inline double exponent_of(double step, double A) { return step * A < SMALLEST ? SMALLEST : step * A; /* NaN stays */ }
+
 static void decays(const struct scan *scan, const struct chunk *chunk, size h, struct decays *to)
 {
     double sum = 0.0, A = scan->A[h];
     size end = chunk->count - 1;
     for (size l = 0; l <= end; l++) {
         to->step[l] = scan->step[(chunk->at + l) * scan->nheads + h];
-        sum += to->step[l] * A;
+        sum += exponent_of(to->step[l], A);
         to->sums[l] = (float)sum;
         to->rest[l] = (float)(sum - to->sums[l]);
         to->document[l] = 0;

@@ -51,9 +51,10 @@ static inline void share_of_end(size l, size last, float share, double *d_sums)
 static inline float through_sums(const struct scan *scan, const struct chunk *chunk, size h, const struct decays *now,
                                  const double *d_sums, const float *elsewhere, float *d_step)
 {
-    double d_exponent = 0.0, dA = 0.0;
+    double d_sum = 0.0, dA = 0.0, A = scan->A[h];
     for (size l = chunk->count - 1; l >= 0; l--) {
-        d_exponent += d_sums[l];
+        d_sum += d_sums[l];
+        double d_exponent = now->step[l] * A < SMALLEST ? 0.0 : d_sum; /* nothing is left of what it would change */
         dA += d_exponent * now->step[l];
         d_step[(chunk->at + l) * scan->nheads + h] = elsewhere[l] + (float)d_exponent * scan->A[h];
     }

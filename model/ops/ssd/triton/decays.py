@@ -13,7 +13,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def step_sizes(raw, bias, dt_min, dt_max, SOFTPLUS: tl.constexpr):
-    """clamp(softplus(raw + bias)), and the derivative by raw."""
+    """clamp(softplus(raw + bias)), and the derivative by raw. A NaN stays: a GPU's minimum would take the limit."""
     raw = raw.to(tl.float32) + bias
     size, slope = raw, tl.full(raw.shape, 1.0, tl.float32)
     if SOFTPLUS:
@@ -23,7 +23,8 @@ def step_sizes(raw, bias, dt_min, dt_max, SOFTPLUS: tl.constexpr):
         size = tl.maximum(raw, 0.0) + log1p
         slope = tl.where(raw >= 0, 1.0, e) / one_more
     slope = tl.where((size >= dt_min) & (size <= dt_max), slope, 0.0)
-    return tl.minimum(tl.maximum(size, dt_min), dt_max), slope
+    least = tl.maximum(size, dt_min, propagate_nan=tl.PropagateNan.ALL)
+    return tl.minimum(least, dt_max, propagate_nan=tl.PropagateNan.ALL), slope
 
 
 @Launched
@@ -45,7 +46,8 @@ def decays_kernel(
     raw = tl.load(dt + first * nheads + (positions[:, None] * nheads + heads[None, :]), mask=valid, other=0.0)
     step, _ = step_sizes(raw, bias[None, :], dt_min, dt_max, SOFTPLUS)
     step = tl.where(valid, step, 0.0)
-    a = tl.maximum(step * tl.load(A + heads, mask=heads < nheads, other=0.0).to(tl.float32)[None, :], SMALLEST)
+    a = step * tl.load(A + heads, mask=heads < nheads, other=0.0).to(tl.float32)[None, :]
+    a = tl.maximum(a, SMALLEST, propagate_nan=tl.PropagateNan.ALL)
     width = nchunks * Q
     place = decays + (b.to(tl.int64) * nheads + heads[None, :]) * width + (c * Q + positions[:, None])
     plane = tl.num_programs(2).to(tl.int64) * nheads * width

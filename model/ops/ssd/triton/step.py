@@ -29,7 +29,6 @@ def step_kernel(
     if BIAS:
         bias = tl.load(dt_bias + h).to(tl.float32)
     step, _ = step_sizes(raw, bias, dt_min, dt_max, SOFTPLUS)
-    step = tl.where(raw == raw, step, raw)  # limits would hide a NaN
     xs = tl.load(x + b * x_stride + h * headdim + p, mask=there, other=0.0).to(tl.float32)
     Bs = tl.load(B + b * B_stride + g * dstate + n, mask=n < dstate, other=0.0).to(tl.float32)
     Cs = tl.load(C + b * C_stride + g * dstate + n, mask=n < dstate, other=0.0).to(tl.float32)

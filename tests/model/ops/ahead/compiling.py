@@ -19,6 +19,9 @@ from model.ops._launch import Launched
 MOST_SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 """Bytes of shared memory that one program may have, by architecture."""
 
+NAN_STAYS = ("max.NaN.f32", "min.NaN.f32")
+"""Limits that pass on what is no number: others take the limit instead, unlike numpy's, which interprets."""
+
 NOTHING = dict.fromkeys(MOST_SHARED, 0)
 
 
@@ -36,6 +39,7 @@ class Kernel:
         options: of the launch: num_warps, num_stages.
         divisible: arguments that are no pointers, and multiples of 16 as the widths of the presets are.
         spilled: bytes per thread that may go to local memory, by architecture.
+        instructions: that its PTX must have, where the interpreter does not show what a GPU does.
         label: what tells it from the same kernel with other constants.
     """
 
@@ -48,6 +52,7 @@ class Kernel:
     spilled: dict[int, int] = field(default_factory=NOTHING.copy)
     hopper: dict[str, Any] = field(default_factory=dict)
     architectures: tuple[int, ...] = tuple(MOST_SHARED)
+    instructions: tuple[str, ...] = ()
     label: str = ""
 
 
@@ -66,10 +71,11 @@ def within_limits(kernel: Kernel, architecture: int) -> bool:
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=kernel.options)
     shared, spilled = compiled.metadata.shared, _spilled(compiled.asm["ptx"], architecture)
     passed = shared <= MOST_SHARED[architecture] and spilled <= kernel.spilled[architecture]
+    lacks = [instruction for instruction in kernel.instructions if instruction not in compiled.asm["ptx"]]
     name = f"{kernel.function.jit.__name__} {kernel.label}".strip()
-    verdict = "" if passed else "  TOO MUCH"
+    verdict = ("" if passed else "  TOO MUCH") + (f"  LACKS {', '.join(lacks)}" if lacks else "")
     print(f"{name:32} sm_{architecture:<3} {shared:7} B shared, {spilled:5} B spilled{verdict}", flush=True)
-    return passed
+    return passed and not lacks
 
 
 def _signature(kernel: Kernel) -> dict[str, str]:

@@ -11,7 +11,7 @@ from model.decode.triton.conv import conv_kernel
 from model.decode.triton.linear import gate_kernel, planned, products_kernel, sums_kernel
 from model.decode.triton.norm import add_norm_kernel, gated_norm_kernel, warps
 from model.ops.ssd.triton.step import step_kernel
-from tests.model.ops.ahead.compiling import Kernel
+from tests.model.ops.ahead.compiling import NAN_STAYS, Kernel
 
 CONFIG = HybridConfig.preset("nemotron-h-8b")
 MAPS = CONFIG.n_groups * CONFIG.d_state
@@ -71,6 +71,7 @@ KERNELS = [
         TYPES | {"state": "*fp32"},
         "*bf16",
         {"num_warps": 4},
+        instructions=NAN_STAYS,
     ),
     Kernel(append_kernel, HEADS | {"HALF": 64, "H": 64}, TYPES, "*bf16", {"num_warps": 1}),
     Kernel(

@@ -12,7 +12,7 @@ from model.ops.ssd.triton.launches import HEADS, SUM_TILE, TOTAL_TILE
 from model.ops.ssd.triton.plan import MORE_STAGES, Plan
 from model.ops.ssd.triton.scan import scan_kernel
 from model.ops.ssd.triton.states import parts_kernel, states_kernel
-from tests.model.ops.ahead.compiling import Kernel
+from tests.model.ops.ahead.compiling import NAN_STAYS, Kernel
 
 DTYPE, HEADDIM, DSTATE = torch.bfloat16, 64, 128
 PLAN = Plan(torch.empty(1, 4096, 32, HEADDIM, dtype=DTYPE), torch.empty(1, 4096, 1, DSTATE, dtype=DTYPE))
@@ -52,6 +52,7 @@ KERNELS = [
         | (PLAN.prefetch if kernel is parts_kernel else {}),
         spilled=SPILLED_BY_BOTH if kernel is gradients_kernel else SPILLED,
         hopper={"HOPPER": True},
+        instructions=NAN_STAYS if kernel is decays_kernel else (),
     )
     for kernel, constants in CONSTANTS.items()
 ]
