@@ -31,8 +31,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.shards import Executor, Local, Ray
+from pipeline.shards import Executor, Local
 from pipeline.shards.executors import J, R
+from pipeline.shards.executors.ray import Ray
 
 STAGES = ("ingest", "preprocess", "tokenize")
 
