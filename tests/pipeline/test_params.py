@@ -160,7 +160,7 @@ def test_a_file_that_is_no_mapping_of_sections_is_refused(tmp_path, text):
 def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("base:\n  seed: 1\n  lr: 1.0\n  seed: 2\n")
-    with pytest.raises(ValueError, match="duplicate key seed in .* line 4"):
+    with pytest.raises(ValueError, match=r"duplicate key seed in .* line 4"):
         load_params(path)
 
 
