@@ -53,7 +53,7 @@ class Timed:
     def __init__(self, executor: Executor, seconds: Seconds) -> None:
         self.executor = executor
         self.seconds = seconds
-        self.is_here = executor.is_here
+        self.here = executor.here
 
     def start(self, jobs: int, module: str) -> None:
         """See `Executor`."""
