@@ -13,13 +13,11 @@ def main() -> None:
     from pathlib import Path
 
     from pipeline.shards import Kept, Local
-    from pipeline.tokenize.reading import read_ahead
     from pipeline.work import WorkFolder
 
     part, clean, tokenizer, out, fast, workers, seqlen = sys.argv[1:]
     executor, work, given = Local(int(workers)), WorkFolder(Path(out)), Path(tokenizer)
     if part == "encode":
-        read_ahead(given, fast=fast == "fast")
         from pipeline.tokenize.encoding import encode_shards
 
         sources = sorted(Path(clean, "train").glob("*.parquet"))
@@ -29,13 +27,11 @@ def main() -> None:
     from dataclasses import replace
 
     from pipeline.params import EMBEDDED, load_params
+    from pipeline.tokenize.run import tokenize
 
     params = replace(
         load_params().tokenize, tokenizer=tokenizer, chat_template=EMBEDDED, seqlen=int(seqlen), fast=fast == "fast"
     )
-    read_ahead(given, fast=params.fast)  # as the stage does, which knows it from its parameters
-    from pipeline.tokenize.run import tokenize
-
     tokenize(Path(clean), work, params, checkpoint=EMBEDDED, executor=executor)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -52,8 +51,6 @@ class Tokenizer:
     """The tokens that its config names, as templates know them: `bos_token`, `eos_token` and so on."""
     fast: FastEncoder | None = field(default=None, repr=False, compare=False)
     """Encodes in place of `backend`: the same ids, sooner."""
-    encoders: list[FastEncoder] = field(default_factory=list, repr=False, compare=False)
-    """The one that was made for `fast`, if any: of this and of what is made of it by `accelerated` and `plain`."""
 
     @property
     def pad_id(self) -> int:
@@ -80,10 +77,7 @@ class Tokenizer:
         Raises:
             ValueError: gigatoken is not installed, or does not take this tokenizer.
         """
-        with _loading:
-            if not self.encoders:
-                self.encoders.append(FastEncoder(self.backend))
-        return replace(self, fast=self.encoders[0])
+        return replace(self, fast=FastEncoder(self.backend))
 
     def plain(self) -> Tokenizer:
         """The same without `fast`."""
@@ -134,15 +128,12 @@ def load_tokenizer(path: Path) -> Tokenizer:
     content = file.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     key = (sha256, *chain.from_iterable((companion.name, file_sha256(companion)) for companion in companions))
-    with _loading:
-        if key not in _loaded:
-            _loaded.clear()
-            _loaded[key] = _load(file, content, sha256, companions)
-        return _loaded[key]
+    if key not in _loaded:
+        _loaded.clear()
+        _loaded[key] = _load(file, content, sha256, companions)
+    return _loaded[key]
 
 
-_loading = threading.Lock()
-"""Whoever wants what a thread is loading waits for it."""
 _loaded: dict[tuple[str, ...], Tokenizer] = {}
 """The last one, by what its files hold: tokenize loads the one that it is given, and then its copy."""
 

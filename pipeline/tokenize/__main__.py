@@ -19,17 +19,11 @@ def main(params: Params, run: Run, work: WorkFolder) -> None:
     from pathlib import Path
 
     from pipeline.command import report
-    from pipeline.params import EMBEDDED
     from pipeline.shards import executor_for
-    from pipeline.tokenize.reading import read_ahead
-
-    checkpoint = params.model.checkpoint
-    named = params.tokenize.tokenizer if params.tokenize.tokenizer != EMBEDDED else checkpoint
-    if named != EMBEDDED:
-        read_ahead(Path(named), fast=params.tokenize.fast)
     from pipeline.tokenize.run import tokenize
 
     with executor_for(params.launch) as executor:
+        checkpoint = params.model.checkpoint
         totals = tokenize(Path("data/clean"), work, params.tokenize, checkpoint=checkpoint, executor=executor)
     report("tokenize", run, totals)
 
