@@ -10,7 +10,6 @@ and The Stack v2" (encoded data).
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -118,6 +117,8 @@ def select_rules(presets: Sequence[str], thresholds: Mapping[str, float]) -> lis
     known = {rule.name for rule in chosen}
     for name, threshold in thresholds.items():
         if name not in known:
+            import difflib  # takes a while
+
             near = difflib.get_close_matches(name, sorted(known), n=1)
             hint = f"did you mean {near[0]}?" if near else f"theirs are: {', '.join(sorted(known))}"
             hint = hint if known else f"quality is [{NONE}]"

@@ -6,7 +6,9 @@ prose: documents that a word-bigram model of the standard library's docstrings w
 twenty a copy of an earlier one, one in ten a copy with some words changed, one in sixteen unfit in one of the ways
 that quality rules look for. What was planted is listed in FOLDER.planted.parquet (`id`, `of`: the one it is a copy of,
 `kind`: exact, near or one of UNFIT, `changed`: the share of words changed).
-code: the standard library's sources, a document for each file, as far as they reach.
+code: the standard library's sources (31.5 MB of Python 3.11), a document for each file, and after them those of the
+packages in the environment, which requirements.lock pins; without a package's copies, and its files above 256 KB, which
+are generated tables.
 chat: conversations of one to many turns, of lognormal length, written by the same model.
 
 The shards are as ingest writes them (data/README.md), with the manifest; with --jsonl they are JSONL files of
@@ -21,7 +23,7 @@ import re
 import sysconfig
 from collections.abc import Iterator
 from functools import cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,9 @@ EXACT, NEAR = 1 / 20, 1 / 10
 UNFIT = {"repeated": 1 / 80, "bullets": 1 / 80, "fragments": 1 / 80, "symbols": 1 / 80, "ellipses": 1 / 80}
 WORD_BYTES = 5.8
 """Of a word of `BigramModel` and the space after it, about."""
+
+MOST_OF_A_PACKAGE = 256 << 10
+"""Characters of a file."""
 
 Ids = np.ndarray[Any, np.dtype[np.int32]]
 
@@ -71,13 +76,16 @@ def prose(mb: float, seed: int = 0) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def code(mb: float) -> pl.DataFrame:
-    """Files of the standard library (`id`, `text`), up to `mb` MB."""
+    """Files of the standard library and, after them, of packages (`id`, `text`), up to `mb` MB."""
     rows: list[tuple[str, str]] = []
     size = 0.0
-    for name, text in _sources():
+    known: set[str] = set()
+    packages = ((name, text) for name, text in _sources("purelib") if len(text) <= MOST_OF_A_PACKAGE)
+    for name, text in chain(_sources(), (found for found in packages if found[1] not in known)):
         if size >= mb * 1e6:
             break
         rows.append((name, text))
+        known.add(text)
         size += len(text.encode())
     return pl.DataFrame(rows, schema={"id": pl.String, "text": pl.String}, orient="row")
 
@@ -186,8 +194,9 @@ def bigram_model() -> BigramModel:
     return BigramModel(sentences)
 
 
-def _sources() -> Iterator[tuple[str, str]]:
-    root = Path(sysconfig.get_paths()["stdlib"])
+def _sources(where: str = "stdlib") -> Iterator[tuple[str, str]]:
+    """Name and text of the files there, as sysconfig names it."""
+    root = Path(sysconfig.get_paths()[where])
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root).as_posix()
         if "site-packages/" not in name:

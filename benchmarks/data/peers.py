@@ -7,6 +7,7 @@ The environment is outside requirements.lock: nothing of the pipeline needs it.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -21,6 +22,8 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ROOT / ".venv-peers"
+PR_SET_CHILD_SUBREAPER = 36
+"""Of linux/prctl.h."""
 PACKAGES = (
     "datatrove==0.10.*",
     "spacy>=3.8",
@@ -85,6 +88,8 @@ def run_measured(command: list[str], threads: int | None = None) -> Cost:
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # compiled once, on either side, as Python does it unless told otherwise
     if threads:
         env |= {"POLARS_MAX_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
     watch = _Watch(process.pid)
@@ -96,14 +101,27 @@ def run_measured(command: list[str], threads: int | None = None) -> Cost:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, stdout)
-    waited_for = usage.ru_utime + usage.ru_stime
+    waited_for = usage.ru_utime + usage.ru_stime + _seconds_of_orphans()
     return Cost(seconds, max(waited_for, sum(watch.cpu_seconds.values())), watch.peak_mb, stdout)
+
+
+def _seconds_of_orphans() -> float:
+    """The CPU time of the processes that outlived who started them (a fork server's workers, the server itself), which
+    come to this process to be waited for; on Linux."""
+    seconds = 0.0
+    while True:
+        try:
+            usage = os.wait4(-1, 0)[2]
+        except ChildProcessError:
+            return seconds
+        seconds += usage.ru_utime + usage.ru_stime
 
 
 class _Watch(threading.Thread):
     """Looks at a process and its descendants five times a second.
 
-    The CPU time of a process that its parent does not wait for (a fork server's) is known from looking only.
+    The CPU time of a process that its parent does not wait for (a fork server's) is known from looking only, where no
+    orphans are waited for.
     """
 
     def __init__(self, pid: int) -> None:

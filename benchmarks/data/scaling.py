@@ -31,8 +31,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.shards import Executor, Local, Ray
+from pipeline.shards import Executor, Local
 from pipeline.shards.executors import J, R
+from pipeline.shards.executors.ray import Ray
 
 STAGES = ("ingest", "preprocess", "tokenize")
 
@@ -52,7 +53,7 @@ class Timed:
     def __init__(self, executor: Executor, seconds: Seconds) -> None:
         self.executor = executor
         self.seconds = seconds
-        self.is_here = executor.is_here
+        self.here = executor.here
 
     def start(self, jobs: int, module: str) -> None:
         """See `Executor`."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.command import report, stage
-
 if TYPE_CHECKING:
     from pipeline.params import Params
     from pipeline.tracking import Run
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
 
 def main(params: Params, run: Run, work: WorkFolder) -> None:
     """Run the stage and log its totals."""
+    from pipeline.command import report
     from pipeline.ingest.run import ingest
     from pipeline.shards import executor_for
 
@@ -23,4 +22,6 @@ def main(params: Params, run: Run, work: WorkFolder) -> None:
 
 
 if __name__ == "__main__":
+    from pipeline.command import stage  # here: worker processes import this file, too
+
     stage("ingest", "data/ingested", main, __doc__)

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.command import report, stage
-
 if TYPE_CHECKING:
     from pipeline.params import Params
     from pipeline.tracking import Run
@@ -18,6 +16,7 @@ def main(params: Params, run: Run, work: WorkFolder) -> None:
     """Run the stage and log its totals."""
     from pathlib import Path
 
+    from pipeline.command import report
     from pipeline.shards import executor_for, read_manifest, shard_names
 
     source = Path("data/ingested")
@@ -30,4 +29,6 @@ def main(params: Params, run: Run, work: WorkFolder) -> None:
 
 
 if __name__ == "__main__":
+    from pipeline.command import stage  # here: worker processes import this file, too
+
     stage("preprocess", "data/clean", main, __doc__)

@@ -7,7 +7,7 @@ worker process sets Polars' thread count before it loads it.
 import atexit
 import gc
 
-from pipeline.shards.executors import Executor, Job, Local, Ray, Slurm, Threads, executor_for
+from pipeline.shards.executors import Executor, Job, Local, Threads, executor_for
 from pipeline.shards.kept import Kept
 from pipeline.shards.manifest import read_manifest, reading_order, shard_names, verify_manifest, write_manifest
 from pipeline.shards.run import run_shards
@@ -20,8 +20,6 @@ __all__ = [
     "Job",
     "Kept",
     "Local",
-    "Ray",
-    "Slurm",
     "Threads",
     "executor_for",
     "read_manifest",

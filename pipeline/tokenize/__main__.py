@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.command import report, stage
-
 if TYPE_CHECKING:
     from pipeline.params import Params
     from pipeline.tracking import Run
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
 def main(params: Params, run: Run, work: WorkFolder) -> None:
     from pathlib import Path
 
+    from pipeline.command import report
     from pipeline.shards import executor_for
     from pipeline.tokenize.run import tokenize
 
@@ -30,4 +29,6 @@ def main(params: Params, run: Run, work: WorkFolder) -> None:
 
 
 if __name__ == "__main__":
+    from pipeline.command import stage  # here: worker processes import this file, too
+
     stage("tokenize", "data/tokens", main, __doc__)

@@ -63,11 +63,17 @@ def join_encoded(shards: Sequence[Path], vocab_size: int, folder: Path) -> Encod
     def parts(name: str) -> Iterator[np.ndarray]:
         return (np.load(shard / name) for shard in shards)
 
+    sizes = [0]
+
+    def begins() -> Iterator[np.ndarray]:
+        for own in parts(LENGTHS):
+            sizes.append(len(own))
+            yield np.cumsum(own) - own
+
     for name in (LENGTHS, FIRST_RESPONSE, TEXT_BYTES):
         mapped.write(folder / name, "i8", parts(name))
-    mapped.write(folder / BEGINS, "i8", (np.cumsum(own) - own for own in parts(LENGTHS)))
-    sizes = [len(np.load(shard / LENGTHS, mmap_mode="r")) for shard in shards]
-    mapped.write(folder / BOUNDS, "i8", [np.cumsum([0, *sizes])])
+    mapped.write(folder / BEGINS, "i8", begins())
+    mapped.write(folder / BOUNDS, "i8", [np.cumsum(sizes)])
     return Encoded(folder)
 
 

@@ -23,7 +23,7 @@ def get_ready(sources: Sequence[Path], executor: Executor) -> None:
 
 def packer(sources: Sequence[Path], executor: Executor) -> Executor:
     """Where the rows are written: by who has encoded `sources`, if that is this machine."""
-    return executor if executor.is_here and not _are_few(sources) else Threads()
+    return executor if executor.here and not _are_few(sources) else Threads(executor.here)
 
 
 def encoded_at(encoded: Path, source: Path) -> Path:
@@ -61,7 +61,7 @@ def encode_shards(
             print("encoding by gigatoken", flush=True)
             other = awkward_text_that_differs(encoder)
             if other is None:
-                chosen = Threads() if _are_few(sources) else executor
+                chosen = Threads(executor.here) if _are_few(sources) else executor
                 other = next((text for text in run(True, chosen) if text is not None), None)
             if other is None:
                 return

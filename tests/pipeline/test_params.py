@@ -160,6 +160,13 @@ def test_a_file_that_is_no_mapping_of_sections_is_refused(tmp_path, text):
         load_params(path)
 
 
+def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("base:\n  seed: 1\n  lr: 1.0\n  seed: 2\n")
+    with pytest.raises(ValueError, match=r"duplicate key seed in .* line 4"):
+        load_params(path)
+
+
 def test_numbers_read_as_dvc_writes_them(edited):
     path = edited()
     path.write_text(path.read_text().replace("weight_decay: 0.1", "weight_decay: 1e-1"))

@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 from pipeline.shards.executors.base import Executor, J, Job, R
 from pipeline.shards.executors.inside import Threads
 from pipeline.shards.executors.local import Local
-from pipeline.shards.executors.ray import Ray
-from pipeline.shards.executors.slurm import Slurm
 
 if TYPE_CHECKING:
     from pipeline.params import LaunchParams
 
-__all__ = ["Executor", "J", "Job", "Local", "R", "Ray", "Slurm", "Threads", "executor_for"]
+__all__ = ["Executor", "J", "Job", "Local", "R", "Threads", "executor_for"]
 
 
 @contextmanager
@@ -31,8 +29,12 @@ def executor_for(launch: LaunchParams, *, jobs: int = 0, module: str = "") -> It
     """
     match launch.executor.name:
         case "ray":
+            from pipeline.shards.executors.ray import Ray
+
             yield Ray(launch.workers, launch.ray_address)
         case "slurm":
+            from pipeline.shards.executors.slurm import Slurm
+
             yield Slurm(launch.workers, launch.slurm_options)
         case _:
             with Local(launch.workers) as local:

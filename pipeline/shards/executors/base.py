@@ -30,8 +30,8 @@ class Executor(Protocol):
     """Calls functions on jobs, on some machines."""
 
     @property
-    def is_here(self) -> bool:
-        """Whether all jobs run on this machine, so that they may write a file together."""
+    def here(self) -> int:
+        """How many jobs run at a time if all do on this machine, so that they may write a file together; else 0."""
         ...
 
     def start(self, jobs: int, module: str) -> None:

@@ -17,19 +17,20 @@ AT_MOST = 4
 class Threads:
     """For functions that leave the interpreter free for much of their time, to read, to write and to hash."""
 
-    is_here = True
+    def __init__(self, count: int = 0) -> None:
+        """`count`: how many threads, `AT_MOST` at most; 0 for one per core."""
+        self.here = min(count or cores(), AT_MOST)
 
     def start(self, jobs: int, module: str) -> None:
         """See `Executor`: there is nothing to start."""
 
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
         """See `Executor`. A run that fails, or is closed before its end, waits for the jobs that are under way."""
-        count = min(cores(), AT_MOST)
-        pool = ThreadPoolExecutor(count)
+        pool = ThreadPoolExecutor(self.here)
         try:
             yield from collect(
                 dict(enumerate(jobs)),
-                room=lambda: count + 1,  # one more, for whoever is ready first
+                room=lambda: self.here + 1,  # one more, for whoever is ready first
                 start=lambda job: pool.submit(function, job),
                 wait=lambda futures: wait(futures, return_when=FIRST_COMPLETED).done,
                 result=Future.result,

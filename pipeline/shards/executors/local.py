@@ -22,11 +22,9 @@ class Local:
     `with`. A run that fails, or is closed before its end, ends them; the next one starts others.
     """
 
-    is_here = True
-
     def __init__(self, workers: int = 0) -> None:
         """`workers`: how many processes; 0 for one per core."""
-        self._workers = workers or cores()
+        self.here = workers or cores()
         self._processes: Processes | None = None
 
     def __enter__(self) -> Local:
@@ -39,15 +37,15 @@ class Local:
 
     def start(self, jobs: int, module: str) -> None:
         """See `Executor`: start the processes that the run needs, and have them import the module."""
-        if self._workers > 1 and jobs > 1:
-            self._get_processes().start(min(self._workers, jobs), module)
+        if self.here > 1 and jobs > 1:
+            self._get_processes().start(min(self.here, jobs), module)
 
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
         """See `Executor`. The shards that a worker died over are done again one at a time, once."""
-        if self._workers == 1 or len(jobs) <= 1:
+        if self.here == 1 or len(jobs) <= 1:
             yield from _here(function, jobs)
             return
-        at_once = self._workers + 1  # one more, for whoever is ready first
+        at_once = self.here + 1  # one more, for whoever is ready first
         left = dict(enumerate(jobs))
 
         def spread(indices: Iterable[int], at_once: int) -> Generator[tuple[int, R], None, None]:
@@ -83,7 +81,7 @@ class Local:
     def _get_processes(self) -> Processes:
         from pipeline.shards.executors.processes import Processes  # takes a while, which few shards do without
 
-        self._processes = self._processes or Processes(self._workers)
+        self._processes = self._processes or Processes(self.here)
         return self._processes
 
     def _end(self) -> None:

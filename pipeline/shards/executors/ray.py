@@ -36,7 +36,7 @@ class Ray:
     that is started here, lasts until this process ends.
     """
 
-    is_here: ClassVar = False
+    here: ClassVar = 0
 
     workers: int = 0
     """Tasks at a time; 0 for one per core: of this machine, or of the cluster as it grows and shrinks."""

@@ -50,7 +50,7 @@ class Slurm:
     This directory and work/ must be on a file system that all machines share, under the same path.
     """
 
-    is_here: ClassVar = False
+    here: ClassVar = 0
 
     workers: int = 0
     """Tasks of the array; 0 for one per shard, `MOST_TASKS` at most."""

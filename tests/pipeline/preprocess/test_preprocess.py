@@ -105,7 +105,7 @@ def test_workers_start_ahead_for_shards_alone(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("pipeline.shards.executor_for", note)
     monkeypatch.setattr("pipeline.preprocess.run.preprocess", lambda *_, **__: {})
-    monkeypatch.setattr("pipeline.preprocess.__main__.report", lambda *_: None)
+    monkeypatch.setattr("pipeline.command.report", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     some: Any = SimpleNamespace(launch=None, preprocess=None)
     main(some, some, some)

@@ -104,6 +104,10 @@ def has_colorsys(job: Number) -> tuple[int, bool]:
     return os.getpid(), "colorsys" in sys.modules
 
 
+def of_late(job: Number) -> str | None:
+    return os.environ.get("OF_LATE")
+
+
 def sleep(job: Number) -> None:
     mark(job)
     time.sleep(600)
@@ -137,7 +141,7 @@ def write_twice(job: Number) -> int:
 class Counting:
     """An executor that counts what it runs, by stage and function."""
 
-    is_here = True
+    here = 2
 
     def __init__(self) -> None:
         self.ran: Counter[str] = Counter()
@@ -168,8 +172,8 @@ class Striking:
         self.executor.start(jobs, module)
 
     @property
-    def is_here(self) -> bool:
-        return self.executor.is_here
+    def here(self) -> int:
+        return self.executor.here
 
     def run(self, function: Callable[[J], R], jobs: Sequence[J]) -> Generator[tuple[int, R], None, None]:
         is_kept = isinstance(function, partial)  # of run_and_keep, as run_shards makes it

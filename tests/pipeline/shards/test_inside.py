@@ -20,6 +20,15 @@ def test_every_job_is_called_once_here_and_its_result_has_its_index(tmp_path: Pa
     assert {result[0] for _, result in Threads().run(jobs.where, numbers(3))} == {os.getpid()}
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_no_more_threads_work_than_are_allowed(tmp_path: Path, count: int) -> None:
+    before = threading.active_count()
+    with closing(Threads(count).run(jobs.square_slowly, numbers(9, tmp_path))) as stream:
+        for _ in stream:
+            assert threading.active_count() <= before + count
+    assert Threads(99).here == 4
+
+
 def test_the_first_failure_in_order_is_raised_and_names_its_shard(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="3 is too much") as failure:
         list(Threads().run(jobs.fail_from_three, numbers(40, tmp_path)))

@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.shards import Kept, Local, Ray, run_shards
+from pipeline.shards import Kept, Local, run_shards
+from pipeline.shards.executors.ray import Ray
 from pipeline.work import WorkFolder
 from tests.pipeline.shards import jobs
 from tests.pipeline.shards.jobs import numbers, wait_until
@@ -102,7 +103,7 @@ def test_the_stages_make_the_same_bytes_though_processes_and_nodes_are_lost(clus
 
 def test_an_address_where_no_cluster_is_is_an_error() -> None:
     code = (
-        "from pipeline.shards import Ray\nfrom tests.pipeline.shards.jobs import numbers, square\n"
+        "from pipeline.shards.executors.ray import Ray\nfrom tests.pipeline.shards.jobs import numbers, square\n"
         "list(Ray(address='127.0.0.1:1').run(square, numbers(1)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -112,8 +113,8 @@ def test_an_address_where_no_cluster_is_is_an_error() -> None:
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_ray_that_is_started_here_ends_with_its_caller(tmp_path: Path, signal_number: int) -> None:
     code = (
-        "import sys\nfrom pipeline.process import Interrupted, stop_on_signals\nfrom pipeline.shards import Ray\n"
-        "from tests.pipeline.shards.jobs import numbers, sleep\n"
+        "import sys\nfrom pipeline.process import Interrupted, stop_on_signals\n"
+        "from pipeline.shards.executors.ray import Ray\nfrom tests.pipeline.shards.jobs import numbers, sleep\n"
         "stop_on_signals()\n"
         "try: list(Ray(1).run(sleep, numbers(2, sys.argv[1])))\n"
         "except Interrupted as stop: sys.exit(stop.exit_status)\n"

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.shards import Local, Slurm
+from pipeline.shards import Local
 from pipeline.shards.executors import slurm_task
+from pipeline.shards.executors.slurm import Slurm
 from tests.pipeline.shards import jobs, slurm
 from tests.pipeline.shards.jobs import numbers, wait_until
 from tests.pipeline.shards.stages import run_stages, write_inputs
@@ -80,7 +81,7 @@ class TestQueue:
     def test_ctrl_c_cancels_the_array(self, tmp_path: Path) -> None:
         code = (  # where the tests run in the background, SIGINT is ignored
             "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-            "from pipeline.shards import Slurm\nfrom tests.pipeline.shards.jobs import numbers, sleep\n"
+            "from pipeline.shards.executors.slurm import Slurm\nfrom tests.pipeline.shards.jobs import numbers, sleep\n"
             "list(Slurm(2).run(sleep, numbers(4, sys.argv[1])))\n"
         )
         command = [sys.executable, "-c", code, str(tmp_path)]

@@ -14,7 +14,7 @@ from pipeline.tokenize.encoding import ENCODED_MEANWHILE, get_ready
 class Noting:
     """An executor that notes what it is to get ready for."""
 
-    is_here = True
+    here = 2
 
     def __init__(self) -> None:
         self.started: list[tuple[int, str]] = []
