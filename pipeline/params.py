@@ -387,6 +387,9 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         except OmegaConfBaseException as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{path}: {section}.{error.full_key}: {reason}") from None
+        except OverflowError as error:  # an integer beyond floats; its later lines say where
+            where = next((line.split()[-1] for line in str(error).splitlines() if "full_key:" in line), "")
+            raise ValueError(f"{path}: {section}.{where}: too large a number") from None
         except ValueError as error:
             raise ValueError(f"{path}: {section}.{error}") from None
     return Params(**sections)

@@ -167,6 +167,11 @@ def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path):
         load_params(path)
 
 
+def test_a_number_beyond_floats_is_named(edited):
+    with pytest.raises(ValueError, match=r"preprocess\.weights\.a: too large a number"):
+        load_params(edited(preprocess__weights={"a": 10**400}))
+
+
 def test_numbers_read_as_dvc_writes_them(edited):
     path = edited()
     path.write_text(path.read_text().replace("weight_decay: 0.1", "weight_decay: 1e-1"))

@@ -10,15 +10,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def shares(processes: int) -> list[set[int]]:
-    """Of each of so many processes, the cores that it may use: one if this process has as many, else all that this one
-    has; no list where the system does not say."""
-    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-    if len(own) == processes:
-        return [{core} for core in sorted(own)]
-    return [own] * processes if own else []
+def a_core_each(processes: int) -> list[int]:
+    """Numbers of the cores of so many processes that have one each, all of this process's; none where those are not as
+    many, or where the system does not say."""
+    own = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return own if len(own) == processes else []
 
 
-def stay_on(own: set[int]) -> None:
-    """Keep this process and the threads that it will start on some cores."""
-    os.sched_setaffinity(0, own)
+def stay_on(core: int) -> None:
+    """Keep this process and the threads that it will start on a core."""
+    os.sched_setaffinity(0, {core})

@@ -1,32 +1,20 @@
-"""Processes of this machine that jobs are handed to, one after another.
-
-On Linux they are forks of a server, a spawned process that has imported what they need and done nothing else: each
-has it at once, and the import of Polars and NumPy is paid for once. Elsewhere each is spawned, for not everything that
-may have been imported there survives a fork.
-"""
+"""Spawned processes of this machine that jobs are handed to, one after another."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from importlib import import_module
-from multiprocessing import forkserver, get_context
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.queues import SimpleQueue
 
 from pipeline.shards.executors.base import J, R
-from pipeline.shards.executors.cores import shares, stay_on
+from pipeline.shards.executors.cores import a_core_each, stay_on
 from pipeline.shards.executors.flow import collect
-
-ONE_THREAD = {"POLARS_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""The caller has a process for each core."""
-
-METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-NURSERY = "pipeline.shards.executors.nursery"
 
 
 class Processes:
@@ -40,25 +28,16 @@ class Processes:
     """
 
     def __init__(self, count: int) -> None:
-        context = get_context(METHOD)
-        if METHOD == "forkserver":
-            forkserver.set_forkserver_preload([NURSERY])
+        context = get_context("spawn")
         self._lifeline, self._end_all = context.Pipe(duplex=False)
-        cores: SimpleQueue[set[int]] = context.SimpleQueue()
-        for share in (known := shares(count)):
-            cores.put(share)
-        initargs = (self._lifeline, cores if known else None, dict(os.environ))
+        free_cores: SimpleQueue[int] = context.SimpleQueue()
+        for core in (own_cores := a_core_each(count)):
+            free_cores.put(core)
+        initargs = (self._lifeline, free_cores if own_cores else None)
         self._pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=initargs)
 
     def start(self, count: int, module: str) -> None:
-        """Have the server, or so many processes, start and import the module; does not wait for that.
-
-        There is one server for all, which lasts as long as this process, and it imports what it is first told to.
-        """
-        if METHOD == "forkserver":
-            forkserver.set_forkserver_preload([NURSERY, module])
-            forkserver.ensure_running()
-            return
+        """Start so many, which import the module; does not wait for them."""
         for _ in range(count):
             self._pool.submit(_import, module)
 
@@ -88,11 +67,11 @@ class Processes:
         self._lifeline.close()
 
 
-def _start(lifeline: Connection, cores: SimpleQueue[set[int]] | None, environment: dict[str, str]) -> None:
-    """Prepare a process, before anything of the job is imported or, by a fork, used."""
-    if cores:
-        stay_on(cores.get())
-    os.environ |= environment | ONE_THREAD  # a server's environment is that of when it was started
+def _start(lifeline: Connection, free_cores: SimpleQueue[int] | None) -> None:
+    """Prepare a spawned process, before anything of the job is imported."""
+    if free_cores:
+        stay_on(free_cores.get())
+    os.environ |= {"POLARS_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # the caller has a process for each core
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's, who then closes the lifeline
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
 

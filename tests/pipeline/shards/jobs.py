@@ -104,10 +104,6 @@ def has_colorsys(job: Number) -> tuple[int, bool]:
     return os.getpid(), "colorsys" in sys.modules
 
 
-def of_late(job: Number) -> str | None:
-    return os.environ.get("OF_LATE")
-
-
 def sleep(job: Number) -> None:
     mark(job)
     time.sleep(600)

@@ -103,49 +103,19 @@ def test_no_more_workers_start_than_there_are_jobs() -> None:
         assert len(workers_here()) <= 2
 
 
-def python(code: str) -> list[str]:
-    """The lines that a process of its own prints: what workers are forked from serves all of a process."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    return done.stdout.splitlines()
-
-
-@pytest.mark.parametrize(("ahead", "imported"), [("colorsys", "True"), ("", "False")])
-def test_workers_that_start_ahead_have_imported_the_module(ahead: str, imported: str) -> None:
-    code = (
-        "import psutil\n"
-        "from pipeline.shards import Local\nfrom tests.pipeline.shards.jobs import has_colorsys, numbers\n"
-        "def begun(): return len(psutil.Process().children(recursive=True))\n"
-        "with Local(2) as local:\n"
-        "    local.start(1, 'colorsys')\n    print(begun() > 0)\n"  # one job runs here
-        f"    if {ahead!r}: local.start(9, {ahead!r})\n"
-        "    print(begun() > 0)\n"
-        "    print(*{found for _, (_, found) in local.run(has_colorsys, numbers(6))})\n"
-    )
-    assert python(code) == ["False", str(bool(ahead)), imported]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="workers are forks on Linux only")
-def test_workers_are_forks_of_a_process_in_which_nothing_has_run() -> None:
-    """Of the threads that a library works with, a fork has none, and waits for them for ever."""
-    code = (
-        "import psutil\nfrom pathlib import Path\n"
-        "from pipeline.shards import Local\nfrom tests.pipeline.shards.jobs import numbers, where\n"
-        "with Local(2) as local:\n"
-        "    local.start(9, MODULE)\n"
-        "    workers = {pid for _, (pid, *_) in local.run(where, numbers(9))}\n"
-        "    (server,) = {psutil.Process(pid).ppid() for pid in workers}\n"
-        "    threads = (task.name for task in Path(f'/proc/{server}/task').iterdir() if int(task.name) != server)\n"
-        "    print(*(Path(f'/proc/{server}/task/{thread}/comm').read_text().strip() for thread in threads))\n"
-    )
-    for module in ("pipeline.ingest.shard", "pipeline.preprocess.annotate", "pipeline.tokenize.encode"):
-        (names,) = python(code.replace("MODULE", repr(module)))
-        assert set(names.split()) <= {"jemalloc_bg_thd", "polars-ooc-clea"}  # a fork does without them
-
-
-def test_a_worker_has_the_environment_of_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    list(Local(2).run(jobs.square, numbers(2)))  # so that what it is forked from is there
-    monkeypatch.setenv("OF_LATE", "here")
-    assert {found for _, found in Local(2).run(jobs.of_late, numbers(4))} == {"here"}
+@pytest.mark.usefixtures("no_workers")
+def test_workers_that_start_ahead_import_the_module_and_serve_the_run() -> None:
+    with Local(2) as local:
+        local.start(1, "colorsys")  # one job runs here
+        assert not workers_here()
+        local.start(9, "colorsys")
+        workers = workers_here()
+        assert workers
+        found = [result for _, result in local.run(jobs.has_colorsys, numbers(6))]
+        assert workers <= workers_here()
+        assert any(imported for _, imported in found)
+    assert not workers_here()
+    assert not any(imported for _, (_, imported) in Local(2).run(jobs.has_colorsys, numbers(6)))
 
 
 def test_a_worker_does_without_what_its_shards_do_not_need() -> None:
