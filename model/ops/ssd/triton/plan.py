@@ -1,5 +1,6 @@
 """How a call is cut: into chunks, segments, parts of them and slices, and what its kernels are compiled for."""
 
+from operator import index
 from typing import Any
 
 import torch
@@ -40,8 +41,9 @@ class Plan:
     """
 
     def __init__(self, x: Tensor, B: Tensor, slice_bytes: int | None = None) -> None:
-        self.batch, self.seqlen, self.nheads, self.headdim = x.shape
-        self.ngroups, self.dstate = B.shape[2:]
+        # Numbers, also where torch.compile has symbols: it compiles for each shape, since each has a plan of its own
+        self.batch, self.seqlen, self.nheads, self.headdim = map(index, x.shape)
+        self.ngroups, self.dstate = map(index, B.shape[2:])
         self.Q = 64 if x.dtype is torch.bfloat16 else 32
         self.P, self.N = (max(16, power_of_2(size)) for size in (self.headdim, self.dstate))
         self.nchunks = -(-self.seqlen // self.Q)
