@@ -1,14 +1,15 @@
 """How much faster the data stages are with more processes.
 
-    python -m benchmarks.data.scaling [--mb 64] [--workers 1 2] [--rounds 3] [--ray] [--set KEY=VALUE ...]
+    python -m benchmarks.data.scaling [--mb 512] [--workers 1 2] [--rounds 3] [--ray] [--set [KEY=VALUE ...]]
 
-Ingest, preprocess and tokenize generated prose (16 files), as params.yaml and `--set preprocess.near_duplicates=true`
-and the like have it, the numbers of workers taking turns at each stage, since no machine is always as fast. Each stage
-is in a process of its own that may use as many cores as it has workers. The clock runs from when the parameters are
-read, as the stage's imports and its workers start. Given for each step is the time in its shards (for the first of a
-stage with the start of its workers, as far as that is waited for), then that of the work which stays in the stage's
-process (imports, decisions, training the BPE, which has threads of its own, packing), and all of it. Speed-ups are
-medians over the rounds.
+Ingest, preprocess and tokenize generated prose (16 files) as params.yaml has it, but with what is measured beside
+datatrove (quality rules and near duplicates; contamination is not looked for), or as `--set` says; `--set` alone leaves
+all as it is there. The numbers of workers take turns at each stage, since no machine is always as fast. Each stage is
+in a process of its own that may use as many cores as it has workers. The clock runs from when the parameters are read,
+as the stage's imports and its workers start. Given for each step is the time in its shards (for the first of a stage
+with the start of its workers, as far as that is waited for), then that of the work which stays in the stage's process
+(imports, decisions, training the BPE, which has threads of its own, packing), and all of it. Speed-ups are medians over
+the rounds.
 
 The last line is what the machine has to give: as many runs side by side, each with the first number of workers and on
 cores of its own, share nothing and do so many times the work.
@@ -42,6 +43,12 @@ ALL = "all of it"
 SIDE_BY_SIDE = "runs side by side"
 
 FILES = 16
+MEASURED = (
+    "preprocess.quality=[gopher,c4,fineweb]",
+    "preprocess.near_duplicates=true",
+    "preprocess.contamination_words=0",
+)
+"""Parameters of the measurements beside datatrove."""
 PARAMS = "params.yaml"
 
 Seconds = dict[str, float]
@@ -71,11 +78,11 @@ class Timed:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mb", type=float, default=64)
+    parser.add_argument("--mb", type=float, default=512)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ray", action="store_true", help="tasks of a Ray on this machine, in place of processes")
-    parser.add_argument("--set", nargs="+", default=[], help="parameters other than those of params.yaml")
+    parser.add_argument("--set", nargs="*", default=MEASURED, help="parameters other than those of params.yaml")
     parser.add_argument("--stage", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.stage:
