@@ -13,6 +13,7 @@ from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
 import torch
+import triton
 from torch import Tensor
 from triton import knobs
 from triton.runtime import driver
@@ -148,6 +149,7 @@ class Launches:
         self._launches.append(Launch(kernel.jit, grid, given, self._names, named or {}))
 
     def __call__(self, *tensors: Tensor) -> None:
+        triton.set_allocator(_allocate)  # of this thread
         buffer = tensors[0].new_empty(self._size, dtype=torch.uint8)
         if all(map(Launch.is_known, self._launches)) and not _watched():
             first, stream = buffer.data_ptr(), driver.active.get_current_stream(tensors[0].get_device())
@@ -159,6 +161,11 @@ class Launches:
             views = [buffer[start:].view(dtype)[: prod(shape)].view(shape) for start, (shape, dtype) in parts]
             for launch in self._launches:
                 launch.look_up((*tensors, *views))
+
+
+def _allocate(size: int, alignment: int, stream: int | None) -> Tensor:
+    """Memory that a kernel keeps for itself, such as how the copy engine finds tiles: Triton has none of its own."""
+    return torch.empty(size, dtype=torch.uint8, device="cuda")
 
 
 def _watched() -> bool:

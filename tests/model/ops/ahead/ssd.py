@@ -67,7 +67,7 @@ KERNELS += [
         label="documents" if documents else "",
     )
     for kernel, stages, spilled in [
-        (fused_scan_kernel, STAGES_OF_SCAN, 420),  # nearly all beside the loops over chunks
+        (fused_scan_kernel, STAGES_OF_SCAN, 300),  # nearly all beside the loops over chunks
         (fused_gradients_kernel, STAGES_OF_GRADIENTS, 64),
     ]
     for documents in (False, True)

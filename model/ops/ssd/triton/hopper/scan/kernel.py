@@ -5,7 +5,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
 from model.ops._launch import Launched
-from model.ops.ssd.triton.hopper.parts import THREADS, here
+from model.ops.ssd.triton.hopper.parts import here
 from model.ops.ssd.triton.hopper.scan.load import load
 from model.ops.ssd.triton.hopper.scan.maps import maps
 from model.ops.ssd.triton.hopper.scan.outputs import outputs
@@ -13,8 +13,11 @@ from model.ops.ssd.triton.hopper.scan.outputs import outputs
 STAGES = 3
 """Chunks whose tiles are in shared memory at a time."""
 
-REGISTERS = gl.constexpr((192, 80, 48))
+REGISTERS = gl.constexpr((200, 80, 32))
 """Of a thread of the second head's `outputs`, of `maps`, of `load`; the first head's has what is left of 512."""
+
+ARRIVALS = gl.constexpr(1 + 32)
+"""At `full`: of the copy engine, and of each thread that loads."""
 
 
 @Launched
@@ -47,7 +50,7 @@ def fused_scan_kernel(
     made = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     taken = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(STAGES):
-        mbarrier.init(full.index(i), count=THREADS)
+        mbarrier.init(full.index(i), count=ARRIVALS)
         mbarrier.init(empty.index(i), count=3)  # who reads: both heads' `outputs`, `maps`
     for i in gl.static_range(2):
         mbarrier.init(made.index(i), count=1)
@@ -73,6 +76,6 @@ def fused_scan_kernel(
                 first_chunk, last_chunk, seqlen, nheads, ngroups, nchunks, Q, P, N, DOCUMENTS, STAGES,
             )),
         ],
-        [4, 4, 4],
+        [4, 4, 1],
         [REGISTERS[0], REGISTERS[1], REGISTERS[2]],
     )  # fmt: skip

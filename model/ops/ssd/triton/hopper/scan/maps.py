@@ -21,7 +21,6 @@ def maps(
         i = c - first_chunk
         stage, turn = i % STAGES, i % 2
         mbarrier.wait(full.index(stage), (i // STAGES) & 1)
-        fence_async_shared()
         scores = product(B_tiles.index(stage), C_tiles.index(stage).permute((1, 0)), Q, Q, square)
         seen = update[:, None] <= output[None, :]
         if DOCUMENTS:

@@ -53,7 +53,6 @@ def outputs(
             i = c - first_chunk
             stage, turn = i % STAGES, i % 2
             mbarrier.wait(full.index(stage), (i // STAGES) & 1)
-            fence_async_shared()
             tile = x_tiles.index(2 * stage + side).permute((1, 0))
             through = vectors.index(6 * stage + 3 * side + 1)
             weight = vectors.index(6 * stage + 3 * side + 2).load(by_update)
@@ -78,6 +77,7 @@ def outputs(
             out, state = warpgroup_mma_wait(0, deps=(out, next_state))
             mbarrier.arrive(taken.index(turn))
             tile.store(out.to(gl.bfloat16))
+            fence_async_shared()
             mbarrier.arrive(empty.index(stage))
     if s == nsegments - 1:
         gl.store(final + (b * nheads + h).to(gl.int64) * (P * N) + square, state)
