@@ -1,6 +1,5 @@
 """The launches of a forward and of a backward, all but their tensors known: what depends on the plan is done once."""
 
-from math import prod
 from typing import Any
 
 import torch
@@ -12,6 +11,8 @@ from model.ops.ssd.triton.hopper.gradients.kernel import STAGES as STAGES_OF_GRA
 from model.ops.ssd.triton.hopper.gradients.kernel import fused_gradients_kernel
 from model.ops.ssd.triton.hopper.scan.kernel import STAGES as STAGES_OF_SCAN
 from model.ops.ssd.triton.hopper.scan.kernel import fused_scan_kernel
+from model.ops.ssd.triton.hopper.states.kernel import STAGES as STAGES_OF_STATES
+from model.ops.ssd.triton.hopper.states.kernel import fused_parts_kernel, fused_states_kernel
 from model.ops.ssd.triton.plan import Plan
 from model.ops.ssd.triton.scan import scan_kernel
 from model.ops.ssd.triton.states import parts_kernel, states_kernel
@@ -38,17 +39,18 @@ class Forward:
         sizes: dict[str, Any] = {"seqlen": plan.seqlen, "nheads": plan.nheads, "nchunks": plan.nchunks}
         cut: dict[str, Any] = {"nsegments": nsegments, "parts": parts, "chunks_of_part": chunks_of_part}
         options = plan.dots | {"ngroups": plan.ngroups, "plane": plan.plane}
-        options |= {"DOCUMENTS": documents, "HOPPER": plan.hopper, "num_warps": plan.warps}
+        options |= {"DOCUMENTS": documents, "num_warps": plan.warps}
         self.launches.add(
             decays_kernel, (plan.nchunks, -(-plan.nheads // HEADS), plan.batch),
             **sizes, dt_min=dt_limit[0], dt_max=dt_limit[1], Q=plan.Q, H=HEADS, SOFTPLUS=softplus, BIAS=bias,
         )  # fmt: skip
         if nsegments > 1:
+            kernel, programs, constants = _for_parts(plan, options)
             self.launches.add(
-                parts_kernel, (plan.nheads, plan.batch * (nsegments - 1) * parts),
-                **sizes, **cut, first_chunk=0, REVERSE=False, **options | plan.prefetch,
+                kernel, (programs, plan.batch * (nsegments - 1) * parts),
+                **sizes, **cut, first_chunk=0, REVERSE=False, **constants,
             )  # fmt: skip
-        kernel, programs, constants = _of_segments(plan, options | {"SKIP": skip, "START": start})
+        kernel, programs, constants = _for_segments(plan, options | {"SKIP": skip, "START": start})
         self.launches.add(
             kernel, (programs, plan.batch * nsegments),
             **sizes, **cut, chunks_of_start=plan.chunks_of_segment, nstarts=plan.nstarts, **constants,
@@ -84,29 +86,30 @@ class Backward:
         first = i * plan.chunks_of_slice
         nsegments, parts, chunks_of_part = plan.backward_cut
         count = min(plan.chunks_of_slice, plan.nchunks - first)
-        kernel, programs, inner = _of_chunks(plan, skip, options)
-        grid = (programs * count, plan.ngroups * plan.nsplits, plan.batch)
         sizes = sizes | {"first_chunk": first}
-        along = options | {"HOPPER": plan.hopper}
         cut: dict[str, Any] = {"nsegments": nsegments, "parts": parts, "chunks_of_part": chunks_of_part}
         if nsegments > 1:
+            kernel, programs, constants = _for_parts(plan, options)
             self.launches.add(
-                parts_kernel, (plan.nheads, plan.batch * (nsegments - 1) * parts), {"x": "dy", "B": "C"},
-                **sizes, **cut, REVERSE=True, **along | plan.prefetch,
+                kernel, (programs, plan.batch * (nsegments - 1) * parts), {"x": "dy", "B": "C"},
+                **sizes, **cut, REVERSE=True, **constants,
             )  # fmt: skip
         d_before, d_after = ("d_start", "d_between")[:: 1 if i % 2 == 0 else -1]
+        kernel, programs, constants = _for_states(plan, count, options)
         self.launches.add(
-            states_kernel, (plan.nheads, plan.batch * nsegments, 2),
+            kernel, (programs, plan.batch * nsegments, 2),
             {"final": "d_final" if i == plan.nslices - 1 else d_after, "d_start": d_before},
-            **sizes, **cut, all_segments=plan.nstarts, nmade=0 if plan.fused else prod(grid) // 2, **along | plan.along,
+            **sizes, **cut, all_segments=plan.nstarts, **constants,
         )  # fmt: skip
+        kernel, programs, constants = _for_chunks(plan, options | {"nsplits": plan.nsplits, "SKIP": skip})
+        grid = (programs * count, plan.ngroups * plan.nsplits, plan.batch)
         if plan.nsplits == 1:
-            self.launches.add(kernel, grid, **sizes, out_rows=plan.seqlen, out_chunk=0, **inner)
+            self.launches.add(kernel, grid, **sizes, out_rows=plan.seqlen, out_chunk=0, **constants)
             return
         rows, length = plan.chunks_of_slice * plan.Q, min(count * plan.Q, plan.seqlen - first * plan.Q)
         self.launches.add(
             kernel, grid, {"dB": "split_dB", "dC": "split_dC"},
-            **sizes, out_rows=rows, out_chunk=first, **inner,
+            **sizes, out_rows=rows, out_chunk=first, **constants,
         )  # fmt: skip
         width = plan.ngroups * plan.dstate
         self.launches.add(
@@ -116,23 +119,39 @@ class Backward:
         )  # fmt: skip
 
 
-def _of_segments(plan: Plan, options: dict[str, Any]) -> tuple[Launched, int, dict[str, Any]]:
-    """The kernel for the outputs of segments, its programs for all heads, and its constants."""
-    if not plan.fused or plan.nheads // plan.ngroups % 2:
-        return scan_kernel, plan.nheads, options
-    names = ("ngroups", "plane", "Q", "P", "N", "SKIP", "DOCUMENTS", "START")
-    fused = {name: options[name] for name in names} | {"STAGES": STAGES_OF_SCAN, "num_warps": 4}
-    return fused_scan_kernel, plan.nheads // 2, fused
+Kernel = tuple[Launched, int, dict[str, Any]]
+"""With its programs for all heads, or for a chunk, and its constants."""
 
 
-def _of_chunks(plan: Plan, skip: bool, options: dict[str, Any]) -> tuple[Launched, int, dict[str, Any]]:
-    """The kernel for the gradients of chunks, its programs for each, and its constants."""
-    inner = options | {"nsplits": plan.nsplits, "SKIP": skip}
-    if not plan.fused:
-        return gradients_kernel, 2, inner | {"STAGES": plan.prefetch["num_stages"]}
-    names = ("ngroups", "plane", "nsplits", "Q", "P", "N", "SKIP", "DOCUMENTS")
-    fused = {name: inner[name] for name in names} | {"STAGES": STAGES_OF_GRADIENTS, "num_warps": 4}
-    return fused_gradients_kernel, 1, fused
+def _for_parts(plan: Plan, options: dict[str, Any]) -> Kernel:
+    if plan.fused:
+        return fused_parts_kernel, plan.nheads // 2, _fused(options, STAGES_OF_STATES)
+    return parts_kernel, plan.nheads, options | plan.prefetch | {"HOPPER": plan.hopper}
+
+
+def _for_segments(plan: Plan, options: dict[str, Any]) -> Kernel:
+    if plan.fused:
+        return fused_scan_kernel, plan.nheads // 2, _fused(options, STAGES_OF_SCAN, "SKIP", "START")
+    return scan_kernel, plan.nheads, options | {"HOPPER": plan.hopper}
+
+
+def _for_states(plan: Plan, chunks: int, options: dict[str, Any]) -> Kernel:
+    if plan.fused:
+        return fused_states_kernel, plan.nheads // 2, _fused(options, STAGES_OF_STATES)
+    flags = chunks * plan.ngroups * plan.nsplits * plan.batch
+    return states_kernel, plan.nheads, options | plan.along | {"HOPPER": plan.hopper, "nmade": flags}
+
+
+def _for_chunks(plan: Plan, options: dict[str, Any]) -> Kernel:
+    if plan.fused:
+        return fused_gradients_kernel, 1, _fused(options, STAGES_OF_GRADIENTS, "nsplits", "SKIP")
+    return gradients_kernel, 2, options | {"STAGES": plan.prefetch["num_stages"]}
+
+
+def _fused(options: dict[str, Any], stages: int, *names: str) -> dict[str, Any]:
+    """Of a kernel of hopper/, whose first warps are four."""
+    names = ("ngroups", "plane", "Q", "P", "N", "DOCUMENTS", *names)
+    return {name: options[name] for name in names} | {"STAGES": stages, "num_warps": 4}
 
 
 Scratch = dict[str, tuple[tuple[int, ...], torch.dtype]]

@@ -36,8 +36,8 @@ MORE_STAGES = 3
 class Plan:
     """Sizes of a call: a function of shapes and dtypes alone, so that results are, on one kind of device; but for
     `slice_bytes`, with which a small input goes through all that a large one does. `hopper` says of the device what
-    changes no result, `fused` that the kernels of `hopper/` are used, as far as they can be, in
-    which a program fills a multiprocessor.
+    changes no result, `fused` that the kernels of `hopper/` are used, in which a program fills a multiprocessor and
+    most have two heads of a group.
     """
 
     def __init__(self, x: Tensor, B: Tensor, slice_bytes: int | None = None) -> None:
@@ -50,9 +50,9 @@ class Plan:
         self.state_dtype = torch.bfloat16 if x.dtype is torch.bfloat16 else torch.float32
         self._cut(self.batch * self.nheads, slice_bytes or SLICE)
         self.hopper = _is_hopper(x)
-        bf16 = x.dtype is torch.bfloat16
-        self.fused = self.hopper and bf16 and (self.headdim, self.dstate) == (64, 128)
-        heads, programs = self.nheads // self.ngroups, MULTIPROCESSORS if self.fused else PROGRAMS
+        bf16, heads = x.dtype is torch.bfloat16, self.nheads // self.ngroups
+        self.fused = self.hopper and bf16 and (self.headdim, self.dstate) == (64, 128) and heads % 2 == 0
+        programs = MULTIPROCESSORS if self.fused else PROGRAMS
         self.nsplits = min(heads, max(1, programs // (self.batch * self.chunks_of_slice * self.ngroups)))
         self.nsplits = -(-heads // -(-heads // self.nsplits))
         self.warps = 4 if self.P * self.N <= 8192 else 8

@@ -8,6 +8,8 @@ from model.ops.ssd.triton.hopper.gradients.kernel import STAGES as STAGES_OF_GRA
 from model.ops.ssd.triton.hopper.gradients.kernel import fused_gradients_kernel
 from model.ops.ssd.triton.hopper.scan.kernel import STAGES as STAGES_OF_SCAN
 from model.ops.ssd.triton.hopper.scan.kernel import fused_scan_kernel
+from model.ops.ssd.triton.hopper.states.kernel import STAGES as STAGES_OF_STATES
+from model.ops.ssd.triton.hopper.states.kernel import fused_parts_kernel, fused_states_kernel
 from model.ops.ssd.triton.launches import HEADS, SUM_TILE, TOTAL_TILE
 from model.ops.ssd.triton.plan import MORE_STAGES, Plan
 from model.ops.ssd.triton.scan import scan_kernel
@@ -59,7 +61,7 @@ KERNELS = [
 KERNELS += [
     Kernel(
         kernel,
-        PLAN.dots | {"STAGES": stages, "SKIP": True, "START": True, "DOCUMENTS": documents},
+        PLAN.dots | {"STAGES": stages, "SKIP": True, "START": True, "REVERSE": True, "DOCUMENTS": documents},
         TYPES,
         options={"num_warps": 4},
         architectures=(90,),
@@ -67,6 +69,8 @@ KERNELS += [
         label="documents" if documents else "",
     )
     for kernel, stages, spilled in [
+        (fused_parts_kernel, STAGES_OF_STATES, 0),
+        (fused_states_kernel, STAGES_OF_STATES, 0),
         (fused_scan_kernel, STAGES_OF_SCAN, 300),  # nearly all beside the loops over chunks
         (fused_gradients_kernel, STAGES_OF_GRADIENTS, 64),
     ]

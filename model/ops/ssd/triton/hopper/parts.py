@@ -2,10 +2,14 @@
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import warpgroup_mma
+from triton.experimental.gluon.language.nvidia.hopper import tma, warpgroup_mma
 
-THREADS = gl.constexpr(128)
-"""That load."""
+ARRIVALS = gl.constexpr(1 + 32)
+"""At `full` where one warp loads: of the copy engine, and of each thread."""
+
+BOX = gl.constexpr(64)
+"""Columns of bf16 that the copy engine moves as one piece, 128 bytes wide. The states between chunks are in memory by
+such boxes, (b, c, h, n / BOX, p, BOX): written so they are as fast as by threads, in rows of N columns 4% slower."""
 
 
 @gluon.jit
@@ -31,3 +35,10 @@ def edges(seq_idx, start, Q: gl.constexpr, seqlen):
 def product(a, b, M: gl.constexpr, N: gl.constexpr, layout: gl.constexpr):
     """Begin a b, (M, N)."""
     return warpgroup_mma(a, b, gl.zeros([M, N], gl.float32, layout), use_acc=False, is_async=True)
+
+
+@gluon.jit
+def rows_of(first, count, width, rows: gl.constexpr, columns: gl.constexpr):
+    """What the copy engine wants to know of bf16 numbers (count, width), of which a tile has (rows, columns)."""
+    tile: gl.constexpr = gl.NVMMASharedLayout.get_default_for([rows, columns], gl.bfloat16)
+    return tma.make_tensor_descriptor(first, [count, width], [width, 1], [rows, columns], tile)

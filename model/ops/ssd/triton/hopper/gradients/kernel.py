@@ -9,10 +9,12 @@ from model.ops.ssd.triton.hopper.gradients.load import load
 from model.ops.ssd.triton.hopper.gradients.maps import maps
 from model.ops.ssd.triton.hopper.gradients.through import through
 from model.ops.ssd.triton.hopper.gradients.updates import updates
-from model.ops.ssd.triton.hopper.parts import THREADS
 
 STAGES = 3
 """Heads whose tiles are in shared memory at a time."""
+
+THREADS = gl.constexpr(128)
+"""That load."""
 
 REGISTERS = gl.constexpr((152, 112, 40))
 """Of a thread of `maps`, `updates`, `load`; `through` has what is left of 512. A register that any of them spills costs

@@ -4,7 +4,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import async_copy, mbarrier
 
-from model.ops.ssd.triton.hopper.parts import here
+from model.ops.ssd.triton.hopper.parts import BOX, here
 
 
 @gluon.jit
@@ -27,7 +27,8 @@ def load(
 
     rows, p = gl.arange(0, Q, layout=gl.SliceLayout(1, narrow)), gl.arange(0, P, layout=gl.SliceLayout(0, narrow))
     there = (rows[:, None] < left) & (p[None, :] < P)
-    places = gl.arange(0, P, layout=gl.SliceLayout(1, wide))[:, None] * N + n[None, :]
+    of_state = gl.arange(0, P, layout=gl.SliceLayout(1, wide))[:, None]
+    places = n[None, :] // BOX * (P * BOX) + of_state * BOX + n[None, :] % BOX
     positions = gl.arange(0, Q, layout=gl.BlockedLayout([1], [32], [4], [0]))
     for i in range(0, count):
         h, stage = first_head + i, i % STAGES

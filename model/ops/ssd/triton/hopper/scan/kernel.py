@@ -5,7 +5,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
 from model.ops._launch import Launched
-from model.ops.ssd.triton.hopper.parts import here
+from model.ops.ssd.triton.hopper.parts import ARRIVALS, here
 from model.ops.ssd.triton.hopper.scan.load import load
 from model.ops.ssd.triton.hopper.scan.maps import maps
 from model.ops.ssd.triton.hopper.scan.outputs import outputs
@@ -15,9 +15,6 @@ STAGES = 3
 
 REGISTERS = gl.constexpr((200, 80, 32))
 """Of a thread of the second head's `outputs`, of `maps`, of `load`; the first head's has what is left of 512."""
-
-ARRIVALS = gl.constexpr(1 + 32)
-"""At `full`: of the copy engine, and of each thread that loads."""
 
 
 @Launched

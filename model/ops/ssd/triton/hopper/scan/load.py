@@ -4,6 +4,8 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import async_copy, mbarrier, tma
 
+from model.ops.ssd.triton.hopper.parts import rows_of
+
 
 @gluon.jit
 def load(
@@ -17,10 +19,10 @@ def load(
     Tiles are moved by the GPU's copy engine, which reads zeros after the sequence and stores nothing there.
     """
     first, of_heads, of_groups = b.to(gl.int64) * seqlen, nheads * P, ngroups * N
-    x_rows = _rows(x + first * of_heads, seqlen, of_heads, Q, P)
-    y_rows = _rows(y + first * of_heads, seqlen, of_heads, Q, P)
-    B_rows = _rows(B + first * of_groups, seqlen, of_groups, Q, N)
-    C_rows = _rows(C + first * of_groups, seqlen, of_groups, Q, N)
+    x_rows = rows_of(x + first * of_heads, seqlen, of_heads, Q, P)
+    y_rows = rows_of(y + first * of_heads, seqlen, of_heads, Q, P)
+    B_rows = rows_of(B + first * of_groups, seqlen, of_groups, Q, N)
+    C_rows = rows_of(C + first * of_groups, seqlen, of_groups, Q, N)
     positions = gl.arange(0, Q, layout=gl.BlockedLayout([Q // 32], [32], [1], [0]))
     for c in range(first_chunk, last_chunk + STAGES):
         i = c - first_chunk
@@ -50,10 +52,3 @@ def load(
                 there_too = positions < seqlen - c * Q
                 async_copy.async_copy_global_to_shared(documents.index(stage), of_chunk + positions, there_too)
             async_copy.mbarrier_arrive(there, increment_count=False)
-
-
-@gluon.jit
-def _rows(first, count, width, rows: gl.constexpr, columns: gl.constexpr):
-    """What the copy engine wants to know of bf16 numbers (count, width), of which a tile has (rows, columns)."""
-    tile: gl.constexpr = gl.NVMMASharedLayout.get_default_for([rows, columns], gl.bfloat16)
-    return tma.make_tensor_descriptor(first, [count, width], [width, 1], [rows, columns], tile)
