@@ -34,7 +34,7 @@ def _passes(device: str, dtype: torch.dtype, headdim: int, dstate: int) -> bool:
         return trusted(kernels, lambda: compare(partial(run, slice_bytes), *sizes), TOLERANCE[dtype])
 
     kernels = f"the SSD's kernels for {dtype} and states of {headdim} x {dstate} on {device}"
-    # The backward at once, and in slices; on Hopper some kernels are others if a group has an odd number of heads
+    # The backward at once, and in slices; on Hopper the kernels are others if a group has an odd number of heads
     return as_torch(None, 2) and as_torch(1, 2) and as_torch(None, 3)
 
 

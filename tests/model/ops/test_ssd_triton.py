@@ -113,7 +113,7 @@ def test_the_full_grid(case: dict, device: torch.device) -> None:
 
 @pytest.mark.parametrize(("heads", "groups"), [(8, 2), (3, 1)])
 def test_several_heads_share_a_group(heads: int, groups: int, device: torch.device) -> None:
-    """On Hopper one program has two heads, or some kernels are others where their number is odd."""
+    """On Hopper one program has two heads, or the kernels are others where their number is odd."""
     case = {"dtype": torch.bfloat16, "length": "several", "groups": groups, "dstate": 128, "headdim": 64}
     check(case | {"heads": heads, "packed": True, "options": "all"}, device)
 

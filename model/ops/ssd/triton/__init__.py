@@ -7,17 +7,18 @@ precision. The backward goes through slices of the sequence, the last first, and
 
     forward   decays  step sizes and sums of decays
               parts   what each part of a segment contributes to the state after it
-              scan    outputs, chunk by chunk, from the state that the segments before leave; on Hopper, in bf16 at
-                      the presets' sizes of state, two heads of a group at a time, if it has an even number (hopper/)
+              scan    outputs, chunk by chunk, from the state that the segments before leave
     backward, slice by slice
               parts   what each part of a segment contributes to the gradient of the state before it
               states  the state before each chunk, the gradient of the state after it
               gradients       of x, B and C, chunk by chunk, the heads of a group in turn: by two programs, one that
-                              goes `through` the states and one that stays `inside` the chunk; on Hopper, in bf16 at
-                              the same sizes, by one program for both (hopper/)
+                              goes `through` the states and one that stays `inside` the chunk
               sum_splits      of B and C, where few chunks leave the GPU idle and a group's heads are split
     and then  step_gradients  of the step sizes, from what the others say of the decays
               totals          of A, D and dt_bias, over the chunks
+
+On Hopper, in bf16 at the presets' sizes of state, if groups have an even number of heads, four kernels are others that
+compute the same (hopper/): `parts`, `scan` and `states` take two heads of a group at a time, `gradients` is one program.
 
 Shapes: b batch, c chunks, s segments, k parts of segments, g groups, h heads, p headdim, n dstate; Q positions of a
 chunk. Decays are sums of a = dt A, in fp32: of a chunk only, and with a at least -20 (e^-20 is less than fp32
