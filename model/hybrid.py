@@ -12,7 +12,7 @@ from model.layers.attention import Attention
 from model.layers.mamba2 import Mamba2
 from model.layers.mlp import MLP
 from model.layers.norm import RMSNorm
-from model.ops._common import compute_dtype
+from model.ops._common import compute_dtype, number_documents
 from model.ops.cross_entropy import IGNORED, linear_cross_entropy
 from model.state import AttentionState, DecodeState, LayerState, MambaState
 
@@ -170,7 +170,7 @@ class HybridLM(nn.Module):
         if seq_idx is not None:
             if state is not None:
                 raise ValueError("a decode state holds one document per row: pass seq_idx or state, not both")
-            seq_idx = _number_documents(seq_idx)
+            seq_idx = number_documents(seq_idx)
 
         residual, mixed = self.embed(input_ids), None
         states = (None,) * len(self.layers) if state is None else state.layers
@@ -213,12 +213,6 @@ class HybridLM(nn.Module):
     def _new_attention_state(self, batch_size: int) -> AttentionState:
         shape = (2, batch_size, self.config.n_kv_heads, 0, self.config.attention_head_dim)
         return AttentionState(self.embedding.weight.new_empty(shape))
-
-
-def _number_documents(seq_idx: Tensor) -> Tensor:
-    """Count the documents along each row, whatever numbers the caller gave them."""
-    changes = seq_idx[:, 1:] != seq_idx[:, :-1]
-    return F.pad(changes.cumsum(1, dtype=torch.int32), (1, 0))
 
 
 def _next_tokens(labels: Tensor, seq_idx: Tensor | None) -> Tensor:

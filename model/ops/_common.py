@@ -94,6 +94,12 @@ def check_documents(seq_idx: Tensor, expected: tuple[int, ...]) -> None:
         raise ValueError(f"seq_idx is {seq_idx.dtype}: indices of documents are integers")
 
 
+def number_documents(seq_idx: Tensor) -> Tensor:
+    """Count the documents along each row, int32: one begins wherever the caller's integers change."""
+    before = torch.cat([seq_idx[:, :1], seq_idx[:, :-1]], dim=1)
+    return (seq_idx != before).cumsum(1, dtype=torch.int32)
+
+
 def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
     """Raise ValueError naming the argument, its shape and the expected one."""
     if tensor.shape != expected:

@@ -90,7 +90,8 @@ def backward_kernel(
         inside = (row[:, None] < rows) & (columns[None, :] < group_size)
         value = tl.load(total + row[:, None] * total_stride + columns[None, :], mask=inside, other=0.0).to(tl.float32)
         grad = tl.load(dy + row[:, None] * dy_stride + columns[None, :], mask=inside, other=0.0).to(tl.float32)
-        inverse = tl.rsqrt(tl.sum(value * value, 1) / group_size + eps)[:, None]
+        inverse = tl.rsqrt(tl.sum(value * value, 1) / group_size + eps)
+        inverse = tl.where(row < rows, inverse, 0.0)[:, None]  # else, with an eps of 0, infinite
         normed = value * inverse
         w_sum += grad * normed
         grad *= w[None, :]

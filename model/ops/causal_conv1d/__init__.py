@@ -2,9 +2,17 @@
 
 from typing import Any, Literal
 
-from torch import Tensor, bfloat16, cat, float16, float32
+from torch import Tensor, bfloat16, cat, float16, float32, int32
 
-from model.ops._common import Backend, check_documents, check_shape, check_tensors, chosen, runs_triton
+from model.ops._common import (
+    Backend,
+    check_documents,
+    check_shape,
+    check_tensors,
+    chosen,
+    number_documents,
+    runs_triton,
+)
 from model.ops._native import runs_native
 from model.ops._operator import operator
 from model.ops.causal_conv1d import native, reference, selfcheck
@@ -40,7 +48,7 @@ def causal_conv1d(
         initial_state: (batch, width - 1, channels) inputs before the first position, zeros if None; they
             belong to a row's first document.
         seq_idx: (batch, seqlen) int32 document index, non-decreasing along a row; no tap reaches into
-            another document.
+            another document. Other integers are numbered first: a document begins wherever they change.
         backend: "triton" (on a GPU, in fp32, bf16 or fp16), "native" (C, on a CPU, likewise), "torch", "reference" or
             "auto": the fastest that takes these inputs, or what the environment's MAMBA2_BACKEND says.
 
@@ -69,6 +77,8 @@ def causal_conv1d(
     if initial_state is not None:
         check_shape("initial_state", initial_state, (batch, width - 1, channels))
     check_tensors(x=x, weight=weight, bias=bias, initial_state=initial_state, seq_idx=seq_idx)
+    if seq_idx is not None and seq_idx.dtype != int32:
+        seq_idx = number_documents(seq_idx)  # which fit
     path = chosen(
         backend,
         triton=lambda: _triton_takes(x, width, check=backend != "triton"),

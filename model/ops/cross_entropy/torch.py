@@ -60,7 +60,7 @@ def _loss(logits: Tensor, index: Tensor, counted: Tensor, probs: Tensor, with_gr
     log_prob = target - largest + probs.amax(1, keepdim=True).log_()  # the target's own may be too small for it
     if with_gradients:
         logits.copy_(probs.scatter_(1, index, log_prob.expm1()))
-    return -(log_prob * counted).sum()
+    return -log_prob.masked_fill(~counted, 0.0).sum()  # also what is not finite does not count
 
 
 def add_product(total: Tensor, a: Tensor, b: Tensor, fresh: bool = False) -> None:

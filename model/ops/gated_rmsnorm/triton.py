@@ -147,7 +147,8 @@ def backward_kernel(
             slope = sigmoid * (1.0 + g * (1.0 - sigmoid))
             if not NORM_FIRST:
                 value = raw * (g * sigmoid)
-        inverse = tl.rsqrt(tl.sum(value * value, 1) / group_size + eps)[:, None]
+        inverse = tl.rsqrt(tl.sum(value * value, 1) / group_size + eps)
+        inverse = tl.where(row < rows, inverse, 0.0)[:, None]  # else, with an eps of 0, infinite
         normed = value * inverse
         if GATED and NORM_FIRST:
             tl.store(d_gate + place, (grad * normed * w[None, :] * slope).to(d_gate.dtype.element_ty), mask=inside)

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from torch import Tensor, bfloat16, float16, float32
+from torch import Tensor, bfloat16, float16, float32, int32
 
 from model.ops._common import (
     Backend,
@@ -12,6 +12,7 @@ from model.ops._common import (
     check_tensors,
     chosen,
     compute_dtype,
+    number_documents,
     runs_triton,
 )
 from model.ops._native import runs_native
@@ -63,7 +64,8 @@ def ssd(
         dt_limit: smallest and largest step size, applied last.
         initial_state: (batch, nheads, headdim, dstate) state before the first position.
         seq_idx: (batch, seqlen) int32 document index of each position, non-decreasing along a row. A new
-            document starts from a zero state; `initial_state` belongs to a row's first document.
+            document starts from a zero state; `initial_state` belongs to a row's first document. Other integers are
+            numbered first: a document begins wherever they change.
         chunk_size: positions per chunk; a speed hint, results do not depend on it.
         return_final_state: also return the state after the last position.
         backend: "triton" (on a GPU, in fp32, bf16 or fp16), "native" (C, on a CPU, likewise), "torch" (chunked),
@@ -79,6 +81,8 @@ def ssd(
             unknown or does not take these inputs.
     """
     _check(x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, chunk_size)
+    if seq_idx is not None and seq_idx.dtype != int32:
+        seq_idx = number_documents(seq_idx)  # which fit
     path = chosen(
         backend,
         triton=lambda: _triton_takes(x, B, check=backend != "triton"),

@@ -107,6 +107,14 @@ def test_wide_rows(d: int, device: torch.device) -> None:
     check(USUAL | {"d": d}, device)
 
 
+@pytest.mark.filterwarnings("ignore:.*encountered in")  # of the interpreter: rows that are not there
+def test_an_eps_of_zero_says_nothing_of_rows_that_are_not_there(device: torch.device) -> None:
+    inputs, options = make(USUAL | {"dtype": torch.float32, "mixed_dtype": None}, device)
+    results = (run(inputs, options | {"eps": 0.0}, path) for path in ("triton", "torch", "reference"))
+    for name, *tensors in zip(["total", "y", *inputs], *results, strict=True):
+        as_good(name, *tensors)
+
+
 @pytest.mark.parametrize("multiplier", [1.0, 0.3])
 @pytest.mark.parametrize("used", ["both", "sum", "norm"])
 def test_torch_computes_the_definition(multiplier: float, used: str, device: torch.device) -> None:

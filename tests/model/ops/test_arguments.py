@@ -1,5 +1,6 @@
 """What no operator takes, and what all of them do: tensors elsewhere, of integers, and of nothing."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -76,6 +77,28 @@ def test_documents_are_integers(operator: str, device: torch.device) -> None:
     function, tensors = calls(2, device)[operator]
     with pytest.raises(ValueError, match=r"seq_idx is torch\.float32"):
         function(**{**tensors, "seq_idx": tensors["seq_idx"].float() + 0.5})
+
+
+@pytest.mark.parametrize(
+    "documents", [[0, 0, 2**32, 2**32, 2**33], [7, 7, 2**53, 2**53 + 1, 2**53 + 1], [1, 0, 1, 1, 0]]
+)
+@pytest.mark.parametrize("backend", ["auto", "triton", "torch", "reference"])
+@pytest.mark.parametrize("operator", ["ssd", "causal_conv1d"])
+def test_documents_of_any_integers(operator: str, backend: str, documents: list[int], device: torch.device) -> None:
+    """Kernels read 32 bits: indices that are equal in these are not taken for one document."""
+    function, tensors = calls(2, device)[operator]
+    given, starts = (torch.tensor(indices, device=device) for indices in (documents, numbered(documents)))
+    found, expected = (
+        function(**{**tensors, "seq_idx": indices.expand(2, 5)}, backend=backend)
+        for indices in (given, starts.to(torch.int32))
+    )
+    assert torch.equal(found, expected)
+
+
+def numbered(documents: list[int]) -> list[int]:
+    """How many began before each position."""
+    changes = (before != after for before, after in itertools.pairwise(documents))
+    return list(itertools.accumulate(changes, initial=0))
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

@@ -1,9 +1,12 @@
 """The linear cross-entropy against all logits at once."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
+from model.ops._common import Backend
 from model.ops.cross_entropy import IGNORED, linear_cross_entropy
 from model.ops.cross_entropy import torch as blocks
 from tests.model.compare import assert_agree, outputs_and_gradients
@@ -65,6 +68,15 @@ def test_no_target_counts(device: torch.device) -> None:
     assert loss == 0
     assert not hidden.grad.any()
     assert not weight.grad.any()
+
+
+@pytest.mark.parametrize("backend", ["torch", "auto", "reference"])
+def test_what_is_not_finite_where_no_target_counts_is_no_loss(device: torch.device, backend: Backend) -> None:
+    hidden, weight, targets = make_inputs(device, torch.float32)
+    expected = linear_cross_entropy(hidden, weight, targets, backend="reference")
+    broken = hidden.detach().clone()
+    broken[0], broken[4] = math.nan, math.inf
+    assert_agree([linear_cross_entropy(broken, weight.detach(), targets, backend=backend)], [expected], 1e-6)
 
 
 def test_without_gradients(device: torch.device) -> None:

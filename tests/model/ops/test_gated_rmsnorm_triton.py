@@ -103,6 +103,21 @@ def test_extreme_values(gate: str, device: torch.device) -> None:
         as_good(name, *tensors)
 
 
+@pytest.mark.filterwarnings("ignore:.*encountered in")  # of the interpreter: rows that are not there
+@pytest.mark.parametrize("gate", ["none", "first", "last"])
+def test_an_eps_of_zero_says_nothing_of_rows_that_are_not_there(gate: str, device: torch.device) -> None:
+    """A program's last tile may lie beyond the rows: of zeros, whose norm would be none."""
+    inputs, options = make(USUAL | {"dtype": torch.float32, "gate": gate}, device)
+    results = (
+        outputs_and_gradients(
+            lambda path=path: gated_rmsnorm(**inputs, **options, eps=0.0, backend=path), list(inputs.values())
+        )
+        for path in ("triton", "torch", "reference")
+    )
+    for name, *tensors in zip(["y", *inputs], *results, strict=True):
+        as_good(name, *tensors)
+
+
 @pytest.mark.usefixtures("few_programs")
 def test_runs_are_bitwise_the_same(device: torch.device) -> None:
     inputs, options = make(USUAL | {"rows": "programs", "groups": 3}, device)
