@@ -83,12 +83,39 @@ def gated_call(inputs: Inputs, backend: Any, groups: int) -> Tensor:
     return gated_rmsnorm(**inputs, group_size=inputs["x"].shape[1] // groups, backend=backend)
 
 
+def gated_peers(groups: int) -> dict[str, Callable[[Inputs], Outputs]]:
+    try:
+        from mamba_ssm.ops.triton.layernorm_gated import rmsnorm_fn
+    except ImportError:
+        return {}
+
+    def theirs(inputs: Inputs) -> Tensor:
+        x = inputs["x"]
+        size = x.shape[1] // groups
+        return rmsnorm_fn(x, inputs["weight"], None, inputs["gate"], 1e-5, group_size=size, norm_before_gate=False)
+
+    return {"mamba_ssm": theirs}
+
+
 # The residual stream, in fp32, after one more layer and its RMSNorm, in bf16: rows, channels.
 
 
 def residual_inputs(rows: int, channels: int) -> Inputs:
     residual = normal(rows, channels, dtype=torch.float32)
     return {"residual": residual, "mixed": normal(rows, channels), "weight": normal(channels)}
+
+
+def residual_peers() -> dict[str, Callable[[Inputs], Outputs]]:
+    try:
+        from mamba_ssm.ops.triton.layer_norm import rms_norm_fn
+    except ImportError:
+        return {}
+
+    def theirs(inputs: Inputs) -> tuple[Tensor, ...]:
+        options = {"eps": 1e-5, "prenorm": True, "residual_in_fp32": True}
+        return rms_norm_fn(inputs["mixed"], inputs["weight"], None, residual=inputs["residual"], **options)
+
+    return {"mamba_ssm": theirs}
 
 
 # Linear head and cross-entropy: rows, width, vocabulary. Its forward alone makes no gradients, and its backward only
@@ -130,18 +157,21 @@ OPERATORS = {
         make=gated_inputs,
         call=partial(gated_call, groups=1),
         backward_reads=("x", "weight", "gate"),
+        peers=partial(gated_peers, groups=1),
     ),
     "grouped_norm": Operator(
         shapes={"8B": (8192, 8192), "8B, 64k": (65536, 8192)},
         make=gated_inputs,
         call=partial(gated_call, groups=8),
         backward_reads=("x", "weight", "gate"),
+        peers=partial(gated_peers, groups=8),
     ),
     "add_rmsnorm": Operator(
         shapes={"130M": (16384, 768), "2.7B": (8192, 2560), "8B": (8192, 4096), "8B, 64k": (65536, 4096)},
         make=residual_inputs,
         call=lambda inputs, backend: add_rmsnorm(**inputs, out_dtype=torch.bfloat16, backend=backend),
         backward_reads=("residual", "weight"),
+        peers=residual_peers,
     ),
     "cross_entropy": Operator(
         shapes={"130M": (16384, 768, 50288), "2.7B": (8192, 2560, 50288), "8B": (8192, 4096, 256000)},

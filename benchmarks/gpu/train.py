@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu.train [--presets mamba2-130m ...] [--backends triton torch] [--json FILE]
 
-AdamW, bf16 weights and moments, one batch of random tokens, as large as 80 GB hold (the 8B asks for 82). MFU counts 6
+AdamW, bf16 weights and moments, one batch of random tokens, as large as 80 GB hold (the 8B ask for more). MFU counts 6
 FLOP per token and parameter that is multiplied (an embedding table beside the head is not), no more.
 """
 
@@ -19,9 +19,12 @@ from model.ops._common import VARIABLE
 BATCH = {
     "mamba2-130m": (32, 2048),
     "mamba2-370m": (16, 2048),
+    "mamba2-780m": (8, 2048),
     "mamba2-1.3b": (8, 2048),
     "mamba2-2.7b": (3, 4096),
+    "mamba2-8b": (1, 4096),
     "mamba2-hybrid-8b": (1, 4096),
+    "nemotron-h-8b": (1, 4096),
 }
 """Rows and tokens of a step."""
 

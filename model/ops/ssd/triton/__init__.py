@@ -17,8 +17,8 @@ precision. The backward goes through slices of the sequence, the last first, and
     and then  step_gradients  of the step sizes, from what the others say of the decays
               totals          of A, D and dt_bias, over the chunks
 
-On Hopper, in bf16 at the presets' sizes of state, if groups have an even number of heads, four kernels are others that
-compute the same (hopper/): `parts`, `scan` and `states` take two heads of a group at a time, `gradients` is one program.
+On Hopper, in bf16 at the presets' sizes of state, if groups have an even number of heads, others compute the same
+(hopper/): `parts`, `scan` and `states` for two heads of a group at a time, `gradients` by one program.
 
 Shapes: b batch, c chunks, s segments, k parts of segments, g groups, h heads, p headdim, n dstate; Q positions of a
 chunk. Decays are sums of a = dt A, in fp32: of a chunk only, and with a at least -20 (e^-20 is less than fp32
