@@ -33,8 +33,21 @@ def autocasts(device: str) -> bool:
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
+def asked(backend: str) -> str:
+    """What a call's `backend` says, else what the environment's MAMBA2_BACKEND says, else "auto".
+
+    Raises:
+        ValueError: no such backend.
+    """
+    said = backend if backend != "auto" else os.environ.get(VARIABLE, "auto")
+    if said not in get_args(Backend):
+        source = "backend" if backend != "auto" else VARIABLE
+        raise ValueError(f"{source} is {said!r}: choose one of {', '.join(map(repr, get_args(Backend)))}")
+    return said
+
+
 def chosen(backend: str, **kernels: Callable[[], bool]) -> Path:
-    """The path of a call: what its `backend` says, else what the environment's MAMBA2_BACKEND says, else the fastest.
+    """The path of a call: what is `asked` for, or the fastest.
 
     Args:
         kernels: for "triton" and "native" (C), where an operator has them, whether they take the inputs and do what
@@ -43,14 +56,11 @@ def chosen(backend: str, **kernels: Callable[[], bool]) -> Path:
     Raises:
         ValueError: no such backend, or `backend` names kernels that cannot be had; the environment only asks for them.
     """
-    asked = backend if backend != "auto" else os.environ.get(VARIABLE, "auto")
-    if asked not in get_args(Backend):
-        source = "backend" if backend != "auto" else VARIABLE
-        raise ValueError(f"{source} is {asked!r}: choose one of {', '.join(map(repr, get_args(Backend)))}")
-    if asked in ("torch", "reference"):
-        return asked  # type: ignore[return-value]
+    said = asked(backend)
+    if said in ("torch", "reference"):
+        return said  # type: ignore[return-value]
     for name, takes in kernels.items():
-        if asked in ("auto", name) and takes():
+        if said in ("auto", name) and takes():
             return name  # type: ignore[return-value]
     if backend not in ("auto", "torch"):
         raise ValueError(f"backend is {backend!r}: this operator has no such kernel for these dtypes, sizes or devices")

@@ -7,6 +7,7 @@ from torch import Tensor, bfloat16, float16, float32, int32
 
 from model.ops._common import (
     Backend,
+    asked,
     check_documents,
     check_shape,
     check_tensors,
@@ -83,6 +84,8 @@ def ssd(
     _check(x, dt, A, B, C, D, dt_bias, initial_state, seq_idx, chunk_size)
     if seq_idx is not None and seq_idx.dtype != int32:
         seq_idx = number_documents(seq_idx)  # which fit
+    if x.is_cuda and x.dtype is float32 and asked(backend) == "auto":
+        backend = "torch"  # the kernels' plain fp32 products have too many registers: 4 times as long (docs/kernels.md)
     path = chosen(
         backend,
         triton=lambda: _triton_takes(x, B, check=backend != "triton"),

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from model.ops import _selfcheck
 from model.ops.ssd import selfcheck, ssd
@@ -305,6 +306,21 @@ def test_paths_are_chosen_by_argument_and_environment(device: torch.device, monk
     assert not torch.equal(outputs["torch"], outputs["reference"])
     monkeypatch.setenv("MAMBA2_BACKEND", "triton")  # it only asks: torch takes what Triton does not
     assert torch.equal(ssd(**doubles), ssd(**doubles, backend="torch"))
+
+
+def test_fp32_on_a_gpu_goes_the_faster_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is torch's, unless kernels are asked for. No GPU is needed to see which way is taken."""
+    taken: list[str] = []
+    monkeypatch.setattr("model.ops.ssd._SSD", lambda *arguments: taken.append(arguments[-1]) or arguments[:2])
+    monkeypatch.setattr("model.ops.ssd._triton_takes", lambda *arguments, **options: True)
+    with FakeTensorMode():
+        for dtype in (torch.float32, torch.bfloat16):
+            x, dt, A, B = (
+                torch.empty(shape, device="cuda", dtype=dtype) for shape in ((1, 8, 2, 4), (1, 8, 2), 2, (1, 8, 1, 4))
+            )
+            for backend in ("auto", "triton"):
+                ssd(x, dt, A, B, B, backend=backend)
+    assert taken == ["torch", "triton", "triton", "triton"]
 
 
 @pytest.mark.parametrize("fault", ["wrong", "fails"])
