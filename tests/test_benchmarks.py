@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,16 @@ def test_the_encoded_documents_that_are_compared_are_all(tmp_path: Path) -> None
     assert sum(len(ids) // 2 + 1 for ids in documents.elements()) == tokens
     first = bpe.encode(texts[0], add_special_tokens=False).ids
     assert any(ids.startswith(b"".join(id.to_bytes(2, "little") for id in first)) for ids in documents)
+
+
+def test_without_a_gpu_its_benchmarks_say_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--json", str(tmp_path / "figures")]
+    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    run = subprocess.run(command, env=hidden, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "sees no GPU to measure" in run.stderr
+    assert "failed: ssd, operators, train, decode, prefill" in run.stderr
+    assert not any((tmp_path / "figures").iterdir())
 
 
 def test_a_ledger_without_texts_is_decided_over() -> None:

@@ -35,7 +35,15 @@ def device_seconds(function: Any, runs: int = 30) -> float:
 
 
 def ceilings() -> dict[str, Any]:
-    """Bytes per second of a large copy, read and written, and bf16 FLOP per second of a large product."""
+    """Bytes per second of a large copy, read and written, and bf16 FLOP per second of a large product.
+
+    Raises:
+        SystemExit: there is no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise SystemExit(
+            f"torch {torch.__version__} sees no GPU to measure: does `nvidia-smi` name one, was torch built for CUDA?"
+        )
     source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     copy = 2 * source.numel() / seconds(lambda: target.copy_(source))
