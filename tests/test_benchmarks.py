@@ -40,7 +40,7 @@ def test_without_a_gpu_its_benchmarks_say_so(tmp_path: Path) -> None:
     run = subprocess.run(command, env=hidden, capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert "sees no GPU to measure" in run.stderr
-    assert "failed: ssd, operators, train, decode, prefill" in run.stderr
+    assert "failed: ssd, operators, train, decode, prefill, linear" in run.stderr
     assert not any((tmp_path / "figures").iterdir())
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TABLES = ("ssd", "operators", "train", "decode", "prefill")
+TABLES = ("ssd", "operators", "train", "decode", "prefill", "linear")
 
 
 def main() -> int:

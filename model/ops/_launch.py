@@ -6,6 +6,7 @@ handed to Triton's launcher, on the current stream, without a look at the hooks 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
 from functools import partial
 from itertools import accumulate
 from math import prod
@@ -149,7 +150,10 @@ class Launches:
         self._launches.append(Launch(kernel.jit, grid, given, self._names, named or {}))
 
     def __call__(self, *tensors: Tensor) -> None:
-        triton.set_allocator(_allocate)  # of this thread
+        copy_context().run(self._launch, *tensors)  # whose allocator is ours: the caller's stays
+
+    def _launch(self, *tensors: Tensor) -> None:
+        triton.set_allocator(_allocate)
         buffer = tensors[0].new_empty(self._size, dtype=torch.uint8)
         if all(map(Launch.is_known, self._launches)) and not _watched():
             first, stream = buffer.data_ptr(), driver.active.get_current_stream(tensors[0].get_device())

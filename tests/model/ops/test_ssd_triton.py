@@ -8,11 +8,16 @@ from functools import partial
 
 import pytest
 import torch
+import triton.language as tl
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from model.ops import _selfcheck
+from model.ops._launch import Launched
 from model.ops.ssd import selfcheck, ssd
+from model.ops.ssd.triton.gradients import gradients_kernel
+from model.ops.ssd.triton.scan import scan_kernel
+from model.ops.ssd.triton.states import parts_kernel, states_kernel
 from tests.model.compare import CUT, error, outputs_and_gradients
 from tests.model.cover import every, label, pairwise
 
@@ -306,6 +311,14 @@ def test_paths_are_chosen_by_argument_and_environment(device: torch.device, monk
     assert not torch.equal(outputs["torch"], outputs["reference"])
     monkeypatch.setenv("MAMBA2_BACKEND", "triton")  # it only asks: torch takes what Triton does not
     assert torch.equal(ssd(**doubles), ssd(**doubles, backend="torch"))
+
+
+@pytest.mark.parametrize("kernel", [parts_kernel, scan_kernel, states_kernel, gradients_kernel])
+def test_decays_may_be_further_apart_than_32_bits_reach(kernel: Launched) -> None:
+    """From 2^31 / 3 tokens and heads on, three planes of them are: more than a test can have. Triton takes a number
+    for one of 32 bits where its kernel does not say otherwise.
+    """
+    assert kernel.jit.fn.__annotations__["plane"] == tl.int64
 
 
 def test_fp32_on_a_gpu_goes_the_faster_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ TURN = tl.constexpr(2**30 if INTERPRETED.value else MULTIPROCESSORS)
 @Launched
 @triton.jit
 def gradients_kernel(
-    dy, x, decays, plane, B, C, D, seq_idx, states, d_states, made, dx, dB, dC, shares, dD, d_across,
+    dy, x, decays, plane: tl.int64, B, C, D, seq_idx, states, d_states, made, dx, dB, dC, shares, dD, d_across,
     seqlen, nheads, ngroups, nchunks, nsplits, first_chunk, out_rows, out_chunk,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     SKIP: tl.constexpr, DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,

@@ -15,7 +15,7 @@ MULTIPROCESSORS = 132
 
 PROGRAMS = 2 * MULTIPROCESSORS
 """That a launch should have at most for the sake of parallelism: two for each multiprocessor of an H100, as many as fit
-there (one of two heads in hopper/scan). A constant, since the number of segments is part of the rounding."""
+there (of those in hopper/ one, of two heads). A constant, since the number of segments is part of the rounding."""
 
 MOST_SEGMENTS = 16
 LEAST_CHUNKS = 4

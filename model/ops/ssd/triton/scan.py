@@ -10,7 +10,7 @@ from model.ops.ssd.triton.parts import AHEAD, documents, dot, hint_tile, load_ti
 @Launched
 @triton.jit
 def scan_kernel(
-    x, decays, plane, B, C, D, seq_idx, start, local, decay, y, starts, final,
+    x, decays, plane: tl.int64, B, C, D, seq_idx, start, local, decay, y, starts, final,
     seqlen, nheads, ngroups, nsegments, parts, chunks_of_part, nchunks, chunks_of_start, nstarts,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     SKIP: tl.constexpr, DOCUMENTS: tl.constexpr, START: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,

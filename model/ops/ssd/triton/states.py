@@ -13,7 +13,7 @@ FLAGS = tl.constexpr(1024)
 @Launched
 @triton.jit
 def parts_kernel(
-    x, decays, plane, B, seq_idx, local, decay,
+    x, decays, plane: tl.int64, B, seq_idx, local, decay,
     seqlen, nheads, ngroups, nsegments, parts, chunks_of_part, first_chunk, nchunks,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     REVERSE: tl.constexpr, DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
@@ -42,7 +42,7 @@ def parts_kernel(
 @Launched
 @triton.jit
 def states_kernel(
-    x, dy, decays, plane, B, C, seq_idx, starts, final, local, decay, states, d_states, d_start, made, nmade,
+    x, dy, decays, plane: tl.int64, B, C, seq_idx, starts, final, local, decay, states, d_states, d_start, made, nmade,
     seqlen, nheads, ngroups, nsegments, parts, chunks_of_part, first_chunk, nchunks, all_segments,
     headdim: tl.constexpr, dstate: tl.constexpr, Q: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
     DOCUMENTS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,

@@ -1,4 +1,4 @@
-"""The warps that load."""
+"""The warp that loads."""
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
