@@ -57,8 +57,10 @@ def inputs_of(name: str, device: torch.device) -> list[Tensor]:
 
 
 @pytest.fixture(autouse=True)
-def asked(device: torch.device) -> None:
-    """Fast paths are known: a call before has compared them."""
+def asked(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fast paths are known: a call before has compared them. On a GPU kernels are meant, in fp32, too."""
+    if device.type == "cuda":
+        monkeypatch.setenv("MAMBA2_BACKEND", "triton")
     for name, (operator, _) in CASES.items():
         operator(*inputs_of(name, device))
 
