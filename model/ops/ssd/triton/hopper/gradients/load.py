@@ -27,8 +27,8 @@ def load(
 
     rows, p = gl.arange(0, Q, layout=gl.SliceLayout(1, narrow)), gl.arange(0, P, layout=gl.SliceLayout(0, narrow))
     there = (rows[:, None] < left) & (p[None, :] < P)
-    of_state = gl.arange(0, P, layout=gl.SliceLayout(1, wide))[:, None]
-    places = n[None, :] // BOX * (P * BOX) + of_state * BOX + n[None, :] % BOX
+    rows_of_state = gl.arange(0, P, layout=gl.SliceLayout(1, wide))
+    places = n[None, :] // BOX * (P * BOX) + rows_of_state[:, None] * BOX + n[None, :] % BOX
     positions = gl.arange(0, Q, layout=gl.BlockedLayout([1], [32], [4], [0]))
     for i in range(0, count):
         h, stage = first_head + i, i % STAGES

@@ -20,13 +20,14 @@ def carry_part(
 ):  # fmt: skip
     """What the chunks add to the state after them, into `local`, and what becomes of a state, into `decay`."""
     of_state: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, N, 16])
+    _, factors, _, _, _, empty = ring
     h, b, _, _, count, _, nheads = where
     state, kept = gl.zeros([P, N], gl.float32, of_state), 1.0
     for i in range(0, count):
         weighted, across = _wait(i, side, seq_idx, ring, where, Q, N, DOCUMENTS, STAGES)
-        next_state = warpgroup_mma(weighted, ring[1].index(i % STAGES), state * across, is_async=True)
+        next_state = warpgroup_mma(weighted, factors.index(i % STAGES), state * across, is_async=True)
         state = warpgroup_mma_wait(0, deps=(next_state,))
-        mbarrier.arrive(ring[5].index(i % STAGES))
+        mbarrier.arrive(empty.index(i % STAGES))
         kept *= across
     own = (b * every + k) * nheads + h + side
     gl.store(local + own.to(gl.int64) * (P * N) + _square(P, N, of_state), state)
@@ -41,6 +42,7 @@ def carry_states(
     """The state before each chunk into `out`, by boxes; backwards the gradient of the state after it."""
     of_state: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, N, 16])
     box: gl.constexpr = gl.NVMMASharedLayout.get_default_for([P, BOX], gl.bfloat16)
+    _, factors, _, _, _, empty = ring
     starts, final, local, decay, d_start = ends
     k, nsegments, parts, chunks, first_chunk, in_all, all_segments = cut
     h, b, reverse, first, count, _, nheads = where
@@ -60,7 +62,7 @@ def carry_states(
     for i in range(0, count):
         weighted, across = _wait(i, side, seq_idx, ring, where, Q, N, DOCUMENTS, STAGES)
         before = state.to(gl.bfloat16)
-        next_state = warpgroup_mma(weighted, ring[1].index(i % STAGES), state * across, is_async=True)
+        next_state = warpgroup_mma(weighted, factors.index(i % STAGES), state * across, is_async=True)
         # While that is made
         c, turn = first + gl.where(reverse, count - 1 - i, i) - first_chunk, 2 * (i % 2)
         row = ((b * in_all + c) * nheads + h) * (2 * P)
@@ -72,7 +74,7 @@ def carry_states(
         tma.async_copy_shared_to_global(boxes, [row, 0], outgoing.index(turn))
         tma.async_copy_shared_to_global(boxes, [row + P, 0], outgoing.index(turn + 1))
         state = warpgroup_mma_wait(0, deps=(next_state,))
-        mbarrier.arrive(ring[5].index(i % STAGES))
+        mbarrier.arrive(empty.index(i % STAGES))
     tma.store_wait(0)
     if reverse & (k == 0):
         gl.store(d_start + (b * nheads + h).to(gl.int64) * (P * N) + square, state)
